@@ -1,0 +1,1 @@
+"""The box beside the line: runtime, follower and the `lineside` command."""

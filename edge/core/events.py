@@ -1,0 +1,378 @@
+"""What a row may say. Rows state results: applying them computes nothing and reads no recipe.
+
+Every event is a frozen dataclass of JSON-shaped facts. `encode` makes the exact bytes that are hashed,
+`decode` reads them back; old versions of a kind are upcast here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from edge.core.errors import LinesideError
+from edge.core.terms import ClockQuality, Stamp, Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base: `batch` is empty for what concerns the whole box; `command_id` repeats the request's id, so that
+    a repeated request gets the first answer."""
+
+    batch: str = ""
+    command_id: str = ""
+
+
+# The box ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeStarted(Event):
+    """A runtime began. Every intent still open is now in doubt. `dark_low_s`/`dark_high_s` bound how long no
+    runtime was there (-1: unbounded, no trusted time)."""
+
+    version: str
+    clean: bool
+    dark_low_s: float
+    dark_high_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeStopped(Event):
+    """A clean stop: every outcome is known, nothing is in doubt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlantLoaded(Event):
+    """The plant file in force from here on; `content` is its SHA-256."""
+
+    plant: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeLoaded(Event):
+    """A recipe became effective on this box; `seal` is its content hash."""
+
+    recipe: str
+    version: str
+    title: str
+    seal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptStored(Event):
+    """The hub holds every row up to `stored_seq`; `receipt` is its signed text."""
+
+    hub: str
+    incarnation: str
+    stored_seq: int
+    head_hash: str
+    receipt: str
+
+
+# People ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpened(Event):
+    """A person logged in at a terminal by `method` (badge or name, with PIN)."""
+
+    session: str
+    person: str
+    roles: list[str]
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionClosed(Event):
+    """A person's session ended, by themselves or because another began (`reason`)."""
+
+    session: str
+    person: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogInRefused(Event):
+    """Someone failed to log in or to sign. `failures` counts since the last success; it locks at the limit."""
+
+    person: str
+    failures: int
+    locked: bool
+
+
+# The batch -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchStarted(Event):
+    """A batch began from an order; it keeps this recipe (`seal`) and these `semantics` to its end."""
+
+    order: str
+    patient: str
+    """Pseudonym of the patient identity (the DIN); empty for a batch without a patient."""
+    recipe: str
+    version: str
+    seal: str
+    semantics: int
+    units: dict[str, str]
+    """Recipe role -> plant unit."""
+    speed: float
+    """1.0 for production; more compresses process time and marks the record as not for release."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchStateChanged(Event):
+    """The batch went from one ISA-88 state to another, for this reason."""
+
+    was: str
+    now: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepActivated(Event):
+    """A step is now under way. (batch, step, iteration, attempt) is its key. Durations are process time
+    divided by the batch's speed: `duration_s` is 0 when the step has none, `timeout_s` likewise."""
+
+    step: str
+    phase: str
+    title: str
+    iteration: int
+    attempt: int
+    duration_s: float
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerDue(Event):
+    """The duration of the step has passed: at least `low_s`, at most `high_s` (-1: unbounded)."""
+
+    step: str
+    low_s: float
+    high_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepConfirmed(Event):
+    """A person did what the step says."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueRecorded(Event):
+    """A datum of the record: entered, scanned or read. `source` is "entered", "scanned" or a tag."""
+
+    step: str
+    name: str
+    value: Value
+    unit: str
+    source: str
+    quality: str
+    low: float | None
+    high: float | None
+    within: bool
+    """False when outside low..high: an ExceptionRaised row follows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanRefused(Event):
+    """A scanned code was not what the step expects. Nothing moved. `why` is a sentence for the operator."""
+
+    step: str
+    scanned: str
+    expected: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCompleted(Event):
+    """The step is done."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEnded(Event):
+    """The step ended before it was done, because the batch was stopped or aborted."""
+
+    step: str
+    state: str
+    reason: str
+
+
+# Equipment commands ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandIntended(Event):
+    """The box is about to write `value` to `tag`, once. `before` is the reading at that time, if there was one."""
+
+    step: str
+    iteration: int
+    attempt: int
+    tag: str
+    value: Value
+    unit: str
+    before: Value | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandConfirmed(Event):
+    """Written and read back. `reading` is what the equipment showed."""
+
+    step: str
+    attempt: int
+    tag: str
+    reading: Value | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRefused(Event):
+    """Certainly not written (guard or device said no)."""
+
+    step: str
+    attempt: int
+    tag: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandUnknown(Event):
+    """Nobody knows whether it was written: a lost reply, a read-back that does not agree, a crash."""
+
+    step: str
+    attempt: int
+    tag: str
+    why: str
+    reading: Value | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionRaised(Event):
+    """A person must decide about an unknown or refused command; `question` is its id within the batch."""
+
+    question: str
+    step: str
+    tag: str
+    intent: Value
+    unit: str
+    before: Value | None
+    reading: Value | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionAnswered(Event):
+    """The signed answer: "happened", "again" or "abort", with the reading that was shown."""
+
+    question: str
+    step: str
+    answer: str
+    reading: Value | None
+
+
+# Exceptions and signatures ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExceptionRaised(Event):
+    """An exception record, with its category; review lists it until someone disposes of it."""
+
+    exception: str
+    step: str
+    category: str
+    code: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRestored(Event):
+    """A monitored value is back within its limit."""
+
+    exception: str
+    step: str
+    tag: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureMade(Event):
+    """An electronic signature: what was shown (`subject_seq`, `subject_hash`), who, meaning, how verified.
+
+    `attestation` is the device key's Ed25519 signature (hex) over `edge.core.people.attested_bytes`."""
+
+    step: str
+    person: str
+    role: str
+    meaning: str
+    methods: list[str]
+    session: str
+    subject_seq: int
+    subject_hash: str
+    attestation: str
+
+
+KINDS: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in Event.__subclasses__()}
+
+# (kind, version of the stored row) -> facts in the shape of the next version.
+UPCASTS: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {}
+VERSION: Final = 1
+BODY_BYTES_MAX: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class RowBody:
+    """What one row says, when, and who caused it (a person's id, or "lineside")."""
+
+    event: Event
+    at: Stamp
+    actor: str
+
+
+def encode(body: RowBody) -> bytes:
+    """The exact bytes of a row body. Made once; never re-made from a decoded row."""
+    facts = {f.name: getattr(body.event, f.name) for f in dataclasses.fields(body.event)}
+    batch = facts.pop("batch")
+    return orjson.dumps(
+        {
+            "kind": type(body.event).__name__,
+            "v": VERSION,
+            "at": {
+                "utc": body.at.utc,
+                "quality": body.at.quality.value,
+                "boottime_s": body.at.boottime_s,
+                "boot": body.at.boot,
+            },
+            "actor": body.actor,
+            "batch": batch,
+            "facts": facts,
+        }
+    )
+
+
+def decode(data: bytes) -> RowBody:
+    """Read a row body. Raises `row.unreadable` for bytes that no version of Lineside wrote."""
+    try:
+        raw = orjson.loads(data)
+        facts = dict(raw["facts"])
+        kind, version = raw["kind"], raw["v"]
+        while (kind, version) in UPCASTS:
+            facts = UPCASTS[kind, version](facts)
+            version += 1
+        event = KINDS[kind](batch=raw["batch"], **facts)
+        at = raw["at"]
+        stamp = Stamp(at["utc"], ClockQuality(at["quality"]), float(at["boottime_s"]), at["boot"])
+        return RowBody(event, stamp, raw["actor"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LinesideError(
+            "row.unreadable",
+            f"A row's body cannot be read ({type(error).__name__}: {str(error)[:120]}).",
+            effect="The row is kept as it is; what it says is not interpreted.",
+            todo="Read it with a version of Lineside that knows its kind.",
+        ) from error

@@ -1,0 +1,54 @@
+"""Row bytes and the hash chain.
+
+hash(row) = SHA-256("lineside.row.1" || journal id (16 bytes) || epoch (16) || seq (8, big endian) ||
+previous hash (32) || body). The first row of a journal has 32 zero bytes as its previous hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+ROW_DOMAIN: Final = b"lineside.row.1"
+ZERO_HASH: Final = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One journal row as stored: `seq` from 1, gapless; `epoch` 16 bytes; `hash` 32 bytes; `body` exact bytes."""
+
+    seq: int
+    epoch: bytes
+    hash: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first row that does not hold, and why, in words."""
+
+    seq: int
+    why: str
+
+
+def row_hash(journal: bytes, epoch: bytes, seq: int, previous: bytes, body: bytes) -> bytes:
+    """The chained hash of one row; see the module's text for the exact input."""
+    return hashlib.sha256(ROW_DOMAIN + journal + epoch + seq.to_bytes(8, "big") + previous + body).digest()
+
+
+def chain_faults(
+    journal: bytes, rows: Iterable[Row], *, after_seq: int = 0, previous: bytes = ZERO_HASH
+) -> Iterator[Fault]:
+    """Yield a Fault for the first row that breaks the chain that follows (`after_seq`, `previous`), then end."""
+    seq = after_seq
+    for row in rows:
+        if row.seq != seq + 1:
+            missing = f"row {seq + 1} is missing" if row.seq > seq + 1 else "rows are out of order"
+            yield Fault(row.seq, f"Row {row.seq} follows row {seq}: {missing}.")
+            return
+        if row_hash(journal, row.epoch, row.seq, previous, row.body) != row.hash:
+            yield Fault(row.seq, f"Row {row.seq} was changed after it was written: its hash does not match.")
+            return
+        seq, previous = row.seq, row.hash

@@ -1,0 +1,207 @@
+"""The vocabulary: one word for one thing (see `docs/glossary.md`)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from edge.core.errors import LinesideError
+
+Value = bool | int | float | str
+"""What a reading, a set-point or a recorded datum can be. Never None, never NaN when quality is good."""
+
+
+class Quality(StrEnum):
+    """How far a reading may be trusted. Only GOOD may satisfy a limit or complete a step."""
+
+    GOOD = "good"
+    UNCERTAIN = "uncertain"
+    BAD = "bad"
+
+
+class ClockQuality(StrEnum):
+    """What is known of the wall clock when a row was made. Durations never depend on it."""
+
+    SYNCED = "synced"
+    FREE = "free"
+
+
+class Role(StrEnum):
+    """Default deny: a person may do only what one of these roles permits."""
+
+    OPERATOR = "operator"
+    VERIFIER = "verifier"
+    SUPERVISOR = "supervisor"
+    QUALITY = "quality"
+    ENGINEER = "engineer"
+    ADMINISTRATOR = "administrator"
+    AUDITOR = "auditor"
+
+
+class State(StrEnum):
+    """ISA-88 states of a batch or a step. Each member's comment says what it permits."""
+
+    IDLE = "idle"
+    """Nothing has happened. Start is allowed."""
+    RUNNING = "running"
+    """Steps proceed. Pause, Hold, Stop and Abort are allowed."""
+    PAUSING = "pausing"
+    """The present step runs to its end, no further one starts. Hold, Stop and Abort are allowed."""
+    PAUSED = "paused"
+    """Between steps. Resume, Hold, Stop and Abort are allowed."""
+    HOLDING = "holding"
+    """Writes under way are being concluded. Stop and Abort are allowed. Nothing new is written."""
+    HELD = "held"
+    """Nothing moves. Answering a question, Resume (when none is open), Stop and Abort are allowed."""
+    RESTARTING = "restarting"
+    """Coming back from HELD. Hold, Stop and Abort are allowed."""
+    STOPPING = "stopping"
+    """An orderly end is being made. Abort is allowed."""
+    STOPPED = "stopped"
+    """Ended in order before its end. Nothing more is allowed."""
+    ABORTING = "aborting"
+    """An immediate end is being made. Nothing else is allowed."""
+    ABORTED = "aborted"
+    """Ended at once. Nothing more is allowed."""
+    COMPLETE = "complete"
+    """Every step is done. Review may begin."""
+
+
+class Act(StrEnum):
+    """A person's or the engine's ISA-88 command to a batch."""
+
+    START = "start"
+    PAUSE = "pause"
+    HOLD = "hold"
+    RESUME = "resume"
+    STOP = "stop"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When a row was made. `boottime_s` (CLOCK_BOOTTIME) orders and measures within one `boot`;
+    `utc` (ISO 8601, microseconds, "Z") is for people and carries its quality."""
+
+    utc: str
+    quality: ClockQuality
+    boottime_s: float
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value from equipment or a person, with unit, quality and source time (ISO 8601, or "" when the
+    source gives none). `at_boottime_s` is when it reached this box. `detail` says why quality is not good."""
+
+    value: Value
+    unit: str
+    quality: Quality
+    source_utc: str
+    at_boottime_s: float
+    detail: str = ""
+
+    @property
+    def good(self) -> bool:
+        """True when the value may be used: quality is GOOD and a number is finite."""
+        return self.quality is Quality.GOOD and not (isinstance(self.value, float) and not math.isfinite(self.value))
+
+
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """A duration that may have a dark stretch in it: at least `low_s`, at most `high_s` seconds.
+
+    `high_s` is infinite when the box was off and nothing trusted bounds the time."""
+
+    low_s: float
+    high_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    dimension: str
+    factor: float
+    offset: float = 0.0
+
+
+# value_in_base = value * factor + offset. UCUM-like symbols, the ones the shipped recipes and plants use.
+MEASURES: Final[dict[str, _Measure]] = {
+    "": _Measure("none", 1.0),
+    "1": _Measure("none", 1.0),
+    "%": _Measure("none", 0.01),
+    "degC": _Measure("temperature", 1.0, 273.15),
+    "K": _Measure("temperature", 1.0),
+    "degF": _Measure("temperature", 5.0 / 9.0, 459.67 * 5.0 / 9.0),
+    "pH": _Measure("pH", 1.0),
+    "s": _Measure("time", 1.0),
+    "min": _Measure("time", 60.0),
+    "h": _Measure("time", 3600.0),
+    "d": _Measure("time", 86400.0),
+    "L": _Measure("volume", 1.0),
+    "mL": _Measure("volume", 1e-3),
+    "uL": _Measure("volume", 1e-6),
+    "kg": _Measure("mass", 1000.0),
+    "g": _Measure("mass", 1.0),
+    "mg": _Measure("mass", 1e-3),
+    "L/h": _Measure("volume flow", 1.0 / 3600.0),
+    "L/min": _Measure("volume flow", 1.0 / 60.0),
+    "mL/min": _Measure("volume flow", 1e-3 / 60.0),
+    "rpm": _Measure("rotation", 1.0),
+    "1/min": _Measure("rotation", 1.0),
+    "bar": _Measure("pressure", 1e5),
+    "mbar": _Measure("pressure", 100.0),
+    "kPa": _Measure("pressure", 1000.0),
+    "Pa": _Measure("pressure", 1.0),
+    "1/mL": _Measure("number concentration", 1.0),
+    "1e6/mL": _Measure("number concentration", 1e6),
+    "1e6": _Measure("count", 1e6),
+    "cells": _Measure("count", 1.0),
+    "EU/mL": _Measure("endotoxin concentration", 1.0),
+    "EU/kg": _Measure("endotoxin dose", 1.0),
+    "IU/mL": _Measure("activity concentration", 1.0),
+    "copies/cell": _Measure("copies per cell", 1.0),
+    "g/L": _Measure("mass concentration", 1.0),
+    "mg/mL": _Measure("mass concentration", 1.0),
+    "TU/cell": _Measure("multiplicity", 1.0),
+}
+
+
+def same_dimension(unit: str, other: str) -> bool:
+    """True when a value can be converted between the two units. Unknown units match only themselves."""
+    if unit == other:
+        return True
+    a, b = MEASURES.get(unit), MEASURES.get(other)
+    return a is not None and b is not None and a.dimension == b.dimension
+
+
+def convert(value: float, unit: str, to: str) -> float:
+    """`value` given in `unit`, expressed in `to`. Raises `unit.mismatch` when dimensions differ."""
+    if unit == to:
+        return value
+    if not same_dimension(unit, to):
+        raise LinesideError(
+            "unit.mismatch",
+            f"A value in {unit or 'no unit'} cannot be expressed in {to or 'no unit'}.",
+            todo="Give the value in a unit of the same dimension.",
+        )
+    source, target = MEASURES[unit], MEASURES[to]
+    return (value * source.factor + source.offset - target.offset) / target.factor
+
+
+def duration_s(text: str) -> float:
+    """Seconds in a duration such as "90 s", "12 h" or "2 d". Raises `unit.duration` otherwise."""
+    number, _, unit = text.strip().partition(" ")
+    measure = MEASURES.get(unit.strip())
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = math.nan
+    if measure is None or measure.dimension != "time" or not math.isfinite(amount) or amount < 0:
+        raise LinesideError(
+            "unit.duration",
+            f"{text[:40]!r} is not a duration.",
+            todo='Write a number, a space and s, min, h or d, for example "12 h".',
+        )
+    return amount * measure.factor

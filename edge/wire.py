@@ -1,0 +1,336 @@
+"""The messages between the desk and its clients (screen, follower, command line): one JSON object a line.
+
+A request is `{"id": ..., "do": ..., ...}`; the answer is `{"id": ..., "ok": true, ...}` or
+`{"id": ..., "ok": false, "error": {code, what, effect, todo}}`. After `{"do": "watch"}` the desk also sends
+`{"picture": {...}}` whenever something changed. `id` is the command id: repeating it gets the first answer
+and does nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from edge.core.terms import Value
+
+LINE_BYTES_MAX = 1_048_576
+PROTOCOL = 1
+
+Id = Annotated[str, Field(min_length=1, max_length=64)]
+Short = Annotated[str, Field(max_length=256)]
+
+
+class Message(BaseModel):
+    """Base of everything on the wire: unknown keys are refused, instances do not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# Requests --------------------------------------------------------------------------------------------------
+
+
+class _Request(Message):
+    id: Id
+
+
+class LogIn(_Request):
+    """By badge or by name, with the PIN. The answer carries `session`. Replaces this connection's session."""
+
+    do: Literal["log_in"] = "log_in"
+    badge: Short = ""
+    person: Short = ""
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
+class LogOut(_Request):
+    do: Literal["log_out"] = "log_out"
+
+
+class Watch(_Request):
+    """Send a Picture now and after every change."""
+
+    do: Literal["watch"] = "watch"
+
+
+class StartBatch(_Request):
+    """Start `recipe` (its seal) for an order. `patient` is the scanned patient identity, or empty."""
+
+    do: Literal["start_batch"] = "start_batch"
+    batch: Short
+    order: Short
+    recipe: Short
+    patient: Short = ""
+
+
+class ActOnBatch(_Request):
+    """Hold, resume, pause, stop or abort, with a reason."""
+
+    do: Literal["act"] = "act"
+    batch: Short
+    act: Literal["pause", "hold", "resume", "stop", "abort"]
+    reason: Annotated[str, Field(max_length=2000)] = ""
+
+
+class ConfirmStep(_Request):
+    """The instruction was done."""
+
+    do: Literal["confirm"] = "confirm"
+    batch: Short
+    step: Short
+
+
+class EnterValue(_Request):
+    """A value for a record step, as typed; the box parses it."""
+
+    do: Literal["enter"] = "enter"
+    batch: Short
+    step: Short
+    text: Short
+
+
+class ScanCode(_Request):
+    """A scanned code for a scan step."""
+
+    do: Literal["scan"] = "scan"
+    batch: Short
+    step: Short
+    text: Annotated[str, Field(max_length=4096)]
+
+
+class SignStep(_Request):
+    """One signature. `person` and `pin` of the signer; the signer need not own the session (verifier)."""
+
+    do: Literal["sign"] = "sign"
+    batch: Short
+    step: Short
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
+class AnswerQuestion(_Request):
+    """The signed answer to an open question."""
+
+    do: Literal["answer"] = "answer"
+    batch: Short
+    question: Short
+    answer: Literal["happened", "again", "abort"]
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
+class SaveDraft(_Request):
+    """Keep what was typed so far for a step, through a crash. An empty text removes it."""
+
+    do: Literal["draft"] = "draft"
+    batch: Short
+    step: Short
+    text: Annotated[str, Field(max_length=4096)]
+
+
+class GiveReceipt(_Request):
+    """The follower passes on a hub's signed receipt (the exact text)."""
+
+    do: Literal["receipt"] = "receipt"
+    receipt: Annotated[str, Field(max_length=8192)]
+
+
+class TellSync(_Request):
+    """The follower's present state of sync; kept in memory for the safety strip."""
+
+    do: Literal["sync"] = "sync"
+    sync: Sync
+
+
+class AskStatus(_Request):
+    """The answer carries `picture`."""
+
+    do: Literal["status"] = "status"
+
+
+Request = Annotated[
+    LogIn
+    | LogOut
+    | Watch
+    | StartBatch
+    | ActOnBatch
+    | ConfirmStep
+    | EnterValue
+    | ScanCode
+    | SignStep
+    | AnswerQuestion
+    | SaveDraft
+    | GiveReceipt
+    | TellSync
+    | AskStatus,
+    Field(discriminator="do"),
+]
+
+
+# What a screen shows -----------------------------------------------------------------------------------------
+
+
+class Sync(Message):
+    """What the follower knows. rows made = rows received by the hub + rows pending."""
+
+    hub: Literal["off", "never", "away", "connected"]
+    """off: not configured; never: configured, no receipt yet; away: no connection now."""
+    received_seq: int = 0
+    """The highest row that the hub has said, signed, that it holds."""
+    received_utc: str = ""
+    copied: Literal["off", "ok", "failed"]
+    copied_seq: int = 0
+    detail: str = ""
+
+
+class Strip(Message):
+    """The safety strip: rows made, saved (durable here), copied (second medium), received (hub), pending."""
+
+    made: int
+    saved: int
+    sync: Sync
+
+    @property
+    def pending(self) -> int:
+        """Rows that the hub has not acknowledged."""
+        return self.made - self.sync.received_seq
+
+
+class ReadingView(Message):
+    """A live value with its limit, as the screen shows it. `text` is already formatted with its decimals."""
+
+    tag: str
+    title: str
+    value: Value | None
+    text: str
+    unit: str
+    quality: Literal["good", "uncertain", "bad"]
+    detail: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+class StepLine(Message):
+    """One line of the step list."""
+
+    step: str
+    title: str
+    phase: str
+    state: Literal["todo", "active", "done", "ended"]
+    placeholder: bool = False
+
+
+class StepCard(Message):
+    """All that the operator needs for one active step."""
+
+    step: str
+    phase: Literal["instruct", "record", "scan", "set", "wait", "hold", "monitor", "sign", "parallel"]
+    title: str
+    text: str
+    """What to do, or what the box is doing, in a sentence."""
+    why: str = ""
+    asks: Literal["nothing", "confirm", "value", "choice", "scan", "sign"]
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    limit_why: str = ""
+    placeholder: bool = False
+    choices: tuple[str, ...] = ()
+    expected: str = ""
+    meaning: str = ""
+    signers: tuple[str, ...] = ()
+    """Roles still to sign, first one first."""
+    readings: tuple[ReadingView, ...] = ()
+    elapsed_s: float = 0.0
+    duration_s: float = 0.0
+    draft: str = ""
+    next_title: str = ""
+
+
+class QuestionCard(Message):
+    """An unknown command: what was intended beside what the equipment shows."""
+
+    question: str
+    step: str
+    tag: str
+    title: str
+    why: str
+    intent: str
+    reading_before: str
+    reading_now: ReadingView | None
+    elapsed_low_s: float
+    elapsed_high_s: float
+    """-1 when nothing trusted bounds it."""
+
+
+class ExceptionLine(Message):
+    """One exception record."""
+
+    exception: str
+    step: str
+    category: str
+    what: str
+
+
+class BatchCard(Message):
+    """One batch: state, reason and what to do next."""
+
+    batch: str
+    order: str
+    recipe: str
+    version: str
+    title: str
+    state: str
+    reason: str
+    units: Mapping[str, str]
+    speed: float
+    steps: tuple[StepLine, ...]
+    active: tuple[StepCard, ...]
+    questions: tuple[QuestionCard, ...]
+    exceptions: tuple[ExceptionLine, ...]
+    next_action: str
+    """One sentence for the operator."""
+
+
+class RecipeLine(Message):
+    """A recipe that may be started."""
+
+    recipe: str
+    version: str
+    title: str
+    seal: str
+    needs_patient: bool
+
+
+class PersonView(Message):
+    """Who is logged in on this connection."""
+
+    person: str
+    name: str
+    roles: tuple[str, ...]
+
+
+class Picture(Message):
+    """Everything a screen shows, as of one durable row."""
+
+    protocol: int = PROTOCOL
+    box: str
+    as_of_seq: int
+    utc: str
+    clock: Literal["synced", "free"]
+    person: PersonView | None
+    people: tuple[PersonView, ...]
+    """Who may log in here, for choosing by name."""
+    strip: Strip
+    batches: tuple[BatchCard, ...]
+    recipes: tuple[RecipeLine, ...]
+    connections: Mapping[str, str]
+    """Connection -> "connected" or the reason why not."""
+    dark_s: float
+    """How long no runtime was there before this start, when it had not stopped cleanly; else 0."""
+    notices: tuple[str, ...] = ()
+
+
+TellSync.model_rebuild()
+REQUEST: TypeAdapter[Request] = TypeAdapter(Request)

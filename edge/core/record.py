@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 ROW_DOMAIN: Final = b"lineside.row.1"
 ZERO_HASH: Final = bytes(32)
@@ -52,3 +55,34 @@ def chain_faults(
             yield Fault(row.seq, f"Row {row.seq} was changed after it was written: its hash does not match.")
             return
         seq, previous = row.seq, row.hash
+
+
+class Signer(Protocol):
+    """Holds a private Ed25519 key: the device's (`edge.identity`) or the hub's."""
+
+    @property
+    def public(self) -> bytes:
+        """The raw public key, 32 bytes."""
+
+    def sign(self, domain: bytes, message: bytes) -> bytes:
+        """Ed25519 over `signed_bytes(domain, message)`, 64 bytes."""
+
+
+def signed_bytes(domain: bytes, message: bytes) -> bytes:
+    """What is signed: the domain's length (one byte), the domain, the message. So that no signature made for
+    one purpose verifies for another."""
+    return bytes([len(domain)]) + domain + message
+
+
+def signature_holds(public: bytes, domain: bytes, message: bytes, signature: bytes) -> bool:
+    """True when `signature` was made with the private key of `public` (32 bytes) for this domain and message."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, signed_bytes(domain, message))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def fingerprint(public: bytes) -> str:
+    """A key's name: the first 32 hex digits of its SHA-256. A device's id is the fingerprint of its key."""
+    return hashlib.sha256(public).hexdigest()[:32]

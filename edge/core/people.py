@@ -1,0 +1,116 @@
+"""Roles, permissions and what an electronic signature covers. Default deny."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Final
+
+from edge.core.events import SignatureMade
+from edge.core.record import signature_holds
+from edge.core.terms import Role
+
+SIGNATURE_DOMAIN: Final = b"lineside.signature.1"
+
+
+class Permission(StrEnum):
+    """Something that only some roles may do. Doing a step needs the step's own role instead."""
+
+    READ = "read"
+    """See batches and records."""
+    START = "start"
+    """Start a batch."""
+    PAUSE = "pause"
+    """Pause between steps."""
+    HOLD = "hold"
+    """Hold at once. Everyone who works at the line may."""
+    RESUME = "resume"
+    """Go on after a pause or a hold."""
+    STOP = "stop"
+    """End the batch in order."""
+    ABORT = "abort"
+    """End the batch at once."""
+    ANSWER = "answer"
+    """Decide, signed, about an unknown command."""
+    PEOPLE = "people"
+    """Change the directory."""
+
+
+_AT_THE_LINE: Final = frozenset(
+    {
+        Permission.READ,
+        Permission.START,
+        Permission.PAUSE,
+        Permission.HOLD,
+        Permission.RESUME,
+        Permission.STOP,
+        Permission.ABORT,
+        Permission.ANSWER,
+    }
+)
+
+PERMITS: Final[Mapping[str, frozenset[Permission]]] = {
+    Role.OPERATOR: _AT_THE_LINE,
+    Role.VERIFIER: frozenset({Permission.READ, Permission.HOLD}),
+    Role.SUPERVISOR: _AT_THE_LINE,
+    Role.QUALITY: frozenset({Permission.READ, Permission.HOLD}),
+    Role.ENGINEER: frozenset({Permission.READ, Permission.HOLD}),
+    Role.ADMINISTRATOR: frozenset({Permission.READ, Permission.PEOPLE}),
+    Role.AUDITOR: frozenset({Permission.READ}),
+}
+
+
+def permitted(roles: Iterable[str], permission: Permission) -> bool:
+    """True when one of the roles grants it. An unknown role grants nothing."""
+    return any(permission in PERMITS.get(role, frozenset()) for role in roles)
+
+
+def roles_with(permission: Permission) -> tuple[Role, ...]:
+    """The roles that grant it, for a sentence to a person."""
+    return tuple(role for role in Role if permission in PERMITS[role])
+
+
+def attested_bytes(
+    *,
+    subject_seq: int,
+    subject_hash: str,
+    person: str,
+    role: str,
+    meaning: str,
+    methods: Sequence[str],
+    session: str,
+    utc: str,
+) -> bytes:
+    """What the device key signs for an electronic signature, under `SIGNATURE_DOMAIN`.
+
+    subject_seq (8 bytes, big endian), subject_hash (the row hash, 32 bytes), then person, role, meaning,
+    session, utc and each method, every text as its UTF-8 length (4 bytes, big endian) and its bytes. The row
+    hash covers journal, epoch and all rows before, so a signature cannot be moved to another record.
+    """
+    subject = bytes.fromhex(subject_hash)
+    if len(subject) != 32:
+        raise ValueError("a row hash has 32 bytes")
+    parts = [subject_seq.to_bytes(8, "big"), subject]
+    for text in (person, role, meaning, session, utc, *methods):
+        data = text.encode()
+        parts.append(len(data).to_bytes(4, "big") + data)
+    return b"".join(parts)
+
+
+def attestation_holds(public: bytes, made: SignatureMade, utc: str) -> bool:
+    """True when the device whose key is `public` attested this signature at `utc` (its row's time)."""
+    try:
+        message = attested_bytes(
+            subject_seq=made.subject_seq,
+            subject_hash=made.subject_hash,
+            person=made.person,
+            role=made.role,
+            meaning=made.meaning,
+            methods=made.methods,
+            session=made.session,
+            utc=utc,
+        )
+        attestation = bytes.fromhex(made.attestation)
+    except (ValueError, OverflowError):
+        return False
+    return signature_holds(public, SIGNATURE_DOMAIN, message, attestation)

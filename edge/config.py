@@ -21,6 +21,7 @@ from edge.core.errors import LinesideError, Place
 
 CONFIG_NAME: Final = "lineside.toml"
 CONFIG_BYTES_MAX: Final = 262_144
+LINE_LENGTH_MAX: Final = 1_000  # tomllib's time grows with the square of a dotted key's length
 SOCKET_PATH_BYTES_MAX: Final = 107  # struct sockaddr_un on Linux, less its closing zero
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
@@ -36,22 +37,30 @@ class Document(BaseModel):
 class Broker(Document):
     """Where frames go. Without this table the box has no hub and opens no connection."""
 
-    url: Url = Field(description="Address of an MQTT 5 broker: mqtt://host:port, or mqtts://host:port with TLS.")
+    url: Url = Field(
+        examples=["mqtt://hub.example:1883"],
+        description="Address of an MQTT 5 broker: mqtt://host:port, or mqtts://host:port with TLS.",
+    )
     ca: Path | None = Field(
-        default=None, description="PEM file with the authority that signed the broker's certificate."
+        default=None,
+        examples=["broker-ca.pem"],
+        description="PEM file with the authority that signed the broker's certificate.",
     )
 
 
 class HubTrust(Document):
     """Whose receipts this box believes."""
 
-    public_key: Path = Field(description="File with the hub's public key: 64 hex digits.")
+    public_key: Path = Field(examples=["hub.pub"], description="File with the hub's public key: 64 hex digits.")
 
 
 class Mirror(Document):
     """A second medium that gets a copy of every frame."""
 
-    path: Path = Field(description="Folder on the second medium. It may be absent for a while; the screen says so.")
+    path: Path = Field(
+        examples=["/media/lineside"],
+        description="Folder on the second medium. It may be absent for a while; the screen says so.",
+    )
 
 
 class Config(Document):
@@ -128,7 +137,7 @@ def read_text(file: Path) -> str:
             place=Place(str(file)),
         )
     try:
-        return data.decode()
+        text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise LinesideError(
@@ -137,6 +146,15 @@ def read_text(file: Path) -> str:
             todo="Save the file as UTF-8.",
             place=Place(str(file), line),
         ) from error
+    for number, line_text in enumerate(text.splitlines(), 1):
+        if len(line_text) > LINE_LENGTH_MAX:
+            raise LinesideError(
+                "config.line_too_long",
+                f"Line {number} is longer than {LINE_LENGTH_MAX} characters.",
+                todo="Look whether it is the right file.",
+                place=Place(str(file), number),
+            )
+    return text
 
 
 DocumentT = TypeVar("DocumentT", bound=BaseModel)

@@ -6,7 +6,8 @@ Counting failures and locking are the engine's: they are rows, so that they surv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -103,14 +104,26 @@ def _matches(stored: str, pin: str) -> bool:
         return False
 
 
+def directory_entry(person_id: str, name: str, badge: str, roles: Iterable[Role], pin_hash: str) -> str:
+    """One person's table, as it stands in directory.toml."""
+
+    def text(value: object) -> str:
+        return json.dumps(value, ensure_ascii=False)  # a TOML basic string, for all that a name may hold
+
+    return (
+        f"[people.{text(person_id)}]\nname = {text(name)}\nbadge = {text(badge)}\n"
+        f"roles = {text([role.value for role in roles])}\npin_hash = {text(pin_hash)}\n"
+    )
+
+
 def hash_pin(pin: str) -> str:
     """The argon2id hash of a new PIN (19 MiB, 2 passes), for `pin_hash` in directory.toml."""
-    from argon2 import PasswordHasher
-
     if not PIN_LENGTH_MIN <= len(pin) <= PIN_LENGTH_MAX or not pin.isprintable():
         raise LinesideError(
             "directory.pin_length",
             f"A PIN has {PIN_LENGTH_MIN} to {PIN_LENGTH_MAX} visible characters.",
             todo="Choose another PIN.",
         )
+    from argon2 import PasswordHasher
+
     return PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES).hash(pin)

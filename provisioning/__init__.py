@@ -1,0 +1,1 @@
+"""Making and keeping a box: its first files, its people."""

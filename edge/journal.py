@@ -1,0 +1,740 @@
+"""The journal: the only owner of `journal.db`, and the only place where something becomes true.
+
+`append` numbers, encodes and chains rows at once on the caller's thread, so a row that cannot be written is
+refused before it has a number, and the processor works while the disk syncs. One thread owns the one writing
+connection and commits groups: what was appended while the last commit ran goes into the next.
+
+A failed commit is *unknown*, not failed: its rows may or may not be there after a restart. So the first
+failure ends the journal (`failed`), every waiter gets it, and nothing more is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import secrets
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import apsw
+import orjson
+
+from edge.core.errors import LinesideError
+from edge.core.events import BODY_BYTES_MAX, RowBody, encode
+from edge.core.record import ROW_DOMAIN, ZERO_HASH, Fault, Row, chain_faults
+
+FORMAT: Final = 1
+ID_BYTES: Final = 16
+
+QUEUE_ROWS_MAX: Final = 8_192
+QUEUE_BYTES_MAX: Final = 16 * 1024 * 1024
+URGENT_ROWS: Final = 512
+"""Places beyond the bound, kept for what must not wait: stops and safe states."""
+URGENT_BYTES: Final = 1024 * 1024
+
+WAL_PAGES_MAX: Final = 4_096
+"""16 MiB: beyond it the write-ahead log is copied into the database even when rows are waiting."""
+IDLE_S: Final = 0.5
+"""After this long without a row the write-ahead log is copied into the database."""
+BUSY_S: Final = 5.0
+"""How long a reader's short transaction may make the writer wait before that counts as a failure."""
+
+ROWS_PER_INSERT: Final = 100
+READ_ROWS_MAX: Final = 2_000
+"""Rows read in one transaction by whoever streams, so that no reader holds the write-ahead log for long."""
+
+_SCHEMA: Final = {
+    "meta": "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "row": "CREATE TABLE row(seq INTEGER PRIMARY KEY, epoch BLOB, hash BLOB, body BLOB)",
+}
+
+UNKNOWN: Final = "The last rows may or may not be on the disk; nothing further is commanded."
+
+
+@cache
+def _insert(rows: int) -> str:
+    return "INSERT INTO row VALUES" + ",".join(["(?,?,?,?)"] * rows)
+
+
+class _Group:
+    """Rows that become durable together, flat as the INSERT wants them, and the one future of all who wait."""
+
+    __slots__ = ("bytes", "durable", "flat", "hash", "seq")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.flat: list[int | bytes] = []
+        self.bytes = 0
+        self.seq = 0
+        self.hash = ZERO_HASH
+        self.durable: asyncio.Future[None] = loop.create_future()
+
+
+class Appended:
+    """Rows that have their numbers and hashes, and will become durable together or not at all."""
+
+    __slots__ = ("_durable", "first_seq", "hashes", "last_seq")
+
+    def __init__(self, first_seq: int, hashes: tuple[bytes, ...], durable: asyncio.Future[None]) -> None:
+        self.first_seq = first_seq
+        self.last_seq = first_seq + len(hashes) - 1
+        self.hashes = hashes
+        self._durable = durable
+
+    @property
+    def is_durable(self) -> bool:
+        """True once the rows are on the disk."""
+        return self._durable.done() and self._durable.exception() is None
+
+    async def durable(self) -> None:
+        """Return once the rows are on the disk; raise `journal.failed` when that is unknown.
+
+        Cancelling the wait never cancels the rows."""
+        await asyncio.shield(self._durable)
+
+    def add_done_callback(self, callback: Callable[[LinesideError | None], object]) -> None:
+        """Call `callback(None)` on the loop once the rows are durable, or with the error when that is unknown."""
+        self._durable.add_done_callback(lambda future: callback(_error_of(future)))
+
+
+def _error_of(future: asyncio.Future[None]) -> LinesideError | None:
+    error = future.exception()
+    assert error is None or isinstance(error, LinesideError)
+    return error
+
+
+class Journal:
+    """The writing end. Made by `open_journal`; every method belongs to the loop's thread."""
+
+    def __init__(self, path: Path, epoch_path: Path) -> None:
+        self._path = path
+        self._epoch_path = epoch_path
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[LinesideError] = self._loop.create_future()
+        """Done, with the error as its result, once the journal accepts nothing more."""
+        self.journal_id = b""
+        self.epoch = b""
+        self.restored = False
+        """True when the last row belongs to another epoch: the file came from a backup or another box."""
+        self.head_seq = 0
+        self.head_hash = ZERO_HASH
+        self.durable_seq = 0
+        self.durable_hash = ZERO_HASH
+        self._queued_bytes = 0
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._chain_start = hashlib.sha256()
+        # Shared with the writer's thread, under `_wake`.
+        self._wake = threading.Condition(threading.Lock())
+        self._open: _Group | None = None
+        self._closing = False
+        # The writer's thread alone: pages in the write-ahead log, and how many the last checkpoint saw.
+        self._wal_pages = 0
+        self._copied_pages = 0
+
+    # The loop's side -------------------------------------------------------------------------------------
+
+    def append(self, bodies: Sequence[RowBody], *, urgent: bool = False) -> Appended:
+        """Number, encode and chain `bodies` now; they become durable together, after all rows before them.
+
+        Raises `journal.full` when too much is waiting for the disk (`urgent` may use the places kept free),
+        `row.too_large` or `row.cannot_encode` for a body that cannot be written, `journal.failed` after a
+        failure. When it raises, no row was accepted and no number was used."""
+        if not bodies:
+            raise ValueError("append needs at least one row")
+        if self.failed.done():
+            raise replace(self.failed.result())
+        if self._closing:
+            raise _failed("the journal is being closed")
+        self._refuse_when_full(len(bodies), 0, urgent=urgent)
+        encoded = [_encoded(body) for body in bodies]
+        size = sum(map(len, encoded))
+        self._refuse_when_full(len(bodies), size, urgent=urgent)
+        first, seq, head, epoch, start = self.head_seq + 1, self.head_seq, self.head_hash, self.epoch, self._chain_start
+        flat: list[int | bytes] = []
+        hashes = []
+        for body in encoded:
+            seq += 1
+            chain = start.copy()
+            chain.update(seq.to_bytes(8, "big") + head + body)
+            head = chain.digest()
+            hashes.append(head)
+            flat += (seq, epoch, head, body)
+        self.head_seq, self.head_hash = seq, head
+        self._queued_bytes += size
+        with self._wake:
+            group = self._open
+            if group is None:
+                group = self._open = _Group(self._loop)
+                self._wake.notify()
+            group.flat += flat
+            group.bytes += size
+            group.seq, group.hash = seq, head
+        return Appended(first, tuple(hashes), group.durable)
+
+    def _refuse_when_full(self, rows: int, size: int, *, urgent: bool) -> None:
+        rows_max = QUEUE_ROWS_MAX + (URGENT_ROWS if urgent else 0)
+        bytes_max = QUEUE_BYTES_MAX + (URGENT_BYTES if urgent else 0)
+        waiting = self.head_seq - self.durable_seq
+        if waiting + rows > rows_max or self._queued_bytes + size > bytes_max:
+            raise LinesideError(
+                "journal.full",
+                f"{waiting} rows ({self._queued_bytes} bytes) are waiting for the disk; {rows} more do not fit.",
+                effect="Nothing was recorded and nothing was commanded. What was accepted before is kept.",
+                todo="Wait until the disk has caught up, then try again. If this stays, have the disk checked.",
+            )
+
+    def _committed(self, group: _Group) -> None:
+        self.durable_seq, self.durable_hash = group.seq, group.hash
+        self._queued_bytes -= group.bytes
+        group.durable.set_result(None)
+
+    def _fail(self, error: LinesideError, group: _Group | None) -> None:
+        with self._wake:
+            waiting, self._open = self._open, None
+        self.failed.set_result(error)
+        for each in (group, waiting):
+            if each is not None:
+                each.durable.set_exception(replace(error))
+                each.durable.exception()  # whoever waits gets it; rows that nobody waits for are no second error
+
+    async def _start(self) -> None:
+        opened: asyncio.Future[None] = self._loop.create_future()
+        threading.Thread(target=self._run, args=(opened,), name="journal", daemon=True).start()
+        try:
+            await asyncio.shield(opened)
+        except asyncio.CancelledError:
+            await self._close()
+            raise
+
+    async def _close(self) -> None:
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.shield(self._closed)
+
+    # The writer's thread ---------------------------------------------------------------------------------
+
+    def _run(self, opened: asyncio.Future[None]) -> None:
+        try:
+            with _storage_errors(self._path), _locked(self._path):
+                connection, head = self._open_connection()
+                with closing(connection):
+                    self._tell(self._opened, opened, head)
+                    self._commit_groups(connection)
+        except LinesideError as error:
+            self._tell(self._ended, opened, error)
+        finally:
+            self._tell(self._closed.set_result, None)
+
+    def _tell(self, callback: Callable[..., object], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            # The loop was closed without closing the journal: nobody is left to hear it. Rows already
+            # committed stay, rows that were not acknowledged need not.
+            self._closing = True
+
+    def _opened(self, opened: asyncio.Future[None], head: Row | None) -> None:
+        if head is not None:
+            self.head_seq = self.durable_seq = head.seq
+            self.head_hash = self.durable_hash = head.hash
+            self.restored = head.epoch != self.epoch
+        self._chain_start = hashlib.sha256(ROW_DOMAIN + self.journal_id + self.epoch)
+        opened.set_result(None)
+
+    def _ended(self, opened: asyncio.Future[None], error: LinesideError) -> None:
+        if not opened.done():
+            opened.set_exception(error)
+        elif not self.failed.done():
+            self._fail(error, None)
+
+    def _open_connection(self) -> tuple[apsw.Connection, Row | None]:
+        epoch = _read_epoch(self._epoch_path)
+        if epoch is not None and not self._path.exists():
+            raise self._lost()
+        connection = apsw.Connection(str(self._path), statementcachesize=ROWS_PER_INSERT + 16)
+        try:
+            connection.set_busy_timeout(int(BUSY_S * 1000))
+            connection.execute("PRAGMA synchronous=FULL")
+            if not _tables(connection):
+                self._create(connection, epoch)
+            self.journal_id = _journal_id(connection, self._path)
+            connection.set_wal_hook(self._on_wal)  # takes the place of the automatic checkpoint inside a commit
+            self._settle(connection)
+            head = _checked_head(connection, self.journal_id)
+            self.epoch = epoch or _create_epoch(self._epoch_path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection, head
+
+    def _lost(self) -> LinesideError:
+        return LinesideError(
+            "journal.lost",
+            f"A journal was kept here, but {self._path} is gone or empty.",
+            effect="The runtime does not start: it would begin a second record beside the lost one.",
+            todo=f"Bring the journal back. To begin a new one on purpose, remove {self._epoch_path} as well.",
+        )
+
+    def _create(self, connection: apsw.Connection, epoch: bytes | None) -> None:
+        if epoch is not None:
+            raise self._lost()
+        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        with connection:
+            for sql in _SCHEMA.values():
+                connection.execute(sql)
+            connection.execute(
+                "INSERT INTO meta VALUES('format', ?), ('journal', ?), ('settled', 0)",
+                (FORMAT, secrets.token_bytes(ID_BYTES)),
+            )
+        _sync_folder(self._path.parent)
+
+    def _settle(self, connection: apsw.Connection) -> None:
+        """Make sure that what is readable is on the disk.
+
+        After a kill or a failed sync the log can hold rows that only the page cache has, some of which the
+        system believes to be written. Copying all of them into the database and syncing that settles it."""
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            # A reader holds an old part of the log. A commit at least syncs the log as a whole.
+            connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'settled'")
+
+    def _on_wal(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        if pages < self._wal_pages:
+            self._copied_pages = 0  # the log began again from its start
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _commit_groups(self, connection: apsw.Connection) -> None:
+        group: _Group | None = None
+        try:
+            while True:
+                uncopied = self._wal_pages - self._copied_pages
+                with self._wake:
+                    if self._open is None and not self._closing:
+                        self._wake.wait(IDLE_S if uncopied else None)
+                    group, self._open = self._open, None
+                    ending = self._closing
+                if group is not None:
+                    self._insert_group(connection, group.flat)
+                    self._tell(self._committed, group)
+                    group = None
+                    if self._wal_pages - self._copied_pages >= WAL_PAGES_MAX:
+                        self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
+                elif ending:
+                    self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                    return
+                elif uncopied:
+                    self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.Error, OSError, MemoryError) as error:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # touch nothing more
+            self._tell(self._fail, _failed(f"{type(error).__name__}: {error}"), group)
+
+    def _insert_group(self, connection: apsw.Connection, flat: list[int | bytes]) -> None:
+        rows = len(flat) // 4
+        if rows <= ROWS_PER_INSERT:
+            connection.execute(_insert(rows), flat)
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        for at in range(0, len(flat), 4 * ROWS_PER_INSERT):
+            part = flat[at : at + 4 * ROWS_PER_INSERT]
+            connection.execute(_insert(len(part) // 4), part)
+        connection.execute("COMMIT")
+
+    def _checkpoint(self, connection: apsw.Connection, mode: int) -> None:
+        try:
+            connection.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            pass  # a reader is at work: the rows are durable in the log, and a later checkpoint copies them
+        self._copied_pages = self._wal_pages
+
+
+def _encoded(body: RowBody) -> bytes:
+    try:
+        data = encode(body)
+    except TypeError as error:  # orjson's own errors are TypeErrors
+        raise LinesideError(
+            "row.cannot_encode",
+            f"A {type(body.event).__name__} row holds something that JSON cannot express: {str(error)[:120]}.",
+            effect="Nothing was recorded and nothing was commanded.",
+            todo="Correct the value and try again.",
+        ) from error
+    if len(data) > BODY_BYTES_MAX:
+        raise LinesideError(
+            "row.too_large",
+            f"A {type(body.event).__name__} row has {len(data)} bytes; {BODY_BYTES_MAX} are allowed.",
+            effect="Nothing was recorded and nothing was commanded.",
+            todo="Shorten the text and try again.",
+        )
+    return data
+
+
+def _failed(why: str) -> LinesideError:
+    return LinesideError(
+        "journal.failed",
+        f"The journal could not be written ({why}).",
+        effect=UNKNOWN,
+        todo="The runtime ends and starts again by itself; it then looks what was written. If it comes back, "
+        "check the disk: full, read-only or worn out.",
+    )
+
+
+@asynccontextmanager
+async def open_journal(path: Path, epoch_path: Path) -> AsyncIterator[Journal]:
+    """The one writer of the journal at `path`, which is created when absent.
+
+    `epoch_path` holds this box's epoch and stays outside backups. Leaving the block commits what was appended
+    and closes the file; it raises `journal.failed` when the journal failed inside the block.
+
+    Raises `journal.in_use`, `journal.lost`, `journal.foreign`, `journal.too_new`, `journal.damaged`,
+    `journal.epoch` or `journal.cannot_open` when there is no journal that can be continued."""
+    journal = Journal(path, epoch_path)
+    await journal._start()  # noqa: SLF001 - the one maker of journals
+    try:
+        yield journal
+    finally:
+        await journal._close()  # noqa: SLF001
+    if journal.failed.done():
+        raise replace(journal.failed.result())
+
+
+# Reading ---------------------------------------------------------------------------------------------------
+
+
+class JournalReader:
+    """A read-only end of a journal that may be live: short transactions, never a checkpoint. One thread each."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `journal.absent`, `journal.foreign`, `journal.too_new`, `journal.damaged` or `journal.cannot_open`."""
+        self._path = path
+        if not path.is_file():
+            raise LinesideError(
+                "journal.absent", f"There is no journal at {path}.", todo="Check the path; the runtime makes the file."
+            )
+        with _storage_errors(path):
+            self._connection = _open_read_only(path)
+            try:
+                self.journal_id = _journal_id(self._connection, path)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the file is left as it is."""
+        self._connection.close()
+
+    def rows(self, after_seq: int, limit: int) -> list[Row]:
+        """At most `limit` rows that follow `after_seq`, in order; empty when there are none yet.
+
+        Raises `journal.damaged` when a row is not what a row must be, so that nothing is passed on unseen."""
+        return self._select(
+            "SELECT seq, epoch, hash, body FROM row WHERE seq > ? ORDER BY seq LIMIT ?", after_seq, limit
+        )
+
+    def rows_back(self, count: int) -> list[Row]:
+        """The last `count` rows, in order."""
+        return self._select("SELECT seq, epoch, hash, body FROM row ORDER BY seq DESC LIMIT ?", count)[::-1]
+
+    def head(self) -> tuple[int, bytes]:
+        """Number and hash of the last row; (0, 32 zero bytes) when there is none."""
+        last = self.rows_back(1)
+        return (last[0].seq, last[0].hash) if last else (0, ZERO_HASH)
+
+    def _select(self, sql: str, *values: int) -> list[Row]:
+        with _storage_errors(self._path):
+            return [_row(*found) for found in self._connection.execute(sql, values).fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a full verification found: the rows that hold, the head they lead to, and the first fault."""
+
+    journal: str
+    rows: int
+    head_seq: int
+    head_hash: str
+    fault: Fault | None
+
+    @property
+    def ok(self) -> bool:
+        """True when every row holds and the expected head, where one was given, was reached."""
+        return self.fault is None
+
+
+def verify_journal(
+    path: Path,
+    *,
+    expect_head: tuple[int, bytes] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> VerifyReport:
+    """Check every row of a closed or live journal against the chain, in bounded memory.
+
+    `expect_head` (number, hash), for example from a hub's receipt, must be among the rows: without it rows cut
+    off at the end cannot be missed. `progress` is called with (rows checked, head). Damage of any kind is the
+    report's fault; only a path without a file raises (`journal.absent`)."""
+    walk = _Walk(expect_head, progress)
+    journal_id = b""
+    try:
+        with JournalReader(path) as reader:
+            journal_id = reader.journal_id
+            fault = walk.check(reader)
+    except LinesideError as error:
+        if error.code == "journal.absent":
+            raise
+        fault = Fault(walk.seq + 1 if journal_id else 0, error.what)
+    return VerifyReport(journal_id.hex(), walk.seq, walk.seq, walk.hash.hex(), fault)
+
+
+class _Walk:
+    """One pass over the rows: how far the chain holds, and whether the expected head was met."""
+
+    def __init__(self, expect_head: tuple[int, bytes] | None, progress: Callable[[int, int], object] | None) -> None:
+        self.seq, self.hash = 0, ZERO_HASH
+        self._expect_seq, self._expect_hash = expect_head or (0, ZERO_HASH)
+        self._met = self._expect_seq == 0
+        self._progress = progress
+
+    def check(self, reader: JournalReader) -> Fault | None:
+        head_seq, _ = reader.head()
+        limit = READ_ROWS_MAX
+        while True:
+            try:
+                rows = reader.rows(self.seq, limit)
+            except LinesideError:
+                if limit == 1:
+                    raise
+                limit = 1  # one by one up to the row that cannot be read, so that it is named
+                continue
+            if not rows:
+                return self._end(head_seq)
+            for fault in chain_faults(reader.journal_id, self._passing(rows), after_seq=self.seq, previous=self.hash):
+                return fault
+            if self._progress is not None:
+                self._progress(self.seq, max(self.seq, head_seq))
+
+    def _passing(self, rows: list[Row]) -> Iterator[Row]:
+        for row in rows:
+            yield row
+            # Asked for the next one: this one holds.
+            self.seq, self.hash = row.seq, row.hash
+            if row.seq == self._expect_seq:
+                self._met = row.hash == self._expect_hash
+
+    def _end(self, head_seq: int) -> Fault | None:
+        if self.seq < max(head_seq, self._expect_seq):
+            missing = max(head_seq, self._expect_seq)
+            return Fault(
+                self.seq + 1, f"Row {self.seq + 1} is missing: the rows end at {self.seq} and not at {missing}."
+            )
+        if not self._met:
+            return Fault(
+                self._expect_seq,
+                f"Row {self._expect_seq} is not the expected one: the rows agree with each other, its hash differs.",
+            )
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRow:
+    """A row for a person's eyes. `says` is the decoded body; None with `text` when it is not JSON."""
+
+    seq: int
+    hash: str
+    epoch: str
+    says: Mapping[str, Any] | None
+    text: str
+
+
+def show_rows(path: Path, after_seq: int, limit: int) -> list[ShownRow]:
+    """Rows as they are stored, kinds that this version does not know included. Verifies nothing."""
+    with JournalReader(path) as reader:
+        return [_shown(row) for row in reader.rows(after_seq, limit)]
+
+
+def _shown(row: Row) -> ShownRow:
+    text = row.body.decode(errors="replace")
+    try:
+        says = orjson.loads(row.body)
+    except orjson.JSONDecodeError:
+        says = None
+    return ShownRow(row.seq, row.hash.hex(), row.epoch.hex(), says if isinstance(says, dict) else None, text)
+
+
+# The file --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """SQLite's and the system's errors as refusals in words."""
+    try:
+        yield
+    except (
+        apsw.NotADBError,
+        apsw.CorruptError,
+        apsw.FormatError,
+        apsw.MismatchError,
+        apsw.TooBigError,
+        apsw.SQLError,
+        UnicodeDecodeError,  # a flipped bit can turn bytes into text
+    ) as error:
+        raise _damaged(f"{path} cannot be read as a journal ({error}).") from error
+    except (apsw.Error, OSError, MemoryError) as error:
+        raise LinesideError(
+            "journal.cannot_open",
+            f"{path} cannot be used ({type(error).__name__}: {error}).",
+            todo="Check that the folder is there, that this user may write to it, and that the disk is well.",
+        ) from error
+
+
+def _damaged(what: str) -> LinesideError:
+    return LinesideError(
+        "journal.damaged",
+        what,
+        effect="Nothing is written to it, and no batch goes on with it.",
+        todo="Keep the file as it is. `lineside journal verify` names the first row that does not hold; bring the "
+        "rows back from the hub, the mirror or a backup.",
+    )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One runtime a journal. The lock is a file of its own, because closing any handle of the database itself
+    would drop SQLite's locks. It goes with the process, however that ends."""
+    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LinesideError(
+                "journal.in_use",
+                f"Another runtime is writing {path}.",
+                effect="This one does not start. The other one is not disturbed.",
+                todo="Stop the other runtime first, or give this one a folder of its own.",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open_read_only(path: Path) -> apsw.Connection:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.set_busy_timeout(int(BUSY_S * 1000))
+    connection.limit(apsw.SQLITE_LIMIT_LENGTH, 16 * BODY_BYTES_MAX)  # a damaged length must not cost memory
+    return connection
+
+
+def _tables(connection: apsw.Connection) -> dict[str, str]:
+    return {str(name): str(sql) for name, sql in connection.execute("SELECT name, sql FROM sqlite_schema LIMIT 10")}
+
+
+def _journal_id(connection: apsw.Connection, path: Path) -> bytes:
+    """The id in `meta`, once the file is known to be a journal of a format that this version writes."""
+    tables = _tables(connection)
+    if not tables:
+        raise LinesideError(
+            "journal.absent", f"{path} is empty: no journal was begun in it.", todo="Start the runtime; it begins it."
+        )
+    if tables.get("meta") != _SCHEMA["meta"]:
+        raise _foreign(path)
+    meta = {str(name): value for name, value in connection.execute("SELECT name, value FROM meta LIMIT 10")}
+    made, journal_id = meta.get("format"), meta.get("journal")
+    if isinstance(made, int) and made > FORMAT:
+        raise LinesideError(
+            "journal.too_new",
+            f"{path} has format {made}; this version knows formats up to {FORMAT}.",
+            todo="Use the version of Lineside that wrote it, or a later one.",
+        )
+    if made != FORMAT or not isinstance(journal_id, bytes) or len(journal_id) != ID_BYTES or tables != _SCHEMA:
+        raise _foreign(path)
+    return journal_id
+
+
+def _foreign(path: Path) -> LinesideError:
+    return LinesideError(
+        "journal.foreign",
+        f"{path} is a database, but not a journal of Lineside: its tables or its description differ.",
+        effect="Nothing is written to it, and no batch goes on with it.",
+        todo="Check the path. If this was a journal, keep the file and bring the rows back from the hub or a backup.",
+    )
+
+
+def _row(seq: object, epoch: object, digest: object, body: object) -> Row:
+    if (
+        not isinstance(seq, int)
+        or not isinstance(epoch, bytes)
+        or not isinstance(digest, bytes)
+        or not isinstance(body, bytes)
+        or len(epoch) != ID_BYTES
+        or len(digest) != len(ZERO_HASH)
+        or seq < 1
+    ):
+        raise _damaged(f"Row {seq} is damaged: its columns are not those of a row.")
+    return Row(seq, epoch, digest, body)
+
+
+def _checked_head(connection: apsw.Connection, journal_id: bytes) -> Row | None:
+    """The last row, checked against its predecessor. Reads two rows, whatever the journal's length."""
+    found = connection.execute("SELECT seq, epoch, hash, body FROM row ORDER BY seq DESC LIMIT 2").fetchall()
+    if not found:
+        return None
+    last = _row(*found[0])
+    before = _row(*found[1]) if len(found) > 1 else Row(0, b"", ZERO_HASH, b"")
+    for fault in chain_faults(journal_id, [last], after_seq=before.seq, previous=before.hash):
+        raise _damaged(fault.why)
+    return last
+
+
+def _read_epoch(path: Path) -> bytes | None:
+    try:
+        text = path.read_bytes()[:100]
+    except FileNotFoundError:
+        return None
+    try:
+        epoch = bytes.fromhex(text.decode("ascii").strip())
+    except ValueError:
+        epoch = b""
+    if len(epoch) != ID_BYTES:
+        raise LinesideError(
+            "journal.epoch",
+            f"{path} does not hold an epoch (32 hex digits).",
+            effect="The runtime does not start: it cannot tell whether this journal is a copy.",
+            todo="Remove the file; a new epoch is then begun, as after a restore.",
+        )
+    return epoch
+
+
+def _create_epoch(path: Path) -> bytes:
+    """Begin an epoch: on the disk, whole, before a row names it."""
+    epoch = secrets.token_bytes(ID_BYTES)
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("w", encoding="ascii") as file:
+        file.write(epoch.hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    _sync_folder(path.parent)
+    return epoch
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

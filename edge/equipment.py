@@ -6,12 +6,29 @@ A driver speaks one protocol and holds no process logic. It finds its way in by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from importlib.metadata import entry_points
+from types import TracebackType
+from typing import Final, Protocol, Self
 
-from edge.core.plant import Connection, Tag
-from edge.core.terms import Reading, Value
+from edge.core.errors import LinesideError
+from edge.core.guard import NOT_SENT, PLACEHOLDER, aged, agrees, fitted, judged, may_write
+from edge.core.plant import Connection, Plant, Tag
+from edge.core.terms import Quality, Reading, Value
+
+RETRY_FIRST_S: Final = 0.1
+RETRY_MAX_S: Final = 5.0
+READ_BACK_FIRST_S: Final = 0.02
+READ_BACK_MAX_S: Final = 0.25
+SWEEP_MIN_S: Final = 0.05
+SWEEP_MAX_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class WriteRefused(Exception):
@@ -71,6 +88,10 @@ class Driver(Protocol):
     def health(self) -> Health:
         """The present state of the connection."""
 
+    async def failed(self) -> str:
+        """Return only when the driver's own work ended without `stop`, with a sentence; the driver is then of
+        no more use. Losing the device is not that: reconnecting is the driver's work."""
+
 
 class DriverFactory(Protocol):
     """Makes a driver for the tags of one connection. Raises `LinesideError` for settings or addresses it
@@ -84,3 +105,366 @@ class DriverFactory(Protocol):
         now_s: Callable[[], float],
         utc: Callable[[], str],
     ) -> Driver: ...
+
+
+DriverLoader = Callable[[], DriverFactory]
+
+
+def installed_drivers() -> Mapping[str, DriverLoader]:
+    """Every driver found by entry point, by name. Nothing is imported until a loader is called."""
+    return {entry.name: entry.load for entry in entry_points(group="lineside.drivers")}
+
+
+def _loader(name: str, connection: Connection, drivers: Mapping[str, DriverLoader]) -> DriverLoader:
+    if connection.driver not in drivers:
+        raise LinesideError(
+            "equipment.no_driver",
+            f"The connection {name} asks for the driver {connection.driver!r}, which is not installed.",
+            todo=f"Use one of: {', '.join(sorted(drivers)) or 'none is installed'}.",
+        )
+    return drivers[connection.driver]
+
+
+def retry_delays_s(first_s: float = RETRY_FIRST_S, most_s: float = RETRY_MAX_S) -> Iterator[float]:
+    """Endless growing delays between attempts, with jitter so that many boxes do not come back in step."""
+    delay_s = first_s
+    while True:
+        yield delay_s * random.uniform(0.5, 1.0)  # noqa: S311  spreads load, guards no secret
+        delay_s = min(delay_s * 2, most_s)
+
+
+def bad_reading(tag: Tag, detail: str, at_boottime_s: float, last: Reading | None = None) -> Reading:
+    """A reading that says why there is none. It keeps the last known value (a placeholder when there is none)."""
+    value = last.value if last is not None else PLACEHOLDER[tag.type]
+    source_utc = last.source_utc if last is not None else ""
+    return Reading(value, tag.unit, Quality.BAD, source_utc, at_boottime_s, detail)
+
+
+class WriteResult(StrEnum):
+    """How a write ended."""
+
+    CONFIRMED = "confirmed"
+    """Written, and read back within the tolerance."""
+    REFUSED = "refused"
+    """Certainly not written."""
+    UNKNOWN = "unknown"
+    """It may have been written: only a person can say what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOutcome:
+    """The result of one write, the reading of the read-back tag that was seen, and a sentence for a person."""
+
+    result: WriteResult
+    reading: Reading | None
+    why: str
+
+
+class GuardedWriter:
+    """The only way to write to one tag: guard, exactly one request, read-back."""
+
+    def __init__(self, equipment: Equipment, tag: str) -> None:
+        self._equipment = equipment
+        self.tag = tag
+
+    async def write_and_read_back(self, value: Value) -> WriteOutcome:
+        """Write once and look. Never raises for the equipment.
+
+        When cancelled, whether anything was written is unknown: the caller must treat it so. The driver has
+        then already made sure that a late reply is not taken for another's."""
+        return await self._equipment._write(self.tag, value)  # noqa: SLF001  one module, one class in two parts
+
+
+class Equipment:
+    """All connections of one plant: what they read, how they are, and the only door to writing.
+
+    `async with` starts one supervised driver for each connection and ends them all. `on_change` is called on the
+    event loop when readings or health changed; it is not called again until `take_changed` is.
+    """
+
+    def __init__(
+        self,
+        plant: Plant,
+        drivers: Mapping[str, DriverLoader],
+        *,
+        now_s: Callable[[], float],
+        utc: Callable[[], str],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Load the drivers that the plant names and let them check settings and addresses. Nothing is connected.
+
+        Raises `equipment.no_driver` or the driver's own LinesideError, with all further ones in `others`."""
+        self._plant = plant
+        self._tags = plant.tags()
+        self._now_s, self._utc, self._on_change = now_s, utc, on_change
+        self._of_connection: dict[str, dict[str, Tag]] = {name: {} for name in plant.connections}
+        self._factories: dict[str, DriverFactory] = {}
+        self._drivers: dict[str, Driver] = {}
+        self._health = {
+            name: Health(connected=False, detail="Not started.", since_boottime_s=now_s()) for name in plant.connections
+        }
+        self._latest: dict[str, Reading] = {}
+        self._watched: frozenset[str] = frozenset()
+        self._stale: set[str] = set()
+        self._changed: set[str] = set()
+        self._told = False
+        self._writing: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._load(drivers)
+
+    def _load(self, drivers: Mapping[str, DriverLoader]) -> None:
+        errors: list[LinesideError] = []
+        for name, tag in self._tags.items():
+            if tag.connection not in self._of_connection:
+                errors.append(
+                    LinesideError(
+                        "equipment.no_connection",
+                        f"The tag {name} names the connection {tag.connection!r}, which the plant does not have.",
+                        todo="Name one of the plant's connections.",
+                    )
+                )
+                continue
+            self._of_connection[tag.connection][name] = tag
+        for name, connection in self._plant.connections.items():
+            try:
+                factory = _loader(name, connection, drivers)()
+                factory(connection, self._of_connection[name], now_s=self._now_s, utc=self._utc)
+                self._factories[name] = factory
+            except LinesideError as error:
+                errors.append(error)
+        if errors:
+            errors[0].others = (*errors[0].others, *errors[1:])
+            raise errors[0]
+
+    async def __aenter__(self) -> Self:
+        """Start every driver; does not wait for a device."""
+        for name in self._factories:
+            self._tasks.append(asyncio.create_task(self._supervise(name), name=f"equipment {name}"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End every driver, its tasks and connections."""
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    # Reading ----------------------------------------------------------------------------------------------
+
+    def latest(self, tag: str) -> Reading | None:
+        """The newest reading of a tag as it stands now (BAD when stale), or None when there never was one."""
+        reading = self._latest.get(tag)
+        return None if reading is None else aged(self._tags[tag], reading, self._now_s())
+
+    async def read(self, tag: str) -> Reading:
+        """Read one tag from its device now. Raises `guard.unknown_tag`; never raises for communication."""
+        found = self._known(tag)
+        driver = self._drivers.get(found.connection)
+        if driver is None:
+            return bad_reading(found, f"The driver of {found.connection} is not running.", self._now_s())
+        try:
+            return judged(found, await driver.read(tag))
+        except Exception as error:  # noqa: BLE001  a driver may be a site's own: its fault must not end the engine
+            _log.exception("driver of %s failed reading %s", found.connection, tag)
+            return bad_reading(found, f"The driver of {found.connection} failed ({error}).", self._now_s())
+
+    async def watch(self, tags: Iterable[str]) -> None:
+        """From now on keep exactly these tags up to date. Raises `guard.unknown_tag`."""
+        wanted = frozenset(tags)
+        for tag in wanted:
+            self._known(tag)
+        self._watched = wanted
+        self._stale &= wanted
+        for name, driver in list(self._drivers.items()):
+            await driver.watch(self._watched_of(name))
+
+    def take_changed(self) -> frozenset[str]:
+        """The tags whose value, quality or detail changed since the last call; `on_change` may be called again."""
+        changed = frozenset(self._changed)
+        self._changed.clear()
+        self._told = False
+        return changed
+
+    def health(self) -> dict[str, Health]:
+        """How each connection does."""
+        return dict(self._health)
+
+    async def browse(self, connection: str) -> list[Found]:
+        """What can be found at a device. Raises `equipment.no_connection` or `equipment.browse`."""
+        driver = self._drivers.get(connection)
+        if driver is None:
+            raise LinesideError(
+                "equipment.no_connection",
+                f"There is no running connection {connection[:64]!r}.",
+                todo=f"Use one of: {', '.join(sorted(self._drivers)) or 'none runs'}.",
+            )
+        return await driver.browse()
+
+    # Writing ----------------------------------------------------------------------------------------------
+
+    def writer(self, tag: str) -> GuardedWriter:
+        """The door to one tag. Raises `guard.unknown_tag`."""
+        self._known(tag)
+        return GuardedWriter(self, tag)
+
+    async def _write(self, name: str, value: Value) -> WriteOutcome:
+        try:
+            may_write(self._plant, name, value)
+        except LinesideError as refusal:
+            return WriteOutcome(WriteResult.REFUSED, None, refusal.what)
+        tag = self._known(name)
+        fit = fitted(tag, value)
+        driver = self._drivers.get(tag.connection)
+        if driver is None or fit is None:
+            return WriteOutcome(WriteResult.REFUSED, None, f"The driver of {tag.connection} is not running.")
+        if name in self._writing:
+            return WriteOutcome(WriteResult.REFUSED, None, f"Another write to {name} is under way.")
+        self._writing.add(name)
+        try:
+            try:
+                await driver.write(name, fit)
+            except WriteRefused as refusal:
+                return WriteOutcome(WriteResult.REFUSED, None, str(refusal))
+            except WriteUnknown as unknown:
+                why = str(unknown)
+            except Exception as error:  # noqa: BLE001  a site's own driver may raise anything, after sending: nobody knows
+                _log.exception("driver of %s failed writing %s", tag.connection, name)
+                why = f"The driver of {tag.connection} failed while writing ({error})."
+            else:
+                why = ""
+            return await self._read_back(tag, name, fit, why)
+        finally:
+            self._writing.discard(name)
+
+    async def _read_back(self, tag: Tag, name: str, wanted: Value, doubt: str) -> WriteOutcome:
+        """Look until the read-back tag agrees or its time is over. With `doubt` it stays unknown whatever is seen."""
+        look_at = tag.read_back or name
+        until_s = self._now_s() + tag.settle_s
+        delay_s = READ_BACK_FIRST_S
+        while True:
+            reading = await self.read(look_at)
+            agreed = agrees(tag, wanted, reading)
+            if agreed or self._now_s() + delay_s > until_s:
+                break
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, READ_BACK_MAX_S)
+        seen = f"{reading.value} {reading.unit}".rstrip() if reading.good else f"no good value ({reading.detail})"
+        if doubt:
+            return WriteOutcome(WriteResult.UNKNOWN, reading, f"{doubt} {look_at} reads {seen}.")
+        if agreed:
+            return WriteOutcome(WriteResult.CONFIRMED, reading, f"{look_at} reads {seen}.")
+        return WriteOutcome(
+            WriteResult.UNKNOWN,
+            reading,
+            f"The device accepted {wanted} {tag.unit}".rstrip()
+            + f", but after {tag.settle_s:g} s {look_at} reads {seen}.",
+        )
+
+    # Drivers ----------------------------------------------------------------------------------------------
+
+    async def _supervise(self, name: str) -> None:
+        """Keep one driver alive: a new one, with backoff, whenever its work ended by itself."""
+        delays = retry_delays_s()
+        while True:
+            driver: Driver | None = None
+            try:
+                driver = self._factories[name](
+                    self._plant.connections[name], self._of_connection[name], now_s=self._now_s, utc=self._utc
+                )
+                await driver.start(self._take_reading, lambda health: self._take_health(name, health))
+                self._drivers[name] = driver
+                await driver.watch(self._watched_of(name))
+                why = await driver.failed()
+            except Exception as error:  # noqa: BLE001  edge of a supervised task: one dead driver must not end the others
+                _log.exception("driver of %s ended", name)
+                why = f"{type(error).__name__}: {error}"
+            finally:
+                self._drivers.pop(name, None)
+                if driver is not None:
+                    await self._stopped(name, driver)
+            delay_s = next(delays)
+            detail = f"The driver ended ({why}); it is started again."
+            self._take_health(name, Health(connected=False, detail=detail, since_boottime_s=self._now_s()))
+            for tag in self._watched_of(name):
+                self._take_reading(tag, bad_reading(self._tags[tag], detail, self._now_s(), self._latest.get(tag)))
+            await asyncio.sleep(delay_s)
+
+    async def _stopped(self, name: str, driver: Driver) -> None:
+        try:
+            await driver.stop()
+        except Exception:  # noqa: BLE001  edge of a supervised task: what cannot be stopped in order is left behind
+            _log.exception("driver of %s did not stop in order", name)
+
+    def _watched_of(self, connection: str) -> list[str]:
+        return [tag for tag in self._of_connection[connection] if tag in self._watched]
+
+    def _known(self, name: str) -> Tag:
+        tag = self._tags.get(name)
+        if tag is None:
+            raise LinesideError(
+                "guard.unknown_tag",
+                f"{name[:80]!r} is not a tag of the plant {self._plant.plant}.",
+                effect=NOT_SENT,
+                todo="Name a tag of the plant file as UNIT.tag.",
+            )
+        return tag
+
+    def _take_reading(self, name: str, reading: Reading) -> None:
+        tag = self._tags.get(name)
+        if tag is None:
+            return
+        reading = judged(tag, reading)
+        before = self._latest.get(name)
+        self._latest[name] = reading
+        was_stale = name in self._stale
+        self._stale.discard(name)
+        if (
+            before is None
+            or was_stale
+            or (before.value, before.quality, before.detail) != (reading.value, reading.quality, reading.detail)
+        ):
+            self._changed.add(name)
+            self._tell()
+        if self._sweep_timer is None:
+            self._schedule_sweep()
+
+    def _take_health(self, name: str, health: Health) -> None:
+        before = self._health[name]
+        self._health[name] = health
+        if (before.connected, before.detail) != (health.connected, health.detail):
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._on_change()
+
+    def _schedule_sweep(self) -> None:
+        """Wake up when the next watched reading would turn stale: silence must be noticed without an event."""
+        now_s = self._now_s()
+        ends = [
+            self._latest[name].at_boottime_s + self._tags[name].stale_s
+            for name in self._watched
+            if name in self._latest and name not in self._stale and self._latest[name].quality is not Quality.BAD
+        ]
+        self._sweep_timer = (
+            asyncio.get_running_loop().call_later(min(max(min(ends) - now_s, SWEEP_MIN_S), SWEEP_MAX_S), self._sweep)
+            if ends and self._tasks
+            else None
+        )
+
+    def _sweep(self) -> None:
+        for name in self._watched - self._stale:
+            reading = self.latest(name)
+            if reading is not None and reading is not self._latest[name]:
+                self._stale.add(name)
+                self._changed.add(name)
+        if self._changed:
+            self._tell()
+        self._schedule_sweep()

@@ -1,0 +1,133 @@
+"""What may be written to a tag, and what a reading of it is worth. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Final
+
+from edge.core.errors import LinesideError
+from edge.core.plant import Plant, Tag
+from edge.core.terms import Quality, Reading, Value
+
+NOT_SENT: Final = "Nothing was sent to the equipment."
+TEXT_CHARS_MAX: Final = 4096
+
+# What stands where a value must stand and none is known; only ever beside Quality.BAD.
+PLACEHOLDER: Final[dict[str, Value]] = {"float": 0.0, "int": 0, "bool": False, "text": ""}
+
+
+def fitted(tag: Tag, value: object) -> Value | None:
+    """`value` as the tag's declared type, or None when it is not of that type (or not a finite number)."""
+    match tag.type:
+        case "bool":
+            return value if isinstance(value, bool) else None
+        case "text":
+            return value if isinstance(value, str) else None
+        case "int":
+            if isinstance(value, float) and value.is_integer():
+                return int(value)
+            return value if isinstance(value, int) and not isinstance(value, bool) else None
+        case "float":
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return None
+            try:
+                number = float(value)
+            except OverflowError:
+                return None
+            return number if math.isfinite(number) else None
+
+
+def _outside(tag: Tag, value: Value) -> str:
+    """A sentence's end when a number lies outside low..high, else ""."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    if tag.low is not None and value < tag.low:
+        return f"below {tag.low:g} {tag.unit}".rstrip()
+    if tag.high is not None and value > tag.high:
+        return f"above {tag.high:g} {tag.unit}".rstrip()
+    return ""
+
+
+def may_write(plant: Plant, tag_name: str, value: Value) -> None:
+    """Return when the value may be written to the tag; raise a `guard.*` LinesideError that says why not."""
+    tag = plant.tag(tag_name)
+    if tag is None:
+        raise LinesideError(
+            "guard.unknown_tag",
+            f"{tag_name[:80]!r} is not a tag of the plant {plant.plant}.",
+            effect=NOT_SENT,
+            todo="Name a tag of the plant file as UNIT.tag.",
+        )
+    if tag.access != "write":
+        raise LinesideError(
+            "guard.read_only",
+            f"{tag_name} may only be read.",
+            effect=NOT_SENT,
+            todo="Write to a set-point, or declare `access: write` for this tag in the plant file.",
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise LinesideError(
+            "guard.not_a_number",
+            f"The value for {tag_name} is not a finite number.",
+            effect=NOT_SENT,
+            todo="Give a number.",
+        )
+    fit = fitted(tag, value)
+    if fit is None or (isinstance(fit, str) and len(fit) > TEXT_CHARS_MAX):
+        raise LinesideError(
+            "guard.type",
+            f"{tag_name} takes a value of type {tag.type}, not {str(value)[:40]!r}.",
+            effect=NOT_SENT,
+            todo=f"Give a value of type {tag.type}.",
+        )
+    outside = _outside(tag, fit)
+    if outside:
+        raise LinesideError(
+            "guard.out_of_range",
+            f"{value} {tag.unit} for {tag_name} is {outside}, the limit of the plant file.",
+            effect=NOT_SENT,
+            todo="Give a value within the tag's low and high.",
+        )
+
+
+def judged(tag: Tag, reading: Reading) -> Reading:
+    """The reading as far as the plant file lets it be trusted: a value of another type, not finite or outside
+    low..high is BAD with the reason; the quality never gets better. Its value always has the tag's type."""
+    value = fitted(tag, reading.value)
+    if value is None:
+        detail = reading.detail or (
+            "The device gives no finite number."
+            if isinstance(reading.value, float)
+            else f"The device gives {type(reading.value).__name__} where {tag.type} is declared."
+        )
+        return dataclasses.replace(reading, value=PLACEHOLDER[tag.type], quality=Quality.BAD, detail=detail)
+    outside = _outside(tag, value)
+    if outside and reading.quality is not Quality.BAD:
+        return dataclasses.replace(
+            reading, value=value, quality=Quality.BAD, detail=f"Not plausible: {value:g} {tag.unit} is {outside}."
+        )
+    if value is reading.value:
+        return reading
+    return dataclasses.replace(reading, value=value)
+
+
+def aged(tag: Tag, reading: Reading, now_s: float) -> Reading:
+    """The reading as it stands at `now_s`: BAD when it is older than the tag's `stale_s`."""
+    age_s = now_s - reading.at_boottime_s
+    if age_s <= tag.stale_s or reading.quality is Quality.BAD:
+        return reading
+    return dataclasses.replace(
+        reading, quality=Quality.BAD, detail=f"Stale: last heard {age_s:.1f} s ago, allowed are {tag.stale_s:g} s."
+    )
+
+
+def agrees(tag: Tag, wanted: Value, reading: Reading) -> bool:
+    """True when a good reading shows the wanted value within the tag's tolerance. Numbers may also differ by
+    the resolution of a 32-bit float, in which many devices keep them."""
+    if not reading.good:
+        return False
+    seen = reading.value
+    if isinstance(wanted, bool | str) or isinstance(seen, bool | str):
+        return type(wanted) is type(seen) and wanted == seen
+    return abs(seen - wanted) <= tag.tolerance + abs(wanted) * 2.0**-23

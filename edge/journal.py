@@ -65,56 +65,71 @@ def _insert(rows: int) -> str:
 
 
 class _Group:
-    """Rows that become durable together, flat as the INSERT wants them, and the one future of all who wait."""
+    """Rows that become durable together, flat as the INSERT wants them, and all who wait for that."""
 
-    __slots__ = ("bytes", "durable", "flat", "hash", "seq")
+    __slots__ = ("bytes", "callbacks", "flat", "hash", "outcome", "seq", "settled", "waiters")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         self.flat: list[int | bytes] = []
         self.bytes = 0
         self.seq = 0
         self.hash = ZERO_HASH
-        self.durable: asyncio.Future[None] = loop.create_future()
+        self.settled = False
+        self.outcome: LinesideError | None = None
+        self.waiters: list[asyncio.Future[None]] = []
+        self.callbacks: list[Callable[[LinesideError | None], object]] = []
+
+    def settle(self, outcome: LinesideError | None) -> None:
+        self.settled, self.outcome = True, outcome
+        for waiter in self.waiters:
+            if not waiter.done():  # cancelled waits are done
+                waiter.set_result(None)
+        loop = asyncio.get_running_loop()
+        for callback in self.callbacks:
+            loop.call_soon(callback, outcome)
 
 
 class Appended:
     """Rows that have their numbers and hashes, and will become durable together or not at all."""
 
-    __slots__ = ("_durable", "first_seq", "hashes", "last_seq")
+    __slots__ = ("_group", "first_seq", "hashes", "last_seq")
 
-    def __init__(self, first_seq: int, hashes: tuple[bytes, ...], durable: asyncio.Future[None]) -> None:
+    def __init__(self, first_seq: int, hashes: tuple[bytes, ...], group: _Group) -> None:
         self.first_seq = first_seq
         self.last_seq = first_seq + len(hashes) - 1
         self.hashes = hashes
-        self._durable = durable
+        self._group = group
 
     @property
     def is_durable(self) -> bool:
         """True once the rows are on the disk."""
-        return self._durable.done() and self._durable.exception() is None
+        return self._group.settled and self._group.outcome is None
 
     async def durable(self) -> None:
         """Return once the rows are on the disk; raise `journal.failed` when that is unknown.
 
         Cancelling the wait never cancels the rows."""
-        await asyncio.shield(self._durable)
+        if not self._group.settled:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._group.waiters.append(waiter)
+            await waiter
+        if self._group.outcome is not None:
+            raise replace(self._group.outcome)
 
     def add_done_callback(self, callback: Callable[[LinesideError | None], object]) -> None:
-        """Call `callback(None)` on the loop once the rows are durable, or with the error when that is unknown."""
-        self._durable.add_done_callback(lambda future: callback(_error_of(future)))
-
-
-def _error_of(future: asyncio.Future[None]) -> LinesideError | None:
-    error = future.exception()
-    assert error is None or isinstance(error, LinesideError)
-    return error
+        """Call `callback(None)` soon once the rows are durable, or with the error when that is unknown."""
+        if self._group.settled:
+            asyncio.get_running_loop().call_soon(callback, self._group.outcome)
+        else:
+            self._group.callbacks.append(callback)
 
 
 class Journal:
     """The writing end. Made by `open_journal`; every method belongs to the loop's thread."""
 
-    def __init__(self, path: Path, epoch_path: Path) -> None:
+    def __init__(self, path: Path, epoch_path: Path, vfs: str | None) -> None:
         self._path = path
+        self._vfs = vfs
         self._epoch_path = epoch_path
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[LinesideError] = self._loop.create_future()
@@ -171,12 +186,12 @@ class Journal:
         with self._wake:
             group = self._open
             if group is None:
-                group = self._open = _Group(self._loop)
+                group = self._open = _Group()
                 self._wake.notify()
             group.flat += flat
             group.bytes += size
             group.seq, group.hash = seq, head
-        return Appended(first, tuple(hashes), group.durable)
+        return Appended(first, tuple(hashes), group)
 
     def _refuse_when_full(self, rows: int, size: int, *, urgent: bool) -> None:
         rows_max = QUEUE_ROWS_MAX + (URGENT_ROWS if urgent else 0)
@@ -193,7 +208,7 @@ class Journal:
     def _committed(self, group: _Group) -> None:
         self.durable_seq, self.durable_hash = group.seq, group.hash
         self._queued_bytes -= group.bytes
-        group.durable.set_result(None)
+        group.settle(None)
 
     def _fail(self, error: LinesideError, group: _Group | None) -> None:
         with self._wake:
@@ -201,8 +216,7 @@ class Journal:
         self.failed.set_result(error)
         for each in (group, waiting):
             if each is not None:
-                each.durable.set_exception(replace(error))
-                each.durable.exception()  # whoever waits gets it; rows that nobody waits for are no second error
+                each.settle(error)
 
     async def _start(self) -> None:
         opened: asyncio.Future[None] = self._loop.create_future()
@@ -259,7 +273,7 @@ class Journal:
         epoch = _read_epoch(self._epoch_path)
         if epoch is not None and not self._path.exists():
             raise self._lost()
-        connection = apsw.Connection(str(self._path), statementcachesize=ROWS_PER_INSERT + 16)
+        connection = apsw.Connection(str(self._path), vfs=self._vfs, statementcachesize=ROWS_PER_INSERT + 16)
         try:
             connection.set_busy_timeout(int(BUSY_S * 1000))
             connection.execute("PRAGMA synchronous=FULL")
@@ -388,15 +402,16 @@ def _failed(why: str) -> LinesideError:
 
 
 @asynccontextmanager
-async def open_journal(path: Path, epoch_path: Path) -> AsyncIterator[Journal]:
+async def open_journal(path: Path, epoch_path: Path, *, vfs: str | None = None) -> AsyncIterator[Journal]:
     """The one writer of the journal at `path`, which is created when absent.
 
     `epoch_path` holds this box's epoch and stays outside backups. Leaving the block commits what was appended
-    and closes the file; it raises `journal.failed` when the journal failed inside the block.
+    and closes the file; it raises `journal.failed` when the journal failed inside the block. `vfs` names the
+    SQLite layer to the system, SQLite's own when absent.
 
     Raises `journal.in_use`, `journal.lost`, `journal.foreign`, `journal.too_new`, `journal.damaged`,
     `journal.epoch` or `journal.cannot_open` when there is no journal that can be continued."""
-    journal = Journal(path, epoch_path)
+    journal = Journal(path, epoch_path, vfs)
     await journal._start()  # noqa: SLF001 - the one maker of journals
     try:
         yield journal

@@ -1,0 +1,418 @@
+"""The `lineside` command: the composition root. Each command imports only what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from edge.core.errors import LinesideError
+from edge.core.review import AsBuilt, as_built, as_text
+
+EXIT_REFUSED: Final = 2
+"""Bad input: nothing was started and nothing was changed."""
+EXIT_FOUND: Final = 1
+"""A check found something that does not hold."""
+EXIT_JOURNAL: Final = 74
+"""The journal failed: the process ended itself, so that nothing is shown that is not saved."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Lineside: a manufacturing execution system in one box beside the line.\n\nTry: lineside demo",
+)
+edge_app = typer.Typer(no_args_is_help=True, help="The box: its runtime and its follower.")
+hub_app = typer.Typer(no_args_is_help=True, help="The hub: one place that holds what many boxes made.")
+simulate_app = typer.Typer(no_args_is_help=True, help="Simulated equipment that speaks the real protocols.")
+recipe_app = typer.Typer(no_args_is_help=True, help="Recipes.")
+journal_app = typer.Typer(no_args_is_help=True, help="The journal of a box.")
+batch_app = typer.Typer(no_args_is_help=True, help="Batches and their as-built records.")
+sync_app = typer.Typer(no_args_is_help=True, help="What is saved, copied and at the hub.")
+device_app = typer.Typer(no_args_is_help=True, help="A box's first files.")
+for name, group in (
+    ("edge", edge_app),
+    ("hub", hub_app),
+    ("simulate", simulate_app),
+    ("recipe", recipe_app),
+    ("journal", journal_app),
+    ("batch", batch_app),
+    ("sync", sync_app),
+    ("device", device_app),
+):
+    app.add_typer(group, name=name)
+
+Box = Annotated[Path, typer.Option("--box", help="The box folder, with lineside.toml in it.", envvar="LINESIDE_BOX")]
+HubFolder = Annotated[Path, typer.Option("--hub", help="The hub folder, with hub.toml in it.", envvar="LINESIDE_HUB")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
+
+
+def main() -> None:
+    """Run the command line. A refusal is a sentence on stderr and exit code 2, never a traceback."""
+    try:
+        app()
+    except LinesideError as refusal:
+        print(refusal, file=sys.stderr)
+        sys.exit(EXIT_JOURNAL if refusal.code == "journal.failed" else EXIT_REFUSED)
+
+
+def _run(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run `work(stop)` until it ends; SIGTERM and SIGINT set `stop`, so that leaving is always orderly."""
+
+    async def until_stopped() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await work(stop)
+
+    with _first_refusal():
+        asyncio.run(until_stopped())
+
+
+@contextmanager
+def _first_refusal() -> Iterator[None]:
+    """Out of a group of errors, let a refusal in words through as itself."""
+    try:
+        yield
+    except* LinesideError as group:
+        found: BaseException = group
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        raise found from None
+
+
+# The box ---------------------------------------------------------------------------------------------------------
+
+
+@edge_app.command("run")
+def edge_run(box: Box = Path()) -> None:
+    """Run the box: execute recipes, talk to equipment, keep the journal.
+
+    Example: lineside edge run --box /etc/lineside
+    """
+    from edge import runtime
+    from edge.config import read_config
+
+    config = read_config(box)
+    _run(lambda stop: runtime.run(config, stop))
+
+
+@edge_app.command("follow")
+def edge_follow(box: Box = Path()) -> None:
+    """Follow the journal: send it to the hub, copy it to a second medium. May be stopped at any time.
+
+    Example: lineside edge follow --box /etc/lineside
+    """
+    from edge.config import read_config
+    from edge.follow import follow
+
+    config = read_config(box)
+    _run(lambda stop: follow(config, stop))
+
+
+@app.command("ui")
+def ui(
+    box: Box = Path(),
+    language: Annotated[str, typer.Option(help="Language of the screen: en or de.")] = "en",
+) -> None:
+    """Open the operator's screen in this terminal.
+
+    Example: lineside ui --box /etc/lineside
+    """
+    from edge.config import read_config
+    from ui import run_ui
+
+    run_ui(read_config(box).desk_socket, language)
+
+
+@device_app.command("init")
+def device_init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist or be empty.")],
+    name: Annotated[str, typer.Option(help="The box's name; the folder's name when left out.")] = "",
+) -> None:
+    """Make a box folder: device key, settings, plant and directory with comments. Overwrites nothing.
+
+    The first administrator's PIN is asked for, or read as one line from standard input.
+
+    Example: lineside device init /etc/lineside --name BOX-7
+    """
+    from provisioning.device import init_device_at_terminal
+
+    init_device_at_terminal(folder, name)
+
+
+# The hub ---------------------------------------------------------------------------------------------------------
+
+
+@hub_app.command("init")
+def hub_init(folder: Annotated[Path, typer.Argument(help="The folder to make.")]) -> None:
+    """Make a hub folder: key, settings, a place for the boxes' public keys. Overwrites nothing.
+
+    Example: lineside hub init /etc/lineside-hub
+    """
+    from hub.config import init_hub
+
+    print(init_hub(folder))
+
+
+@hub_app.command("run")
+def hub_run(
+    hub: HubFolder = Path(),
+    listen: Annotated[str, typer.Option(help="Address and port of the web pages; from hub.toml when empty.")] = "",
+) -> None:
+    """Run the hub: receive and verify what the boxes made, show it on web pages.
+
+    Example: lineside hub run --hub /etc/lineside-hub --listen 127.0.0.1:8080
+    """
+    from hub import run_hub
+
+    _run(lambda stop: run_hub(hub, listen, stop))
+
+
+# Simulated equipment -----------------------------------------------------------------------------------------------
+
+
+@simulate_app.command("cell")
+def simulate_cell(
+    control: Annotated[Path, typer.Option(help="Folder for the control sockets; made when absent.")],
+    reactor_port: Annotated[int, typer.Option(help="OPC UA port of the bioreactor; 0 takes a free one.")] = 4840,
+    pump_port: Annotated[int, typer.Option(help="Modbus TCP port of pump and balance; 0 takes a free one.")] = 5020,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 1,
+    speed: Annotated[float, typer.Option(help="How much faster than real time the physics runs.")] = 1.0,
+) -> None:
+    """Run a bioreactor (OPC UA) and a pump with a balance (Modbus TCP), each a real server in its own process.
+
+    Prints one line of JSON with the ports when both are ready. They count every write themselves.
+
+    Example: lineside simulate cell --control ./cell --speed 60
+    """
+    from drivers.sim.cell import run_cell
+
+    run_cell(control=control, reactor_port=reactor_port, pump_port=pump_port, seed=seed, speed=speed)
+
+
+@simulate_app.command("fault")
+def simulate_fault(
+    control: Annotated[Path, typer.Option(help="The cell's control folder.")],
+    device: Annotated[str, typer.Argument(help="reactor or pump.")],
+    request: Annotated[str, typer.Argument(help="A JSON object; see the example.")],
+) -> None:
+    """Make a simulated device misbehave, or ask for its own write counters. Prints its answer as JSON.
+
+    Example: lineside simulate fault --control ./cell pump '{"do": "drop_replies", "n": 1}'
+    """
+    from drivers.sim.cell import ask_device
+
+    print(json.dumps(ask_device(control, device, request)))
+
+
+# Recipes -----------------------------------------------------------------------------------------------------------
+
+
+@recipe_app.command("check")
+def recipe_check(
+    file: Annotated[Path, typer.Argument(help="The recipe file.")],
+    plant: Annotated[Path | None, typer.Option(help="Also check it against this plant file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a recipe: everything wrong is shown in one run, with its line and a hint. Exit code 2 when something is.
+
+    Example: lineside recipe check cart-b1.yaml --plant plant.yaml
+    """
+    from edge.core.plant import read_plant
+    from edge.library import read_bounded, read_checked_recipe
+
+    try:
+        checked_plant = read_plant(read_bounded(plant), str(plant)) if plant else None
+        sealed = read_checked_recipe(file, checked_plant)
+    except LinesideError as refusal:
+        if not as_json:
+            raise
+        print(json.dumps({"ok": False, "findings": [refusal.as_json()]}))
+        raise typer.Exit(EXIT_REFUSED) from refusal
+    steps = len(sealed.recipe.steps())
+    if as_json:
+        print(json.dumps({"ok": True, "recipe": sealed.recipe.recipe, "seal": sealed.seal, "steps": steps}))
+    else:
+        print(f"{sealed.recipe.recipe} {sealed.recipe.version}: {steps} steps, nothing wrong. Seal {sealed.seal}")
+
+
+# The journal -------------------------------------------------------------------------------------------------------
+
+JournalPath = Annotated[Path, typer.Argument(help="journal.db, of a running box or a copy.")]
+
+
+@journal_app.command("verify")
+def journal_verify(
+    path: JournalPath,
+    expect_head: Annotated[str, typer.Option(help="SEQ:HASH that the journal must reach, from a receipt.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Verify the hash chain: says what holds, or names the first row that does not. Exit code 1 when one does not.
+
+    Example: lineside journal verify state/journal.db
+    """
+    from edge.journal import verify_journal
+
+    seq, _, row_hash = expect_head.partition(":")
+    try:
+        expected = (int(seq), bytes.fromhex(row_hash)) if expect_head else None
+    except ValueError as error:
+        raise LinesideError(
+            "journal.expected_head", f"{expect_head[:100]!r} is not SEQ:HASH.", todo="Copy both from the receipt."
+        ) from error
+    report = verify_journal(path, expect_head=expected, progress=None if as_json else _progress("verified"))
+    if as_json:
+        facts = {"ok": report.ok, "journal": report.journal, "rows": report.rows, "head_hash": report.head_hash}
+        fault = report.fault
+        print(json.dumps({**facts, "fault": {"row": fault.seq, "why": fault.why} if fault else None}))
+    elif report.fault:
+        print(f"DOES NOT HOLD. {report.fault.why} Rows before it: {report.rows}, all of which hold.")
+    else:
+        print(f"All {report.rows} rows hold. Head: row {report.head_seq}, {report.head_hash}")
+    if not report.ok:
+        raise typer.Exit(EXIT_FOUND)
+
+
+@journal_app.command("show")
+def journal_show(
+    path: JournalPath,
+    after: Annotated[int, typer.Option(help="Show rows after this number.")] = 0,
+    limit: Annotated[int, typer.Option(help="Show at most so many rows.", min=1, max=100_000)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show rows as they are.
+
+    Example: lineside journal show state/journal.db --after 100 --limit 20
+    """
+    from edge.journal import show_rows
+
+    for row in show_rows(path, after, limit):
+        print(json.dumps(row.as_json(), ensure_ascii=False) if as_json else row)
+
+
+def _progress(word: str) -> Callable[[int, int], None]:
+    """Say on stderr how far it is, once a second, for what takes longer than that."""
+    last_s = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s >= 1.0:
+            last_s = time.monotonic()
+            print(f"{done:,} of {total:,} rows {word}", file=sys.stderr)
+
+    return tell
+
+
+# Batches -----------------------------------------------------------------------------------------------------------
+
+
+def _records(box: Path) -> dict[str, AsBuilt]:
+    """The as-built records, folded from the journal alone; it may belong to a running box."""
+    from edge.config import read_config
+    from edge.core.events import RowBody, decode
+    from edge.journal import JournalReader
+
+    def bodies(reader: JournalReader) -> Iterator[tuple[int, RowBody]]:
+        seq = 0
+        while rows := reader.rows(seq, 1000):
+            seq = rows[-1].seq
+            yield from ((row.seq, decode(row.body)) for row in rows)
+
+    with JournalReader(read_config(box).state_dir / "journal.db") as reader:
+        return as_built(bodies(reader))
+
+
+@batch_app.command("list")
+def batch_list(box: Box = Path(), as_json: AsJson = False) -> None:
+    """List the batches of a box.
+
+    Example: lineside batch list --box /etc/lineside
+    """
+    records = _records(box)
+    if as_json:
+        fields = ("batch", "order", "recipe", "version", "state", "started_utc", "ended_utc")
+        print(json.dumps([{field: getattr(r, field) for field in fields} for r in records.values()]))
+        return
+    for record in records.values():
+        print(f"{record.batch}  {record.order}  {record.recipe} {record.version}  {record.state}  {record.started_utc}")
+
+
+@batch_app.command("show")
+def batch_show(
+    batch: Annotated[str, typer.Argument(help="The batch's id.")], box: Box = Path(), as_json: AsJson = False
+) -> None:
+    """Show the as-built record of one batch, rebuilt from the journal alone.
+
+    Example: lineside batch show B-001 --box /etc/lineside
+    """
+    record = _records(box).get(batch)
+    if record is None:
+        raise LinesideError(
+            "batch.unknown", f"The journal has no batch {batch[:64]}.", todo="Look with `lineside batch list`."
+        )
+    if as_json:
+        print(json.dumps(record.as_json(), ensure_ascii=False))
+        return
+    print(as_text(record))
+
+
+@sync_app.command("status")
+def sync_status(box: Box = Path(), as_json: AsJson = False) -> None:
+    """Show what is saved here, copied to the second medium, and at the hub: rows made = received + pending.
+
+    Example: lineside sync status --box /etc/lineside
+    """
+    from uuid import uuid4
+
+    from edge.config import read_config
+    from edge.desk_client import connect
+    from edge.wire import AskStatus, Picture
+
+    async def ask() -> Picture:
+        async with connect(read_config(box).desk_socket) as client:
+            answer = await client.ask(AskStatus(id=uuid4().hex))
+            return Picture.model_validate(answer["picture"])
+
+    strip = asyncio.run(ask()).strip
+    if as_json:
+        facts = {"rows_made": strip.made, "rows_received": strip.sync.received_seq, "rows_pending": strip.pending}
+        print(json.dumps({**facts, "saved": strip.saved, **strip.sync.model_dump()}))
+        return
+    sync = strip.sync
+    print(f"rows made {strip.made} = received by the hub {sync.received_seq} + pending {strip.pending}")
+    print(f"saved here up to row {strip.saved}")
+    print(f"second medium: {sync.copied}" + (f", up to row {sync.copied_seq}" if sync.copied == "ok" else ""))
+    print(f"hub: {sync.hub}" + (f", last receipt {sync.received_utc}" if sync.received_utc else ""))
+    if sync.detail:
+        print(sync.detail)
+
+
+# The demo ----------------------------------------------------------------------------------------------------------
+
+
+@app.command("demo")
+def run_demo(
+    headless: Annotated[bool, typer.Option(help="Without a terminal: progress on stderr, one JSON object.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="Keep the demo's folders here.")] = None,
+) -> None:
+    """Three minutes: a cell-therapy batch on simulated equipment, with everything going wrong that can.
+
+    Example: lineside demo
+    """
+    from demo.tour import run_tour
+
+    raise typer.Exit(run_tour(headless=headless, keep=keep))
+
+
+if __name__ == "__main__":
+    main()

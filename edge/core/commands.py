@@ -1,0 +1,205 @@
+"""What may be asked of the line: `edge.core.line.decide` turns each into rows or refuses it in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edge.core.terms import Act, Reading, Role, Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """Base. `command_id` is empty for what the box asks of itself; a repeated id decides nothing again."""
+
+    command_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByPerson(Command):
+    """Asked in an open session. The line knows the session's person and roles."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """A signature whose secret the directory has verified; `attestation` (hex) covers all of it."""
+
+    person: str
+    roles: tuple[Role, ...]
+    role: Role
+    """The one of `roles` in which the person signs."""
+    methods: tuple[str, ...]
+    meaning: str
+    session: str
+    subject_seq: int
+    subject_hash: str
+    attestation: str
+
+
+# The box ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRuntime(Command):
+    """A runtime of this version begins."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRuntime(Command):
+    """A clean stop. Refused while a write's outcome is not known yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlant(Command):
+    """Put a plant in force; refused while a batch runs on another."""
+
+    plant: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRecipe(Command):
+    """Make a checked and sealed recipe effective."""
+
+    recipe: str
+    version: str
+    title: str
+    seal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeReceipt(Command):
+    """A verified receipt of the hub."""
+
+    hub: str
+    incarnation: str
+    stored_seq: int
+    head_hash: str
+    receipt: str
+
+
+# People ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSession(Command):
+    """The directory verified this person."""
+
+    session: str
+    person: str
+    roles: tuple[Role, ...]
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseSession(Command):
+    session: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseLogIn(Command):
+    """A wrong secret for `person` (as given; may be unknown)."""
+
+    person: str
+
+
+# The batch -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartBatch(ByPerson):
+    batch: str
+    order: str
+    seal: str
+    patient: str
+    speed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActOnBatch(ByPerson):
+    batch: str
+    act: Act
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmStep(ByPerson):
+    batch: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnterValue(ByPerson):
+    """`text` as typed."""
+
+    batch: str
+    step: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanCode(ByPerson):
+    batch: str
+    step: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignStep(ByPerson):
+    batch: str
+    step: str
+    signed: Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerQuestion(ByPerson):
+    """`reading` is what the equipment showed when the person answered."""
+
+    batch: str
+    question: str
+    answer: Literal["happened", "again", "abort"]
+    reading: Value | None
+    signed: Signed
+
+
+# What the engine found ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassTimer(Command):
+    """A timer of an active step has run for at least `low_s`, at most `high_s` (-1: unbounded)."""
+
+    batch: str
+    step: str
+    timer: Literal["duration", "timeout"]
+    low_s: float
+    high_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteReading(Command):
+    """A watched reading changed what is true of a step: its condition is met, its limit is crossed or
+    restored, or its quality was lost."""
+
+    batch: str
+    step: str
+    finding: Literal["met", "outside", "back", "bad_quality"]
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcludeWrite(Command):
+    """What became of an intended write, after the read-back."""
+
+    batch: str
+    step: str
+    attempt: int
+    tag: str
+    outcome: Literal["confirmed", "refused", "unknown"]
+    reading: Value | None
+    why: str

@@ -1,0 +1,970 @@
+"""From a command to rows, or to a refusal in words.
+
+`decide` reads the head and the sealed recipe, and answers with the rows that state the result. It changes
+nothing: the engine folds the rows with `edge.core.line.apply` and appends them to the journal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edge.core import commands as cm
+from edge.core import events as ev
+from edge.core.errors import NOTHING_STARTED, LinesideError
+from edge.core.events import Event, RowBody
+from edge.core.guard import may_write
+from edge.core.line import (
+    OVER,
+    SAFE_STEP,
+    SEMANTICS,
+    Batch,
+    Intent,
+    Line,
+    Question,
+    StepRun,
+    apply,
+    between,
+    elapsed,
+    tag_name,
+)
+from edge.core.people import Permission, permitted, roles_with
+from edge.core.recipe import limit_in, resolve
+from edge.core.recipe.model import Hold, Instruct, Limit, Monitor, Parallel, Recipe, Record, Scan, Set, Sign, Step, Wait
+from edge.core.terms import Act, Quality, Reading, Role, Stamp, State, Value, duration_s
+
+BOX: Final = "lineside"
+"""The actor of what the box does by itself."""
+TEXT_CHARS_MAX: Final = 256
+PIN_FAILURES_MAX: Final = 5
+LOCK_S: Final = 900.0
+"""A lock lasts so long by the boot's clock; a restart of the machine begins it anew."""
+
+# What each ISA-88 state permits a person to ask, and where it leads. What is not here is refused.
+TRANSITIONS: Final[Mapping[tuple[State, Act], State]] = {
+    (State.RUNNING, Act.PAUSE): State.PAUSING,
+    (State.RUNNING, Act.HOLD): State.HOLDING,
+    (State.RUNNING, Act.STOP): State.STOPPING,
+    (State.RUNNING, Act.ABORT): State.ABORTING,
+    (State.PAUSING, Act.HOLD): State.HOLDING,
+    (State.PAUSING, Act.STOP): State.STOPPING,
+    (State.PAUSING, Act.ABORT): State.ABORTING,
+    (State.PAUSED, Act.RESUME): State.RUNNING,
+    (State.PAUSED, Act.HOLD): State.HOLDING,
+    (State.PAUSED, Act.STOP): State.STOPPING,
+    (State.PAUSED, Act.ABORT): State.ABORTING,
+    (State.HOLDING, Act.STOP): State.STOPPING,
+    (State.HOLDING, Act.ABORT): State.ABORTING,
+    (State.HELD, Act.RESUME): State.RESTARTING,
+    (State.HELD, Act.STOP): State.STOPPING,
+    (State.HELD, Act.ABORT): State.ABORTING,
+    (State.RESTARTING, Act.HOLD): State.HOLDING,
+    (State.RESTARTING, Act.STOP): State.STOPPING,
+    (State.RESTARTING, Act.ABORT): State.ABORTING,
+    (State.STOPPING, Act.ABORT): State.ABORTING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What a decision knows besides the head: the time, and the latest reading of a tag by its full name."""
+
+    at: Stamp
+    reading: Callable[[str], Reading | None]
+
+
+def decide(line: Line, command: cm.Command, now: Now) -> list[RowBody]:
+    """The rows that state the result of `command`; none when nothing changes or its id was answered before.
+
+    Raises LinesideError when the command is refused; then nothing was decided."""
+    if command.command_id and command.command_id in line.answered:
+        return []
+    decision = _Decision(line, command, now)
+    decision.run(command)
+    return decision.rows
+
+
+class _Decision:
+    """One decision under way: rows so far, and the head as it will be after them."""
+
+    def __init__(self, line: Line, command: cm.Command, now: Now) -> None:
+        self.line = line
+        self.now = now
+        self.rows: list[RowBody] = []
+        self.command_id = command.command_id
+        self.actor = BOX
+        self.roles: tuple[Role, ...] = ()
+        if isinstance(command, cm.ByPerson):
+            session = line.sessions.get(command.session)
+            if session is None:
+                raise LinesideError(
+                    "session.none", "Nobody is logged in at this terminal.", todo="Log in with your badge and PIN."
+                )
+            self.actor, self.roles = session.person, session.roles
+
+    def emit(self, event: Event) -> None:
+        row = RowBody(event, self.now.at, self.actor)
+        self.rows.append(row)
+        self.line = apply(self.line, row)
+
+    def run(self, command: cm.Command) -> None:
+        match command:
+            case cm.StartRuntime():
+                self.start_runtime(command)
+            case cm.StopRuntime():
+                self.stop_runtime()
+            case cm.LoadPlant():
+                self.load_plant(command)
+            case cm.LoadRecipe():
+                if command.seal not in self.line.recipes:
+                    loaded = (command.recipe, command.version, command.title, command.seal)
+                    recipe, version, title, seal = loaded
+                    self.emit(ev.RecipeLoaded(recipe=recipe, version=version, title=title, seal=seal))
+            case cm.TakeReceipt():
+                self.take_receipt(command)
+            case cm.OpenSession():
+                self.open_session(command)
+            case cm.CloseSession():
+                self.close_session(command.session, command.reason)
+            case cm.RefuseLogIn():
+                self.refuse_log_in(command.person)
+            case cm.StartBatch():
+                self.start_batch(command)
+            case cm.ActOnBatch():
+                self.act(command)
+            case cm.ConfirmStep():
+                self.confirm(command)
+            case cm.EnterValue():
+                self.enter(command)
+            case cm.ScanCode():
+                self.scan(command)
+            case cm.SignStep():
+                self.sign(command)
+            case cm.AnswerQuestion():
+                self.answer(command)
+            case cm.PassTimer():
+                self.pass_timer(command)
+            case cm.NoteReading():
+                self.note_reading(command)
+            case cm.ConcludeWrite():
+                self.conclude_write(command)
+            case _:
+                raise AssertionError(f"unknown command {command!r}")
+
+    # The box -------------------------------------------------------------------------------------------------
+
+    def start_runtime(self, command: cm.StartRuntime) -> None:
+        dark = between(self.line.at, self.now.at)
+        clean = not self.line.running
+        high_s = -1.0 if dark.high_s == float("inf") else dark.high_s
+        self.emit(ev.RuntimeStarted(version=command.version, clean=clean, dark_low_s=dark.low_s, dark_high_s=high_s))
+        for batch in self.line.live():
+            for intent in batch.intents.values():
+                why = "The box stopped between the intent and the outcome: nobody knows whether it was written."
+                self.unknown(batch.batch, intent, why, None)
+            self.proceed(batch.batch)
+
+    def stop_runtime(self) -> None:
+        for batch in self.line.live():
+            if batch.intents:
+                raise LinesideError(
+                    "runtime.write_open",
+                    f"A write of batch {batch.batch} has no outcome yet.",
+                    effect="The runtime goes on until the outcome is known.",
+                    todo="Wait a few seconds.",
+                )
+        self.emit(ev.RuntimeStopped())
+
+    def load_plant(self, command: cm.LoadPlant) -> None:
+        if command.content == self.line.plant_content:
+            return
+        if self.line.live():
+            raise LinesideError(
+                "plant.in_use",
+                "The plant file was changed while a batch is running on the earlier one.",
+                effect="The batch goes on with the plant it was started on.",
+                todo="The change takes effect at the next start of the runtime without a running batch.",
+            )
+        self.emit(ev.PlantLoaded(plant=command.plant, content=command.content))
+
+    def take_receipt(self, command: cm.TakeReceipt) -> None:
+        """A row only when it says something new about a row that is not itself a receipt."""
+        same = command.incarnation == self.line.incarnation
+        nothing_new = command.stored_seq <= self.line.stored_seq or self.line.record_seq <= self.line.stored_seq
+        if same and nothing_new:
+            return
+        self.emit(
+            ev.ReceiptStored(
+                hub=command.hub,
+                incarnation=command.incarnation,
+                stored_seq=command.stored_seq,
+                head_hash=command.head_hash,
+                receipt=command.receipt,
+            )
+        )
+
+    # People --------------------------------------------------------------------------------------------------
+
+    def open_session(self, command: cm.OpenSession) -> None:
+        refuse_locked(self.line, command.person, self.now.at)
+        self.actor = command.person
+        self.emit(
+            ev.SessionOpened(
+                command_id=self.command_id,
+                session=command.session,
+                person=command.person,
+                roles=[role.value for role in command.roles],
+                method=command.method,
+            )
+        )
+
+    def close_session(self, session: str, reason: str) -> None:
+        open_session = self.line.sessions.get(session)
+        if open_session is not None:
+            self.actor = open_session.person
+            self.emit(
+                ev.SessionClosed(command_id=self.command_id, session=session, person=open_session.person, reason=reason)
+            )
+
+    def refuse_log_in(self, person: str) -> None:
+        failures = self.line.failures.get(person)
+        count = (failures.count if failures else 0) + 1
+        if failures and failures.locked and elapsed_lock_s(failures.since, self.now.at) >= LOCK_S:
+            count = 1
+        self.emit(ev.LogInRefused(person=person[:64], failures=count, locked=count >= PIN_FAILURES_MAX))
+
+    def need(self, permission: Permission) -> None:
+        if not permitted(self.roles, permission):
+            raise not_permitted(self.actor, permission)
+
+    def need_role(self, role: Role) -> None:
+        if role not in self.roles:
+            raise LinesideError(
+                "people.role",
+                f"This step is for the role {role.value}; {self.actor} does not have it.",
+                effect="The step is unchanged.",
+                todo=f"Ask someone with the role {role.value} to do it.",
+            )
+
+    # Starting and ending a batch -----------------------------------------------------------------------------
+
+    def start_batch(self, command: cm.StartBatch) -> None:
+        self.need(Permission.START)
+        line = self.line
+        for name, value in (("batch", command.batch), ("order", command.order)):
+            if not value.strip() or len(value) > 64 or not value.isprintable():
+                raise LinesideError(
+                    "batch.id", f"The {name} id is empty, too long or not printable.", todo=f"Give the {name} an id."
+                )
+        if command.batch in line.batches:
+            raise LinesideError(
+                "batch.exists",
+                f"There is a batch {command.batch} already.",
+                todo="Open it, or give the new batch an id of its own.",
+            )
+        recipe = line.book.recipes.get(command.seal)
+        loaded = line.recipes.get(command.seal)
+        if recipe is None or loaded is None or command.seal not in line.book.effective:
+            raise LinesideError(
+                "recipe.not_effective",
+                "This recipe is not effective on this box.",
+                todo="Choose one of the recipes shown.",
+            )
+        if needs_patient(recipe) and not command.patient.strip():
+            raise LinesideError(
+                "batch.patient",
+                "This recipe makes one batch for one patient, and no patient identity was given.",
+                todo="Scan the patient identity (DIN) from the order.",
+            )
+        self.emit(
+            ev.BatchStarted(
+                batch=command.batch,
+                command_id=self.command_id,
+                order=command.order,
+                patient=command.patient.strip(),
+                recipe=loaded.recipe,
+                version=loaded.version,
+                seal=command.seal,
+                semantics=SEMANTICS,
+                units=self.allocate(recipe),
+                speed=command.speed,
+            )
+        )
+        self.proceed(command.batch)
+
+    def allocate(self, recipe: Recipe) -> dict[str, str]:
+        """One free unit of the right class for each role; never one that another batch uses."""
+        taken = {unit: b.batch for b in self.line.live() for unit in b.units.values()}
+        chosen: dict[str, str] = {}
+        for role, need in recipe.units.items():
+            fitting = [name for name, unit in self.line.book.plant.units.items() if unit.cls == need.cls]
+            free = [name for name in fitting if name not in taken and name not in chosen.values()]
+            if not free:
+                busy = ", ".join(f"{name} is used by batch {taken[name]}" for name in fitting if name in taken)
+                raise LinesideError(
+                    "unit.occupied",
+                    f"No free unit of class {need.cls}{': ' + busy if busy else ' on this box'}.",
+                    todo="Wait until it is free, or start the batch on another box.",
+                )
+            chosen[role] = free[0]
+        return chosen
+
+    def act(self, command: cm.ActOnBatch) -> None:
+        batch = self.batch(command.batch)
+        self.need(Permission(command.act.value))
+        target = TRANSITIONS.get((batch.state, command.act))
+        if target is None:
+            raise LinesideError(
+                "batch.transition",
+                f"Cannot {command.act.value}: batch {batch.batch} is {batch.state.value}.",
+                effect="The batch is unchanged.",
+                todo=ACT_HINT.get(batch.state, "Look at the batch's state first."),
+            )
+        if command.act is Act.RESUME and batch.questions:
+            raise LinesideError(
+                "batch.question_open",
+                f"Cannot resume: batch {batch.batch} has an open question about a write.",
+                effect="The batch stays held. Nothing moves.",
+                todo="Answer the question first.",
+            )
+        reason = command.reason.strip() or f"{command.act.value} by {self.actor}"
+        self.change(batch.batch, target, "person", reason)
+        if target is State.ABORTING:
+            self.make_safe(batch.batch)
+        self.proceed(batch.batch)
+
+    def change(self, batch_id: str, target: State, cause: str, reason: str) -> None:
+        batch = self.line.batches[batch_id]
+        self.emit(
+            ev.BatchStateChanged(
+                batch=batch_id,
+                command_id=self.command_id,
+                was=batch.state.value,
+                now=target.value,
+                cause=cause,
+                reason=reason,
+            )
+        )
+
+    def hold(self, batch_id: str, cause: str, reason: str) -> None:
+        """Hold because of what the box found. A batch that is held already keeps its first reason."""
+        if self.line.batches[batch_id].state in {State.RUNNING, State.PAUSING, State.PAUSED, State.RESTARTING}:
+            self.change(batch_id, State.HOLDING, cause, reason)
+
+    def make_safe(self, batch_id: str) -> None:
+        """Intend the safe state of every unit that the batch uses."""
+        batch = self.line.batches[batch_id]
+        plant = self.line.book.plant
+        for unit_name in dict.fromkeys(batch.units.values()):
+            for action in plant.units[unit_name].safe_state:
+                self.intend(batch_id, SAFE_STEP, 1, f"{unit_name}.{action.tag}", action.value)
+
+    # The way through the recipe --------------------------------------------------------------------------------
+
+    def proceed(self, batch_id: str) -> None:
+        """Settle transient states, then complete and activate whatever can be. Idempotent."""
+        batch = self.line.batches[batch_id]
+        flying = [intent for intent in batch.intents.values() if not intent.in_doubt]
+        match batch.state:
+            case State.HOLDING if not flying:
+                self.change(batch_id, State.HELD, batch.cause, batch.reason)
+            case State.STOPPING | State.ABORTING if not flying:
+                ended = State.STOPPED if batch.state is State.STOPPING else State.ABORTED
+                for run in batch.active():
+                    self.emit(ev.StepEnded(batch=batch_id, step=run.step, state=ended.value, reason=batch.reason))
+                self.change(batch_id, ended, batch.cause, batch.reason)
+            case State.RESTARTING:
+                self.change(batch_id, State.RUNNING, batch.cause, batch.reason)
+                self.proceed(batch_id)
+            case State.RUNNING:
+                if self.walk(batch_id, self.recipe(batch).main()) and not self.line.batches[batch_id].active():
+                    self.change(batch_id, State.COMPLETE, "recipe", "Every step is done.")
+            case State.PAUSING if all(run.phase in {"monitor", "parallel"} for run in batch.active()):
+                self.change(batch_id, State.PAUSED, batch.cause, batch.reason)
+            case _:
+                pass
+
+    def walk(self, batch_id: str, sequence: Sequence[Step]) -> bool:
+        """Go along one sequence: True when all of it is done. Activates at most the first step not yet begun."""
+        by_id = {step.id: step for step in sequence}
+        order = list(sequence)
+        step: Step | None = order[0] if order else None
+        while step is not None:
+            if self.line.batches[batch_id].state is not State.RUNNING:
+                return False
+            run = self.line.batches[batch_id].steps.get(step.id)
+            if run is None:
+                self.activate(batch_id, step)
+                run = self.line.batches[batch_id].steps[step.id]
+            if run.state == "active" and not self.finish_composite(batch_id, step):
+                return False
+            if step.next is not None:
+                step = by_id[step.next]
+            else:
+                place = order.index(step) + 1
+                step = order[place] if place < len(order) else None
+        return True
+
+    def finish_composite(self, batch_id: str, step: Step) -> bool:
+        """Complete a parallel whose branches are done, or a monitor whose step is done."""
+        match step:
+            case Parallel():
+                done = [self.walk(batch_id, branch) for branch in step.branches]
+                # a monitor waits for a step of a sibling branch, which may have been completed just now
+                if not all(done):
+                    done = [self.walk(batch_id, branch) for branch in step.branches]
+                if not all(done):
+                    return False
+            case Monitor():
+                until = self.line.batches[batch_id].steps.get(step.until)
+                if until is None or until.state != "done":
+                    return False
+            case _:
+                return False
+        self.complete(batch_id, step.id)
+        return True
+
+    def activate(self, batch_id: str, step: Step) -> None:
+        batch = self.line.batches[batch_id]
+        length_s, timeout_s = 0.0, 0.0
+        match step:
+            case Wait():
+                length_s = duration_s(step.duration) / batch.speed if step.duration else 0.0
+                timeout_s = duration_s(step.timeout) / batch.speed if step.timeout else 0.0
+            case Hold():
+                length_s = duration_s(step.duration) / batch.speed
+            case _:
+                pass
+        self.emit(
+            ev.StepActivated(
+                batch=batch_id,
+                step=step.id,
+                phase=step.phase,
+                title=step.title,
+                iteration=1,
+                attempt=1,
+                duration_s=length_s,
+                timeout_s=timeout_s,
+            )
+        )
+        if isinstance(step, Set):
+            recipe = self.recipe(batch)
+            full_name = tag_name(batch.units, step.tag)
+            tag = self.line.book.plant.tag(full_name)
+            if tag is None:
+                raise LinesideError("tag.unknown", f"The plant has no tag {full_name}.", todo="Check the plant file.")
+            self.intend(batch_id, step.id, 1, full_name, resolve(recipe, step.value, step.unit, tag.unit))
+
+    def complete(self, batch_id: str, step: str) -> None:
+        self.emit(ev.StepCompleted(batch=batch_id, command_id=self.command_id, step=step))
+
+    # Equipment commands ----------------------------------------------------------------------------------------
+
+    def intend(self, batch_id: str, step: str, attempt: int, full_name: str, value: Value) -> None:
+        plant = self.line.book.plant
+        tag = plant.tag(full_name)
+        before = self.now.reading(shown_tag(self.line, full_name))
+        try:
+            may_write(plant, full_name, value)
+        except LinesideError as refusal:
+            intent = Intent(step, attempt, full_name, value, tag.unit if tag else "", None, self.line.seq)
+            self.refused(batch_id, intent, refusal.what)
+            return
+        self.emit(
+            ev.CommandIntended(
+                batch=batch_id,
+                step=step,
+                iteration=1,
+                attempt=attempt,
+                tag=full_name,
+                value=value,
+                unit=tag.unit if tag else "",
+                before=before.value if before and before.good else None,
+            )
+        )
+
+    def conclude_write(self, command: cm.ConcludeWrite) -> None:
+        batch = self.line.batches.get(command.batch)
+        intent = batch.intents.get((command.step, command.attempt, command.tag)) if batch else None
+        if batch is None or intent is None or intent.in_doubt:
+            return  # concluded already, or in doubt since: a late outcome decides nothing
+        match command.outcome:
+            case "confirmed":
+                self.emit(
+                    ev.CommandConfirmed(
+                        batch=batch.batch,
+                        step=intent.step,
+                        attempt=intent.attempt,
+                        tag=intent.tag,
+                        reading=command.reading,
+                    )
+                )
+                if intent.step in batch.steps:
+                    self.complete(batch.batch, intent.step)
+            case "refused":
+                self.refused(batch.batch, intent, command.why)
+            case "unknown":
+                self.unknown(batch.batch, intent, command.why, command.reading)
+        self.proceed(batch.batch)
+
+    def refused(self, batch_id: str, intent: Intent, why: str) -> None:
+        self.emit(ev.CommandRefused(batch=batch_id, step=intent.step, attempt=intent.attempt, tag=intent.tag, why=why))
+        self.ask(batch_id, intent, why, None, code="command.refused", answers=["again", "abort"])
+
+    def unknown(self, batch_id: str, intent: Intent, why: str, reading: Value | None) -> None:
+        self.emit(
+            ev.CommandUnknown(
+                batch=batch_id, step=intent.step, attempt=intent.attempt, tag=intent.tag, why=why, reading=reading
+            )
+        )
+        self.ask(batch_id, intent, why, reading, code="command.unknown", answers=["happened", "again", "abort"])
+
+    def ask(
+        self, batch_id: str, intent: Intent, why: str, reading: Value | None, *, code: str, answers: list[str]
+    ) -> None:
+        """Raise the exception record, and the question that holds the batch. While a batch is being ended there
+        is nothing left to decide: the exception record alone says it."""
+        word = "was refused" if code == "command.refused" else "is unknown"
+        shown = f"{intent.value} {intent.unit}".strip()
+        category = "critical" if intent.step == SAFE_STEP else "major"
+        self.raise_exception(batch_id, intent.step, category, code, f"Write of {shown} to {intent.tag} {word}: {why}")
+        if intent.step == SAFE_STEP or self.line.batches[batch_id].state in {State.STOPPING, State.ABORTING}:
+            return
+        question = f"{intent.step}.{intent.attempt}"
+        self.emit(
+            ev.QuestionRaised(
+                batch=batch_id,
+                question=question,
+                step=intent.step,
+                tag=intent.tag,
+                intent=intent.value,
+                unit=intent.unit,
+                before=intent.before,
+                reading=reading,
+                why=why,
+                answers=answers,
+            )
+        )
+        self.hold(batch_id, "question", f"Write of {shown} to {intent.tag} {word}.")
+
+    def answer(self, command: cm.AnswerQuestion) -> None:
+        batch = self.batch(command.batch)
+        question = batch.questions.get(command.question)
+        if question is None:
+            raise LinesideError(
+                "question.closed", "This question has been answered already.", todo="Look at the batch again."
+            )
+        if command.answer not in question.answers:
+            raise LinesideError(
+                "question.answer",
+                "The device refused the write: it certainly did not happen.",
+                effect="The batch stays held.",
+                todo="Choose to do it again, or abort.",
+            )
+        if batch.state is State.HOLDING:
+            raise LinesideError(
+                "batch.transition",
+                f"Batch {batch.batch} is still concluding another write.",
+                effect="The batch is unchanged.",
+                todo="Try again in a few seconds.",
+            )
+        if not permitted((command.signed.role,), Permission.ANSWER) or command.signed.role not in command.signed.roles:
+            raise not_permitted(command.signed.person, Permission.ANSWER)
+        self.make_signature(batch.batch, question.step, command.signed)
+        self.emit(
+            ev.QuestionAnswered(
+                batch=batch.batch,
+                command_id=self.command_id,
+                question=question.question,
+                step=question.step,
+                answer=command.answer,
+                reading=command.reading,
+            )
+        )
+        self.follow_answer(batch, question, command)
+        self.proceed(batch.batch)
+
+    def follow_answer(self, batch: Batch, question: Question, command: cm.AnswerQuestion) -> None:
+        if command.answer == "abort":
+            self.change(batch.batch, State.ABORTING, "person", f"Aborted by {self.actor} at a question.")
+            self.make_safe(batch.batch)
+            return
+        if command.answer == "happened":
+            self.complete(batch.batch, question.step)
+        after = self.line.batches[batch.batch]
+        if after.state is State.HELD and after.cause == "question" and not after.questions:
+            self.change(batch.batch, State.RESTARTING, "question", f"Answered by {self.actor}: {command.answer}.")
+        if command.answer == "again":
+            attempt = int(question.question.rpartition(".")[2]) + 1
+            self.intend(batch.batch, question.step, attempt, question.tag, question.intent)
+
+    # What people do at a step ------------------------------------------------------------------------------------
+
+    def batch(self, batch_id: str) -> Batch:
+        batch = self.line.batches.get(batch_id)
+        if batch is None:
+            raise LinesideError(
+                "batch.unknown", f"There is no batch {batch_id[:64]}.", todo="Choose one that is shown."
+            )
+        return batch
+
+    def recipe(self, batch: Batch) -> Recipe:
+        return self.line.book.recipes[batch.seal]
+
+    def active_step(self, batch_id: str, step_id: str) -> tuple[Batch, Step, StepRun]:
+        batch = self.batch(batch_id)
+        if batch.state not in {State.RUNNING, State.PAUSING}:
+            raise LinesideError(
+                "batch.not_running",
+                f"Batch {batch_id} is {batch.state.value}: {batch.reason or 'it is not running'}",
+                effect="Your entry was not taken; the step is unchanged.",
+                todo=ACT_HINT.get(batch.state, "Look at the batch's state first."),
+            )
+        run = batch.steps.get(step_id)
+        if run is None or run.state != "active":
+            raise LinesideError(
+                "step.not_active",
+                f"Step {step_id[:32]} is not under way now.",
+                effect="Your entry was not taken; nothing was changed.",
+                todo="Look at the step that the screen shows now.",
+            )
+        return batch, self.recipe(batch).steps()[step_id], run
+
+    def confirm(self, command: cm.ConfirmStep) -> None:
+        batch, step, _ = self.active_step(command.batch, command.step)
+        if not isinstance(step, Instruct):
+            raise wrong_kind(step)
+        self.need_role(step.role)
+        self.emit(ev.StepConfirmed(batch=batch.batch, command_id=self.command_id, step=step.id))
+        self.complete(batch.batch, step.id)
+        self.proceed(batch.batch)
+
+    def enter(self, command: cm.EnterValue) -> None:
+        batch, step, _ = self.active_step(command.batch, command.step)
+        if not isinstance(step, Record):
+            raise wrong_kind(step)
+        self.need_role(step.role)
+        value = parse_entry(step, command.text)
+        low, high = (None, None)
+        if step.limit is not None:
+            low, high = limit_in(self.recipe(batch), step.limit, step.unit)
+        within = not isinstance(value, float) or inside(value, low, high)
+        self.emit(
+            ev.ValueRecorded(
+                batch=batch.batch,
+                command_id=self.command_id,
+                step=step.id,
+                name=step.name,
+                value=value,
+                unit=step.unit,
+                source="entered",
+                quality=Quality.GOOD.value,
+                low=low,
+                high=high,
+                within=within,
+            )
+        )
+        if not within and step.limit is not None:
+            self.outside(batch.batch, step, step.limit, f"{step.title}: {value:g} {step.unit}", low, high)
+        self.complete(batch.batch, step.id)
+        self.proceed(batch.batch)
+
+    def scan(self, command: cm.ScanCode) -> None:
+        batch, step, _ = self.active_step(command.batch, command.step)
+        if not isinstance(step, Scan):
+            raise wrong_kind(step)
+        self.need_role(step.role)
+        text = command.text.strip()
+        why = scan_refusal(batch, step, text)
+        if why:
+            expected = batch.patient if step.expect == "patient" else f"a code that begins with {step.prefix}"
+            self.emit(
+                ev.ScanRefused(
+                    batch=batch.batch,
+                    command_id=self.command_id,
+                    step=step.id,
+                    scanned=text[:TEXT_CHARS_MAX],
+                    expected=expected,
+                    why=why,
+                )
+            )
+            category = "critical" if step.expect == "patient" else "minor"
+            self.raise_exception(batch.batch, step.id, category, "scan.refused", why)
+            return
+        self.emit(
+            ev.ValueRecorded(
+                batch=batch.batch,
+                command_id=self.command_id,
+                step=step.id,
+                name=step.name,
+                value=text,
+                unit="",
+                source="scanned",
+                quality=Quality.GOOD.value,
+                low=None,
+                high=None,
+                within=True,
+            )
+        )
+        self.complete(batch.batch, step.id)
+        self.proceed(batch.batch)
+
+    def sign(self, command: cm.SignStep) -> None:
+        batch, step, run = self.active_step(command.batch, command.step)
+        if not isinstance(step, Sign):
+            raise wrong_kind(step)
+        role = step.roles[len(run.signed)]
+        signed = command.signed
+        if signed.role is not role or role not in signed.roles:
+            raise LinesideError(
+                "signature.role",
+                f"This signature is for the role {role.value}; {signed.person} does not have it.",
+                effect="Nothing was signed.",
+                todo=f"Ask someone with the role {role.value} to sign.",
+            )
+        if any(person == signed.person for person, _ in run.signed):
+            raise LinesideError(
+                "signature.same_person",
+                f"{signed.person} has signed this step already; the next signature must be another person's.",
+                effect="Nothing was signed.",
+                todo="Ask a second person to sign.",
+            )
+        self.make_signature(batch.batch, step.id, signed)
+        if len(run.signed) + 1 == len(step.roles):
+            self.complete(batch.batch, step.id)
+            self.proceed(batch.batch)
+
+    def make_signature(self, batch_id: str, step: str, signed: cm.Signed) -> None:
+        refuse_locked(self.line, signed.person, self.now.at)
+        self.actor = signed.person
+        self.emit(
+            ev.SignatureMade(
+                batch=batch_id,
+                command_id=self.command_id,
+                step=step,
+                person=signed.person,
+                role=signed.role.value,
+                meaning=signed.meaning,
+                methods=list(signed.methods),
+                session=signed.session,
+                subject_seq=signed.subject_seq,
+                subject_hash=signed.subject_hash,
+                attestation=signed.attestation,
+            )
+        )
+
+    # What the engine found -----------------------------------------------------------------------------------------
+
+    def pass_timer(self, command: cm.PassTimer) -> None:
+        batch = self.line.batches.get(command.batch)
+        run = batch.steps.get(command.step) if batch else None
+        if batch is None or run is None or run.state != "active" or command.timer in run.passed:
+            return
+        if batch.state not in {State.RUNNING, State.PAUSING}:
+            return
+        length_s = run.duration_s if command.timer == "duration" else run.timeout_s
+        if command.low_s < length_s:
+            return  # too early by the head's own measure: never complete a hold time early
+        self.emit(
+            ev.TimerDue(
+                batch=batch.batch, step=run.step, timer=command.timer, low_s=command.low_s, high_s=command.high_s
+            )
+        )
+        if command.timer == "duration":
+            self.complete(batch.batch, run.step)
+        else:
+            what = f"{run.title}: not reached within its time-out."
+            self.raise_exception(batch.batch, run.step, "major", "step.timeout", what)
+            self.hold(batch.batch, "timeout", what)
+        self.proceed(batch.batch)
+
+    def note_reading(self, command: cm.NoteReading) -> None:
+        batch = self.line.batches.get(command.batch)
+        run = batch.steps.get(command.step) if batch else None
+        if batch is None or run is None or run.state != "active" or batch.state in OVER:
+            return
+        step = self.recipe(batch).steps()[run.step]
+        if not isinstance(step, Wait | Hold | Monitor):
+            return
+        reading = command.reading
+        full_name = tag_name(batch.units, step.tag)
+        tag = self.line.book.plant.tag(full_name)
+        low, high = (None, None)
+        if step.limit is not None and tag is not None:
+            low, high = limit_in(self.recipe(batch), step.limit, tag.unit)
+        shown = f"{step.title}: {full_name} = {show(reading)}"
+        match command.finding:
+            case "met" if isinstance(step, Wait) and batch.state in {State.RUNNING, State.PAUSING} and reading.good:
+                self.emit(
+                    ev.ValueRecorded(
+                        batch=batch.batch,
+                        step=step.id,
+                        name=step.tag,
+                        value=reading.value,
+                        unit=reading.unit,
+                        source=full_name,
+                        quality=reading.quality.value,
+                        low=low,
+                        high=high,
+                        within=True,
+                    )
+                )
+                self.complete(batch.batch, step.id)
+            case "outside" if not run.outside and step.limit is not None and reading.good:
+                self.outside(batch.batch, step, step.limit, shown, low, high)
+            case "back" if run.outside:
+                self.emit(
+                    ev.LimitRestored(
+                        batch=batch.batch, exception=run.outside, step=step.id, tag=full_name, value=reading.value
+                    )
+                )
+            case "bad_quality" if step.on_bad_quality == "hold" and batch.state is State.RUNNING:
+                what = f"{shown}: not usable ({reading.detail or reading.quality.value})."
+                self.raise_exception(batch.batch, step.id, "major", "reading.bad_quality", what)
+                self.hold(batch.batch, "quality", what)
+            case _:
+                return
+        self.proceed(batch.batch)
+
+    def outside(
+        self, batch_id: str, step: Step, limit: Limit, shown: str, low: float | None, high: float | None
+    ) -> None:
+        ends = f"{'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
+        what = f"{shown} is outside {ends}."
+        self.raise_exception(batch_id, step.id, limit.category, "limit.outside", what)
+        if limit.category == "critical":
+            self.hold(batch_id, "limit", what)
+
+    def raise_exception(self, batch_id: str, step: str, category: str, code: str, what: str) -> None:
+        number = len(self.line.batches[batch_id].exceptions) + 1
+        self.emit(
+            ev.ExceptionRaised(
+                batch=batch_id, exception=f"X{number:03d}", step=step, category=category, code=code, what=what
+            )
+        )
+
+
+# Pure questions ----------------------------------------------------------------------------------------------------
+
+ACT_HINT: Final[Mapping[State, str]] = {
+    State.HELD: "Answer the open question, or resume the batch.",
+    State.HOLDING: "Wait until the batch is held.",
+    State.PAUSED: "Resume the batch.",
+    State.STOPPING: "Wait until the batch has stopped.",
+    State.ABORTING: "Wait until the batch is aborted.",
+    State.STOPPED: "The batch has ended; start another.",
+    State.ABORTED: "The batch has ended; start another.",
+    State.COMPLETE: "The batch is complete; it can be reviewed.",
+}
+
+
+def needs_patient(recipe: Recipe) -> bool:
+    """True when some step matches a patient identity."""
+    return any(isinstance(step, Scan) and step.expect == "patient" for step in recipe.steps().values())
+
+
+def not_permitted(person: str, permission: Permission) -> LinesideError:
+    """Default deny, in words."""
+    able = ", ".join(role.value for role in roles_with(permission))
+    return LinesideError(
+        "people.not_permitted",
+        f"{person} has no role that may {permission.value} here.",
+        effect=NOTHING_STARTED,
+        todo=f"Ask someone with one of these roles: {able}.",
+    )
+
+
+def refuse_locked(line: Line, person: str, at: Stamp) -> None:
+    """Raise `people.locked` while the person is locked out after too many wrong secrets."""
+    failures = line.failures.get(person)
+    if failures and failures.locked and elapsed_lock_s(failures.since, at) < LOCK_S:
+        raise LinesideError(
+            "people.locked",
+            f"{person} is locked after {failures.count} wrong PINs.",
+            effect="Nothing was changed; the batch goes on.",
+            todo=f"Wait {LOCK_S / 60:.0f} minutes, or let somebody else continue.",
+        )
+
+
+def elapsed_lock_s(since: Stamp, at: Stamp) -> float:
+    """How long a lock has certainly lasted."""
+    return elapsed(since, between(None, at), at).low_s
+
+
+def shown_tag(line: Line, full_name: str) -> str:
+    """The full name of the tag that shows what became of a write to `full_name`."""
+    tag = line.book.plant.tag(full_name)
+    return f"{full_name.partition('.')[0]}.{tag.read_back}" if tag and tag.read_back else full_name
+
+
+def inside(value: float, low: float | None, high: float | None) -> bool:
+    """True when low <= value <= high, open ends always satisfied."""
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def show(reading: Reading) -> str:
+    """A reading for a sentence."""
+    value = f"{reading.value:g}" if isinstance(reading.value, float) else str(reading.value)
+    return f"{value} {reading.unit}".strip()
+
+
+def parse_entry(step: Record, text: str) -> Value:
+    """The typed text as the value that the step asks for. Raises `entry.*`; the entry is never lost by that."""
+    text = text.strip()
+    kept = "Your entry was not taken; the step is unchanged."
+    if not text or len(text) > TEXT_CHARS_MAX or not text.isprintable():
+        raise LinesideError("entry.empty", "Nothing usable was entered.", effect=kept, todo="Enter the value.")
+    match step.type:
+        case "number":
+            plain = text.replace("\N{MINUS SIGN}", "-")
+            allowed = set("0123456789.-+eE")
+            try:
+                number = float(plain) if set(plain) <= allowed else float("nan")
+            except ValueError:
+                number = float("nan")
+            if not math.isfinite(number):
+                raise LinesideError(
+                    "entry.number",
+                    f"{text[:40]!r} is not a number.",
+                    effect=kept,
+                    todo='Use digits and a point, for example "12.5".',
+                )
+            return number
+        case "choice":
+            if text not in step.choices:
+                raise LinesideError(
+                    "entry.choice",
+                    f"{text[:40]!r} is not one of the choices.",
+                    effect=kept,
+                    todo="Choose one of: " + ", ".join(step.choices) + ".",
+                )
+            return text
+        case "text":
+            return text
+
+
+def scan_refusal(batch: Batch, step: Scan, text: str) -> str:
+    """Why the scanned text is not what the step expects, in a sentence; empty when it is."""
+    if step.expect == "patient":
+        if text == batch.patient:
+            return ""
+        if len(text) == len(batch.patient) and text[:1] == batch.patient[:1]:
+            return f"This belongs to another order, not to {batch.order}. Nothing was started."
+        return f"This is not the patient identity of {batch.order}. Nothing was started."
+    if not text or len(text) > TEXT_CHARS_MAX or not text.isprintable():
+        return "The code cannot be read. Nothing was started."
+    if not text.startswith(step.prefix):
+        return f"This is not the right material: its code should begin with {step.prefix}. Nothing was started."
+    return ""
+
+
+def wrong_kind(step: Step) -> LinesideError:
+    """The refusal of an entry that does not fit the step."""
+    return LinesideError(
+        "step.other_entry",
+        f"Step {step.id} is a step of kind {step.phase}; this entry does not fit it.",
+        effect="Your entry was not taken; the step is unchanged.",
+        todo="Look at what the step asks for.",
+    )

@@ -1,0 +1,483 @@
+"""The head: what is true of this line now, folded from rows.
+
+    apply(line, row, seq)        -> line      never refuses, computes nothing that the row does not say
+    decide(line, command, now)   -> rows      may refuse in words; changes nothing
+    effects(line)                -> Effects   what must now be under way, derived, never stored
+
+`edge.core.decide` holds the decisions; this file holds the state, the fold and the effects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final, Literal
+
+from edge.core import events as ev
+from edge.core.events import Event, RowBody
+from edge.core.plant import Plant
+from edge.core.recipe import limit_in
+from edge.core.recipe.model import Hold, Monitor, Recipe, Wait
+from edge.core.terms import ClockQuality, Elapsed, Role, Stamp, State, Value, duration_s
+
+SEMANTICS: Final = 1
+"""The behaviour of `decide` that a batch pins when it starts."""
+ANSWERED_MAX: Final = 1024
+"""How many command ids the head remembers, so that a repeated request does nothing twice."""
+OVER: Final = frozenset({State.COMPLETE, State.STOPPED, State.ABORTED})
+"""States in which a batch has ended."""
+SAFE_STEP: Final = "safe-state"
+"""Stands in the place of a step id for the writes of a unit's safe state."""
+
+
+NO_TIME: Final = Elapsed(0.0, 0.0)
+
+
+# The state ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """Reference material that decisions read and rows only name: the plant in force and sealed recipes."""
+
+    plant: Plant
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    """Every recipe that a batch in the head pins, or that may be started, by seal."""
+    effective: frozenset[str] = frozenset()
+    """Seals of the recipes that may be started now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A write that was intended and whose outcome no row states yet. In doubt: a runtime began since then."""
+
+    step: str
+    attempt: int
+    tag: str
+    value: Value
+    unit: str
+    before: Value | None
+    seq: int
+    in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An open question about a write; see `QuestionRaised`."""
+
+    question: str
+    step: str
+    tag: str
+    intent: Value
+    unit: str
+    before: Value | None
+    why: str
+    answers: tuple[str, ...]
+    since: Stamp
+    before_boot: Elapsed = NO_TIME
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """One activation of a step. `since` and `before_boot` measure how long it is active across boots."""
+
+    step: str
+    phase: str
+    title: str
+    iteration: int
+    attempt: int
+    since: Stamp
+    duration_s: float
+    timeout_s: float
+    state: Literal["active", "done", "ended"] = "active"
+    before_boot: Elapsed = NO_TIME
+    passed: tuple[str, ...] = ()
+    """Timers that are due already."""
+    signed: tuple[tuple[str, str], ...] = ()
+    """(person, role) of the signatures so far."""
+    outside: str = ""
+    """The exception that is open because the value is outside its limit; empty while it is inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionRecord:
+    exception: str
+    step: str
+    category: str
+    code: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch. `steps` holds the latest activation of each step, in the order of first activation."""
+
+    batch: str
+    order: str
+    patient: str
+    recipe: str
+    version: str
+    seal: str
+    semantics: int
+    units: Mapping[str, str]
+    speed: float
+    state: State = State.RUNNING
+    cause: str = ""
+    reason: str = ""
+    steps: Mapping[str, StepRun] = field(default_factory=dict)
+    intents: Mapping[tuple[str, int, str], Intent] = field(default_factory=dict)
+    questions: Mapping[str, Question] = field(default_factory=dict)
+    exceptions: tuple[ExceptionRecord, ...] = ()
+
+    def active(self) -> list[StepRun]:
+        """Steps under way."""
+        return [run for run in self.steps.values() if run.state == "active"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    person: str
+    roles: tuple[Role, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Wrong secrets since the last right one; locked from `since` on when `locked`."""
+
+    count: int
+    locked: bool
+    since: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The head. `book` is not part of what rows say and takes no part in comparison."""
+
+    book: Book = field(compare=False)
+    seq: int = 0
+    at: Stamp | None = None
+    running: bool = False
+    """A runtime started and has not stopped."""
+    dark: Elapsed = NO_TIME
+    """How long no runtime was there before this one; zero after a clean stop."""
+    plant: str = ""
+    plant_content: str = ""
+    recipes: Mapping[str, ev.RecipeLoaded] = field(default_factory=dict)
+    batches: Mapping[str, Batch] = field(default_factory=dict)
+    sessions: Mapping[str, Session] = field(default_factory=dict)
+    failures: Mapping[str, Failures] = field(default_factory=dict)
+    answered: Mapping[str, str] = field(default_factory=dict)
+    """Command id -> the sentence of its refusal, empty when it was accepted."""
+    stored_seq: int = 0
+    incarnation: str = ""
+    record_seq: int = 0
+    """The last row that is not itself a receipt."""
+
+    def live(self) -> list[Batch]:
+        """Batches that have not ended."""
+        return [b for b in self.batches.values() if b.state not in OVER]
+
+
+def tag_name(units: Mapping[str, str], named: str) -> str:
+    """The full tag name ("BR-1.temperature") of a recipe's "reactor.temperature", for these bound units."""
+    role, _, tag = named.partition(".")
+    return f"{units.get(role, role)}.{tag}"
+
+
+# The fold ----------------------------------------------------------------------------------------------------
+
+
+def apply(line: Line, row: RowBody) -> Line:
+    """The head after the next row (its seq is `line.seq + 1`)."""
+    event, seq = row.event, line.seq + 1
+    changed = _apply(line, event, row.at, seq)
+    answered = changed.answered
+    if event.command_id and event.command_id not in answered:
+        kept = dict(answered)
+        kept[event.command_id] = event.why if isinstance(event, ev.ScanRefused) else ""
+        while len(kept) > ANSWERED_MAX:
+            del kept[next(iter(kept))]
+        answered = kept
+    record_seq = line.record_seq if isinstance(event, ev.ReceiptStored) else seq
+    return replace(changed, seq=seq, at=row.at, answered=answered, record_seq=record_seq)
+
+
+def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
+    match event:
+        case ev.RuntimeStarted():
+            return _runtime_started(line, event, at)
+        case ev.RuntimeStopped():
+            return replace(line, running=False, sessions={})
+        case ev.PlantLoaded():
+            return replace(line, plant=event.plant, plant_content=event.content)
+        case ev.RecipeLoaded():
+            return replace(line, recipes={**line.recipes, event.seal: event})
+        case ev.ReceiptStored():
+            return replace(line, stored_seq=event.stored_seq, incarnation=event.incarnation)
+        case ev.SessionOpened():
+            roles = tuple(Role(role) for role in event.roles)
+            failures = {p: f for p, f in line.failures.items() if p != event.person}
+            sessions = {**line.sessions, event.session: Session(event.person, roles)}
+            return replace(line, sessions=sessions, failures=failures)
+        case ev.SessionClosed():
+            return replace(line, sessions={s: v for s, v in line.sessions.items() if s != event.session})
+        case ev.LogInRefused():
+            failed = Failures(event.failures, event.locked, at)
+            return replace(line, failures={**line.failures, event.person: failed})
+        case ev.BatchStarted():
+            started = Batch(
+                event.batch,
+                event.order,
+                event.patient,
+                event.recipe,
+                event.version,
+                event.seal,
+                event.semantics,
+                event.units,
+                event.speed,
+            )
+            return replace(line, batches={**line.batches, event.batch: started})
+        case _:
+            batch = line.batches[event.batch]
+            return replace(line, batches={**line.batches, event.batch: _apply_to_batch(batch, event, at, seq)})
+
+
+def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
+    match event:
+        case ev.BatchStateChanged():
+            return replace(batch, state=State(event.now), cause=event.cause, reason=event.reason)
+        case ev.StepActivated():
+            run = StepRun(
+                event.step,
+                event.phase,
+                event.title,
+                event.iteration,
+                event.attempt,
+                at,
+                event.duration_s,
+                event.timeout_s,
+            )
+            return _with_step(batch, run)
+        case ev.TimerDue():
+            run = batch.steps[event.step]
+            return _with_step(batch, replace(run, passed=(*run.passed, event.timer)))
+        case ev.StepCompleted():
+            return _with_step(batch, replace(batch.steps[event.step], state="done", outside=""))
+        case ev.StepEnded():
+            return _with_step(batch, replace(batch.steps[event.step], state="ended", outside=""))
+        case ev.CommandIntended():
+            intent = Intent(event.step, event.attempt, event.tag, event.value, event.unit, event.before, seq)
+            return replace(batch, intents={**batch.intents, (event.step, event.attempt, event.tag): intent})
+        case ev.CommandConfirmed() | ev.CommandRefused() | ev.CommandUnknown():
+            key = (event.step, event.attempt, event.tag)
+            return replace(batch, intents={k: i for k, i in batch.intents.items() if k != key})
+        case ev.QuestionRaised():
+            question = Question(
+                event.question,
+                event.step,
+                event.tag,
+                event.intent,
+                event.unit,
+                event.before,
+                event.why,
+                tuple(event.answers),
+                at,
+            )
+            return replace(batch, questions={**batch.questions, event.question: question})
+        case ev.QuestionAnswered():
+            return replace(batch, questions={k: q for k, q in batch.questions.items() if k != event.question})
+        case ev.ExceptionRaised():
+            raised = ExceptionRecord(event.exception, event.step, event.category, event.code, event.what)
+            batch = replace(batch, exceptions=(*batch.exceptions, raised))
+            if event.code == "limit.outside" and event.step in batch.steps:
+                batch = _with_step(batch, replace(batch.steps[event.step], outside=event.exception))
+            return batch
+        case ev.LimitRestored():
+            return _with_step(batch, replace(batch.steps[event.step], outside=""))
+        case ev.SignatureMade():
+            if event.step not in batch.steps:
+                return batch
+            run = batch.steps[event.step]
+            return _with_step(batch, replace(run, signed=(*run.signed, (event.person, event.role))))
+        case _:  # StepConfirmed, ValueRecorded, ScanRefused: said in the record, nothing to remember in the head
+            return batch
+
+
+def _with_step(batch: Batch, run: StepRun) -> Batch:
+    return replace(batch, steps={**batch.steps, run.step: run})
+
+
+def _runtime_started(line: Line, event: ev.RuntimeStarted, at: Stamp) -> Line:
+    dark = Elapsed(0.0, 0.0) if event.clean else _elapsed(event.dark_low_s, event.dark_high_s)
+    gap = _elapsed(event.dark_low_s, event.dark_high_s)
+    batches = {name: _after_start(batch, line.at, at, gap) for name, batch in line.batches.items()}
+    failures = {p: replace(f, since=at) if f.since.boot != at.boot else f for p, f in line.failures.items()}
+    return replace(line, running=True, dark=dark, batches=batches, sessions={}, failures=failures)
+
+
+def _after_start(batch: Batch, last: Stamp | None, at: Stamp, gap: Elapsed) -> Batch:
+    """Open intents are now in doubt; what was measured in an earlier boot is carried over with its bounds."""
+    if batch.state in OVER:
+        return batch
+    intents = {key: replace(intent, in_doubt=True) for key, intent in batch.intents.items()}
+    steps = dict(batch.steps)
+    questions = dict(batch.questions)
+    if last is not None:
+        for name, run in batch.steps.items():
+            if run.state == "active" and run.since.boot != at.boot:
+                steps[name] = replace(run, since=at, before_boot=_carried(run.before_boot, run.since, last, gap))
+        for name, asked in batch.questions.items():
+            if asked.since.boot != at.boot:
+                questions[name] = replace(
+                    asked, since=at, before_boot=_carried(asked.before_boot, asked.since, last, gap)
+                )
+    return replace(batch, intents=intents, steps=steps, questions=questions)
+
+
+def _carried(before: Elapsed, since: Stamp, last: Stamp, gap: Elapsed) -> Elapsed:
+    lit_s = last.boottime_s - since.boottime_s if last.boot == since.boot else 0.0
+    return Elapsed(before.low_s + lit_s + gap.low_s, before.high_s + lit_s + gap.high_s)
+
+
+def _elapsed(low_s: float, high_s: float) -> Elapsed:
+    return Elapsed(low_s, math.inf if high_s < 0 else high_s)
+
+
+def elapsed(since: Stamp, before_boot: Elapsed, now: Stamp) -> Elapsed:
+    """How long ago `since` was. Within one boot it is exact and no wall clock takes part."""
+    here_s = max(0.0, now.boottime_s - since.boottime_s) if now.boot == since.boot else 0.0
+    return Elapsed(before_boot.low_s + here_s, before_boot.high_s + here_s)
+
+
+def between(earlier: Stamp | None, later: Stamp) -> Elapsed:
+    """The time between two rows, from the same boot's clock, else from two trusted wall clocks, else unbounded."""
+    if earlier is None:
+        return Elapsed(0.0, 0.0)
+    if earlier.boot == later.boot:
+        passed_s = max(0.0, later.boottime_s - earlier.boottime_s)
+        return Elapsed(passed_s, passed_s)
+    if earlier.quality is ClockQuality.SYNCED and later.quality is ClockQuality.SYNCED:
+        passed_s = (datetime.fromisoformat(later.utc) - datetime.fromisoformat(earlier.utc)).total_seconds()
+        if passed_s >= 0:
+            return Elapsed(passed_s, passed_s)
+    return Elapsed(0.0, math.inf)
+
+
+# The effects -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Level: tell when `elapsed(since, before_boot)` reaches `length_s`."""
+
+    batch: str
+    step: str
+    timer: Literal["duration", "timeout"]
+    since: Stamp
+    before_boot: Elapsed
+    length_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Level: compare the tag's reading with low..high (in the tag's unit).
+
+    "until" tells when it is inside; "keep" tells when it is outside for `delay_s`, and when it is back.
+    A changed watch is another watch: it begins anew."""
+
+    batch: str
+    step: str
+    tag: str
+    kind: Literal["until", "keep"]
+    low: float | None
+    high: float | None
+    delay_s: float
+    outside: bool
+    hold_on_bad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Once: start only in the run that intended it and only when row `seq` is durable."""
+
+    batch: str
+    step: str
+    attempt: int
+    tag: str
+    value: Value
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    timers: tuple[Timer, ...] = ()
+    watches: tuple[Watch, ...] = ()
+    writes: tuple[Write, ...] = ()
+
+
+def effects(line: Line) -> Effects:
+    """What must be under way for this head. Level effects may be begun again at any time; a write may not:
+    the engine keeps what it has started, and a write in doubt is never listed."""
+    timers: list[Timer] = []
+    watches: list[Watch] = []
+    writes: list[Write] = []
+    if not line.running:
+        return Effects()
+    for batch in line.live():
+        writes += [
+            Write(batch.batch, i.step, i.attempt, i.tag, i.value, i.seq)
+            for i in batch.intents.values()
+            if not i.in_doubt
+        ]
+        if batch.state in {State.STOPPING, State.ABORTING}:
+            continue
+        recipe = line.book.recipes[batch.seal]
+        steps = recipe.steps()
+        moving = batch.state in {State.RUNNING, State.PAUSING}
+        for run in batch.active():
+            step = steps[run.step]
+            if moving:
+                timers += _timers(batch.batch, run)
+            match step:
+                case Wait() if step.tag and moving:
+                    watches.append(_watch(line, batch, recipe, run, step, kind="until"))
+                case Hold():
+                    watches.append(_watch(line, batch, recipe, run, step, kind="keep"))
+                case Monitor():
+                    watches.append(_watch(line, batch, recipe, run, step, kind="keep"))
+                case _:
+                    pass
+    return Effects(tuple(timers), tuple(watches), tuple(writes))
+
+
+def _timers(batch: str, run: StepRun) -> list[Timer]:
+    lengths: tuple[tuple[Literal["duration", "timeout"], float], ...] = (
+        ("duration", run.duration_s),
+        ("timeout", run.timeout_s),
+    )
+    return [
+        Timer(batch, run.step, name, run.since, run.before_boot, length_s)
+        for name, length_s in lengths
+        if length_s > 0 and name not in run.passed
+    ]
+
+
+def _watch(
+    line: Line,
+    batch: Batch,
+    recipe: Recipe,
+    run: StepRun,
+    step: Wait | Hold | Monitor,
+    *,
+    kind: Literal["until", "keep"],
+) -> Watch:
+    full_name = tag_name(batch.units, step.tag)
+    tag = line.book.plant.tag(full_name)
+    low, high = (None, None) if step.limit is None or tag is None else limit_in(recipe, step.limit, tag.unit)
+    # real seconds: equipment does not run at `speed`
+    delay_s = duration_s(step.on_delay) if isinstance(step, Monitor) else 0.0
+    moving = batch.state is State.RUNNING
+    hold_on_bad = moving and step.on_bad_quality == "hold"
+    return Watch(batch.batch, run.step, full_name, kind, low, high, delay_s, bool(run.outside), hold_on_bad)

@@ -1,0 +1,313 @@
+"""The as-built record: what the rows say of one batch, in the order in which they say it. A fold over rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from edge.core import events as ev
+from edge.core.events import RowBody
+from edge.core.terms import Value
+
+
+@dataclass(slots=True)
+class Datum:
+    """A recorded value, with the limit that was in force."""
+
+    name: str
+    value: Value
+    unit: str
+    source: str
+    low: float | None
+    high: float | None
+    within: bool
+    person: str
+    utc: str
+
+
+@dataclass(slots=True)
+class Written:
+    """One equipment command and what became of it: "confirmed", "refused", "unknown" or "intended" (still open)."""
+
+    tag: str
+    value: Value
+    unit: str
+    attempt: int
+    outcome: str
+    reading: Value | None
+    why: str
+    answer: str
+    """What a person signed about it, if it was asked: "happened", "again" or "abort"."""
+    utc: str
+
+
+@dataclass(slots=True)
+class Signature:
+    person: str
+    role: str
+    meaning: str
+    subject_seq: int
+    utc: str
+
+
+@dataclass(slots=True)
+class BuiltStep:
+    """One step as it was done."""
+
+    step: str
+    title: str
+    phase: str
+    state: str = "active"
+    began_utc: str = ""
+    ended_utc: str = ""
+    person: str = ""
+    data: list[Datum] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
+    signatures: list[Signature] = field(default_factory=list)
+    refused_scans: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class BuiltException:
+    exception: str
+    step: str
+    category: str
+    code: str
+    what: str
+    utc: str
+
+
+@dataclass(slots=True)
+class StateChange:
+    was: str
+    now: str
+    cause: str
+    reason: str
+    utc: str
+
+
+@dataclass(slots=True)
+class AsBuilt:
+    """The record of one batch as of row `as_of_seq`."""
+
+    batch: str
+    order: str
+    patient: str
+    recipe: str
+    version: str
+    seal: str
+    units: dict[str, str]
+    speed: float
+    started_utc: str
+    started_by: str
+    state: str = "running"
+    as_of_seq: int = 0
+    ended_utc: str = ""
+    steps: list[BuiltStep] = field(default_factory=list)
+    exceptions: list[BuiltException] = field(default_factory=list)
+    states: list[StateChange] = field(default_factory=list)
+    dark: list[str] = field(default_factory=list)
+    """Sentences about the times when no runtime was there while this batch was under way."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, keys in the order of the fields above."""
+        return asdict(self)
+
+    def outline(self) -> list[tuple[Any, ...]]:
+        """What was done, apart from times, measured values, and the questions that a fault raised: two runs of
+        the same batch by the same people agree in it, however often the power was cut."""
+        return [
+            (
+                step.step,
+                step.title,
+                step.phase,
+                step.state,
+                [
+                    (d.name, d.value if d.source in {"entered", "scanned"} else d.source, d.unit, d.within)
+                    for d in step.data
+                ],
+                sorted({(w.tag, w.value, w.unit) for w in step.written}),
+                [(s.person, s.role, s.meaning) for s in step.signatures if s.meaning not in ANSWERS],
+            )
+            for step in sorted(self.steps, key=lambda built: built.step)
+        ]
+
+
+ANSWERS = frozenset({"it happened", "do it again", "abort"})
+
+
+def as_built(rows: Iterable[tuple[int, RowBody]]) -> dict[str, AsBuilt]:
+    """The as-built record of every batch in these rows (seq, body), by batch id."""
+    built: dict[str, AsBuilt] = {}
+    for seq, row in rows:
+        _fold(built, seq, row)
+    return built
+
+
+def batch_record(rows: Iterable[tuple[int, RowBody]], batch: str) -> AsBuilt | None:
+    """The as-built record of one batch, or None when no row started it."""
+    return as_built(rows).get(batch)
+
+
+def as_text(record: AsBuilt) -> str:
+    """The record for reading in a terminal."""
+    release = "" if record.speed == 1.0 else f"  process time compressed {record.speed:g} times: not for release"
+    lines = [
+        f"Batch {record.batch}  order {record.order}  patient {record.patient or '-'}{release}",
+        f"Recipe {record.recipe} {record.version}  seal {record.seal}",
+        f"Units {', '.join(f'{role} = {unit}' for role, unit in record.units.items()) or '-'}",
+        (f"Started {record.started_utc} by {record.started_by}; {record.state} {record.ended_utc}; "
+        f"as of row {record.as_of_seq}"),
+    ]
+    for step in record.steps:
+        lines.append(f"{step.step}  {step.title}  [{step.phase}, {step.state}]  {step.began_utc} to {step.ended_utc}")
+        for datum in step.data:
+            within = "" if datum.within else "  OUT OF LIMIT"
+            limit = "" if datum.low is datum.high is None else f"  limit {_end(datum.low)} to {_end(datum.high)}"
+            lines.append(
+                f"      {datum.name} = {datum.value} {datum.unit}{limit}{within}  ({datum.source}, {datum.person})"
+            )
+        for written in step.written:
+            answer = f", answered {written.answer!r}" if written.answer else ""
+            lines.append(
+                f"      wrote {written.value} {written.unit} to {written.tag}: {written.outcome}, "
+                f"read {written.reading}{answer} {written.why}".rstrip()
+            )
+        lines += [f"      refused scan: {why}" for why in step.refused_scans]
+        lines += [f"      signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in step.signatures]
+    lines += [f"{x.exception}  {x.category}  {x.code}  step {x.step}  {x.what}" for x in record.exceptions]
+    lines += record.dark
+    return "\n".join(lines)
+
+
+def _end(limit: float | None) -> str:
+    return "open" if limit is None else f"{limit:g}"
+
+
+def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
+    event, utc = row.event, row.at.utc
+    match event:
+        case ev.BatchStarted():
+            built[event.batch] = AsBuilt(
+                event.batch,
+                event.order,
+                event.patient,
+                event.recipe,
+                event.version,
+                event.seal,
+                dict(event.units),
+                event.speed,
+                utc,
+                row.actor,
+                as_of_seq=seq,
+            )
+        case ev.RuntimeStarted() if not event.clean:
+            most = "an unknown time" if event.dark_high_s < 0 else f"at most {event.dark_high_s:.1f} s"
+            for batch in built.values():
+                if not batch.ended_utc:
+                    batch.dark.append(
+                        f"Before {utc} no runtime was there for at least {event.dark_low_s:.1f} s, {most}."
+                    )
+        case _ if event.batch in built:
+            batch = built[event.batch]
+            batch.as_of_seq = seq
+            _fold_batch(batch, row)
+        case _:
+            pass
+
+
+def _fold_batch(batch: AsBuilt, row: RowBody) -> None:
+    event, utc = row.event, row.at.utc
+    match event:
+        case ev.BatchStateChanged():
+            batch.state = event.now
+            batch.states.append(StateChange(event.was, event.now, event.cause, event.reason, utc))
+            if event.now in {"complete", "stopped", "aborted"}:
+                batch.ended_utc = utc
+        case ev.StepActivated():
+            batch.steps.append(BuiltStep(event.step, event.title, event.phase, began_utc=utc))
+        case ev.ExceptionRaised():
+            batch.exceptions.append(
+                BuiltException(event.exception, event.step, event.category, event.code, event.what, utc)
+            )
+        case ev.CommandIntended():
+            written = Written(event.tag, event.value, event.unit, event.attempt, "intended", None, "", "", utc)
+            _step(batch, event.step).written.append(written)
+        case ev.CommandConfirmed() | ev.CommandRefused() | ev.CommandUnknown():
+            _conclude(batch, event)
+        case ev.QuestionAnswered():
+            attempt = int(event.question.rpartition(".")[2])
+            for written in _step(batch, event.step).written:
+                if written.attempt == attempt:
+                    written.answer = event.answer
+        case (
+            ev.StepConfirmed()
+            | ev.StepCompleted()
+            | ev.StepEnded()
+            | ev.ValueRecorded()
+            | ev.ScanRefused()
+            | ev.SignatureMade()
+        ):
+            _fold_step(_step(batch, event.step), row)
+        case _:
+            pass
+
+
+def _fold_step(step: BuiltStep, row: RowBody) -> None:
+    event, utc = row.event, row.at.utc
+    match event:
+        case ev.StepConfirmed():
+            step.person = row.actor
+        case ev.StepCompleted():
+            step.state, step.ended_utc = "done", utc
+        case ev.StepEnded():
+            step.state, step.ended_utc = event.state, utc
+        case ev.ValueRecorded():
+            step.person = row.actor
+            step.data.append(
+                Datum(
+                    event.name,
+                    event.value,
+                    event.unit,
+                    event.source,
+                    event.low,
+                    event.high,
+                    event.within,
+                    row.actor,
+                    utc,
+                )
+            )
+        case ev.ScanRefused():
+            step.refused_scans.append(event.why)
+        case ev.SignatureMade():
+            step.signatures.append(Signature(event.person, event.role, event.meaning, event.subject_seq, utc))
+        case _:
+            pass
+
+
+def _conclude(batch: AsBuilt, event: ev.CommandConfirmed | ev.CommandRefused | ev.CommandUnknown) -> None:
+    steps = _step(batch, event.step).written
+    written = _latest(steps, event.tag, event.attempt)
+    if written is None:  # refused before it was intended: the guard said no
+        written = Written(event.tag, "", "", event.attempt, "", None, "", "", "")
+        steps.append(written)
+    match event:
+        case ev.CommandConfirmed():
+            written.outcome, written.reading = "confirmed", event.reading
+        case ev.CommandRefused():
+            written.outcome, written.why = "refused", event.why
+        case ev.CommandUnknown():
+            written.outcome, written.why, written.reading = "unknown", event.why, event.reading
+
+
+def _latest(written: Sequence[Written], tag: str, attempt: int) -> Written | None:
+    return next((w for w in reversed(written) if w.tag == tag and w.attempt == attempt), None)
+
+
+def _step(batch: AsBuilt, step: str) -> BuiltStep:
+    found = next((built for built in reversed(batch.steps) if built.step == step), None)
+    if found is None:  # the safe state is no step of the recipe, but it stands in the record
+        found = BuiltStep(step, "Safe state" if step == "safe-state" else step, "safe state")
+        batch.steps.append(found)
+    return found

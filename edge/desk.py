@@ -1,0 +1,487 @@
+"""The desk: the local Unix socket through which everything from outside reaches the engine.
+
+One typed message a line (`edge.wire`). What a person asks is decided, journaled and durable before it is
+answered. The socket is open to the box's own group only; a person proves who they are with badge and PIN.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, assert_never
+
+import orjson
+from pydantic import ValidationError
+
+from edge import wire
+from edge.clock import Clock
+from edge.core import commands as cm
+from edge.core.decide import refuse_locked
+from edge.core.errors import LinesideError
+from edge.core.frame import RECEIPT_BYTES_MAX, Receipt, read_receipt
+from edge.core.people import SIGNATURE_DOMAIN, Permission, attested_bytes, permitted
+from edge.core.recipe.model import Sign
+from edge.core.record import Signer
+from edge.core.terms import Act, Role, Stamp
+from edge.directory import Directory, Person
+from edge.engine import Engine
+from edge.identity import sync_folder
+from edge.journal import Journal
+from edge.picture import picture
+
+CLIENTS_MAX: Final = 32
+DRAFTS_MAX: Final = 200
+PICTURES_PER_S_MAX: Final = 10
+
+
+class Drafts:
+    """What was typed and not yet entered, kept through a crash. Not a record: nothing here happened yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.texts: dict[tuple[str, str], str] = {}
+        try:
+            kept = json.loads(path.read_bytes())
+            self.texts = {(str(d["batch"]), str(d["step"])): str(d["text"]) for d in kept}
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            self.texts = {}  # a torn draft file costs what was half typed, never a record
+
+    def save(self, batch: str, step: str, text: str) -> None:
+        """Keep the text for a step, durable when this returns; an empty text removes it."""
+        key = (batch, step)
+        if self.texts.get(key, "") == text:
+            return
+        self.texts.pop(key, None)
+        if text:
+            self.texts[key] = text
+        while len(self.texts) > DRAFTS_MAX:
+            del self.texts[next(iter(self.texts))]
+        kept = [{"batch": b, "step": s, "text": t} for (b, s), t in self.texts.items()]
+        partial = self._path.with_suffix(".partial")
+        with partial.open("wb") as stream:
+            stream.write(orjson.dumps(kept))
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(self._path)
+        sync_folder(self._path.parent)
+
+
+class Desk:
+    """Serves one socket for one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        directory: Directory,
+        signer: Signer,
+        clock: Clock,
+        *,
+        box: str,
+        speed: float,
+        drafts: Drafts,
+        sync: wire.Sync,
+        hub_public: bytes | None,
+        connections: Callable[[], Mapping[str, str]],
+        notices: tuple[str, ...] = (),
+    ) -> None:
+        """`sync` is what is known before the follower speaks; `hub_public` is the hub's key, None without a hub."""
+        self.engine = engine
+        self.journal = journal
+        self.directory = directory
+        self.signer = signer
+        self.clock = clock
+        self.box = box
+        self.speed = speed
+        self.drafts = drafts
+        self.sync = sync
+        self.hub_public = hub_public
+        self.connections = connections
+        self.notices = notices
+        self._clients: set[_Client] = set()
+
+    @asynccontextmanager
+    async def serve(self, path: Path) -> AsyncIterator[None]:
+        """Listen at `path` while the block runs. A socket that a dead runtime left is replaced; a live one is not."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        await _refuse_live(path)
+        path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._serve_client, path, limit=wire.LINE_BYTES_MAX)
+        path.chmod(0o660)
+        painter = asyncio.create_task(self._paint(), name="edge.desk.pictures")
+        try:
+            yield
+        finally:
+            painter.cancel()
+            server.close()
+            for client in list(self._clients):
+                client.writer.close()
+            await asyncio.gather(painter, *(client.task for client in self._clients), return_exceptions=True)
+            path.unlink(missing_ok=True)
+
+    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        client = _Client(self, reader, writer, task)
+        if len(self._clients) >= CLIENTS_MAX:
+            writer.close()
+            return
+        self._clients.add(client)
+        try:
+            await client.run()
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the other end went, or the desk closes: what was decided stays decided
+        finally:
+            self._clients.discard(client)
+            writer.close()
+
+    async def _paint(self) -> None:
+        """Send pictures to those who watch, after each change and once a second for what ages."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self.engine.changed.wait()
+            self.engine.changed.clear()
+            for client in list(self._clients):
+                if client.watching:
+                    client.send_picture()
+            await asyncio.sleep(1.0 / PICTURES_PER_S_MAX)
+
+    def picture(self, person: Person | None) -> wire.Picture:
+        """What this person's terminal shows now."""
+        return picture(
+            self.engine.shown,
+            self.engine.reading,
+            self.clock.stamp(),
+            box=self.box,
+            made_seq=self.journal.head_seq,
+            sync=self.sync,
+            person=_view(person) if person else None,
+            people=[_view(p) for p in self.directory.people.values()],
+            connections=self.connections(),
+            drafts=self.drafts.texts,
+            notices=self.notices,
+        )
+
+    def tell_sync(self, sync: wire.Sync) -> None:
+        """The follower's state of sync, for the strip."""
+        if sync != self.sync:
+            self.sync = sync
+            self.engine.changed.set()
+
+
+class _Client:
+    """One connection: a terminal, the follower, or the command line."""
+
+    def __init__(
+        self, desk: Desk, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]
+    ) -> None:
+        self.desk = desk
+        self.reader = reader
+        self.writer = writer
+        self.task = task
+        self.session = ""
+        self.person: Person | None = None
+        self.watching = False
+
+    async def run(self) -> None:
+        while line := await self._line():
+            answer = await self._answer(line)
+            self.writer.write(answer + b"\n")
+            await self.writer.drain()
+        if self.session:
+            await self.desk.engine.submit(cm.CloseSession(session=self.session, reason="the terminal went away"))
+
+    async def _line(self) -> bytes:
+        try:
+            return await self.reader.readline()
+        except ValueError:
+            return b""  # beyond the bound of a line: nothing after it can be trusted
+
+    async def _answer(self, line: bytes) -> bytes:
+        request_id = ""
+        try:
+            request = wire.REQUEST.validate_json(line)
+            request_id = request.id
+            facts = await self._do(request)
+            return orjson.dumps({"id": request_id, "ok": True, **facts})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            refusal = LinesideError(
+                "desk.message",
+                f"The desk does not understand this message: {where}: {first['msg']}.",
+                todo="Use a screen of the same version as the box.",
+            )
+            with contextlib.suppress(orjson.JSONDecodeError, AttributeError):
+                request_id = str(orjson.loads(line).get("id", ""))[:64]
+            return orjson.dumps({"id": request_id, "ok": False, "error": refusal.as_json()})
+        except LinesideError as refusal:
+            return orjson.dumps({"id": request_id, "ok": False, "error": refusal.as_json()})
+
+    async def _do(self, request: wire.Request) -> dict[str, Any]:
+        engine = self.desk.engine
+        match request:
+            case wire.LogIn():
+                return await self._log_in(request)
+            case wire.LogOut():
+                await self._log_out("logged out")
+            case wire.Watch():
+                self.watching = True
+                self.send_picture()
+            case wire.AskStatus():
+                return {"picture": self.desk.picture(self.person).model_dump(mode="json")}
+            case wire.StartBatch():
+                await engine.submit(
+                    cm.StartBatch(
+                        command_id=request.id,
+                        session=self.session,
+                        batch=request.batch,
+                        order=request.order,
+                        seal=request.recipe,
+                        patient=request.patient,
+                        speed=self.desk.speed,
+                    )
+                )
+            case wire.ActOnBatch():
+                await engine.submit(
+                    cm.ActOnBatch(
+                        command_id=request.id,
+                        session=self.session,
+                        batch=request.batch,
+                        act=Act(request.act),
+                        reason=request.reason,
+                    )
+                )
+            case wire.ConfirmStep():
+                await engine.submit(
+                    cm.ConfirmStep(command_id=request.id, session=self.session, batch=request.batch, step=request.step)
+                )
+                self.desk.drafts.save(request.batch, request.step, "")
+            case wire.EnterValue():
+                await engine.submit(
+                    cm.EnterValue(
+                        command_id=request.id,
+                        session=self.session,
+                        batch=request.batch,
+                        step=request.step,
+                        text=request.text,
+                    )
+                )
+                self.desk.drafts.save(request.batch, request.step, "")
+            case wire.ScanCode():
+                await engine.submit(
+                    cm.ScanCode(
+                        command_id=request.id,
+                        session=self.session,
+                        batch=request.batch,
+                        step=request.step,
+                        text=request.text,
+                    )
+                )
+                self.desk.drafts.save(request.batch, request.step, "")
+                _raise_refused_scan(engine.shown.answered.get(request.id, ""))
+            case wire.SignStep():
+                await self._sign(request)
+            case wire.AnswerQuestion():
+                await self._answer_question(request)
+            case wire.SaveDraft():
+                self._need_session()
+                self.desk.drafts.save(request.batch, request.step, request.text)
+            case wire.GiveReceipt():
+                await self._take_receipt(request)
+            case wire.TellSync():
+                self.desk.tell_sync(request.sync)
+            case _:
+                assert_never(request)
+        return {}
+
+    def send_picture(self) -> None:
+        """Push a picture, unless the client is slow to read: it gets the next one."""
+        if self.writer.transport.get_write_buffer_size() > wire.LINE_BYTES_MAX:
+            return
+        body = self.desk.picture(self.person).model_dump_json()
+        self.writer.write(b'{"picture":' + body.encode() + b"}\n")
+
+    # People -------------------------------------------------------------------------------------------------
+
+    def _need_session(self) -> None:
+        if self.session not in self.desk.engine.line.sessions:
+            raise LinesideError(
+                "session.none", "Nobody is logged in at this terminal.", todo="Log in with your badge and PIN."
+            )
+
+    async def _log_in(self, request: wire.LogIn) -> dict[str, Any]:
+        directory = self.desk.directory
+        found = directory.find_badge(request.badge) if request.badge else directory.people.get(request.person)
+        named = found.id if found else (request.person or "unknown badge")[:64]
+        await self._verify(named, request.pin)
+        person = directory.people[named]
+        await self._log_out("another person logged in")
+        session = uuid.uuid4().hex
+        await self.desk.engine.submit(
+            cm.OpenSession(
+                command_id=request.id,
+                session=session,
+                person=person.id,
+                roles=person.roles,
+                method="badge and PIN" if request.badge else "name and PIN",
+            )
+        )
+        self.session, self.person = session, person
+        self.desk.engine.changed.set()
+        return {"session": session, "person": _view(person).model_dump(mode="json")}
+
+    async def _log_out(self, reason: str) -> None:
+        session, self.session, self.person = self.session, "", None
+        if session:
+            await self.desk.engine.submit(cm.CloseSession(session=session, reason=reason))
+            self.desk.engine.changed.set()
+
+    async def _verify(self, person: str, pin: str) -> None:
+        """Return when the PIN is this person's. Otherwise the failure is a row, and the refusal the same for all."""
+        engine = self.desk.engine
+        refuse_locked(engine.line, person, self.desk.clock.stamp())
+        if await self.desk.directory.verify(person, pin):
+            return
+        if person in self.desk.directory.people:
+            await engine.submit(cm.RefuseLogIn(person=person))
+        else:
+            await engine.submit(cm.RefuseLogIn(person="unknown"))
+        raise LinesideError(
+            "people.wrong_pin",
+            "Badge or name and PIN do not fit together.",
+            effect="Nothing was changed; the batch goes on.",
+            todo="Try again. After five wrong PINs the person is locked for 15 minutes.",
+        )
+
+    # Signatures ---------------------------------------------------------------------------------------------
+
+    async def _sign(self, request: wire.SignStep) -> None:
+        self._need_session()
+        line = self.desk.engine.line
+        batch = line.batches.get(request.batch)
+        step = line.book.recipes[batch.seal].steps().get(request.step) if batch else None
+        run = batch.steps.get(request.step) if batch else None
+        meaning, role = "", Role.AUDITOR
+        if isinstance(step, Sign) and run is not None and len(run.signed) < len(step.roles):
+            meaning, role = step.meaning, step.roles[len(run.signed)]
+        await self._verify(request.person, request.pin)
+        person = self.desk.directory.people[request.person]
+        session = self.session
+
+        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
+            signed = self._signed(person, role, meaning, session, at, seq, row_hash)
+            return cm.SignStep(
+                command_id=request.id, session=session, batch=request.batch, step=request.step, signed=signed
+            )
+
+        await self.desk.engine.submit_signed(make)
+
+    async def _answer_question(self, request: wire.AnswerQuestion) -> None:
+        self._need_session()
+        await self._verify(request.person, request.pin)
+        person = self.desk.directory.people[request.person]
+        role = next((role for role in person.roles if permitted((role,), Permission.ANSWER)), person.roles[0])
+        session = self.session
+        meaning = {"happened": "it happened", "again": "do it again", "abort": "abort"}[request.answer]
+        batch = self.desk.engine.line.batches.get(request.batch)
+        question = batch.questions.get(request.question) if batch else None
+        reading = self.desk.engine.reading(question.tag) if question else None
+
+        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
+            return cm.AnswerQuestion(
+                command_id=request.id,
+                session=session,
+                batch=request.batch,
+                question=request.question,
+                answer=request.answer,
+                reading=reading.value if reading is not None and reading.good else None,
+                signed=self._signed(person, role, meaning, session, at, seq, row_hash),
+            )
+
+        await self.desk.engine.submit_signed(make)
+
+    def _signed(
+        self, person: Person, role: Role, meaning: str, session: str, at: Stamp, seq: int, row_hash: bytes
+    ) -> cm.Signed:
+        methods = ("name", "PIN")
+        message = attested_bytes(
+            subject_seq=seq,
+            subject_hash=row_hash.hex(),
+            person=person.id,
+            role=role.value,
+            meaning=meaning,
+            methods=methods,
+            session=session,
+            utc=at.utc,
+        )
+        return cm.Signed(
+            person=person.id,
+            roles=person.roles,
+            role=role,
+            methods=methods,
+            meaning=meaning,
+            session=session,
+            subject_seq=seq,
+            subject_hash=row_hash.hex(),
+            attestation=self.desk.signer.sign(SIGNATURE_DOMAIN, message).hex(),
+        )
+
+    # The follower -------------------------------------------------------------------------------------------
+
+    async def _take_receipt(self, request: wire.GiveReceipt) -> None:
+        if self.desk.hub_public is None:
+            raise LinesideError("receipt.no_hub", "This box has no hub configured.", todo="Check lineside.toml.")
+        receipt: Receipt = read_receipt(request.receipt.encode()[: RECEIPT_BYTES_MAX + 1], self.desk.hub_public)
+        if receipt.stored_seq > self.desk.journal.durable_seq:
+            raise LinesideError(
+                "receipt.ahead",
+                "The hub holds rows that this journal does not have.",
+                effect="The receipt was not taken.",
+                todo="Look whether the journal was restored from a backup.",
+            )
+        await self.desk.engine.submit(
+            cm.TakeReceipt(
+                hub=receipt.hub,
+                incarnation=receipt.incarnation,
+                stored_seq=receipt.stored_seq,
+                head_hash=receipt.head_hash,
+                receipt=request.receipt,
+            )
+        )
+
+
+def _view(person: Person) -> wire.PersonView:
+    return wire.PersonView(person=person.id, name=person.name, roles=tuple(role.value for role in person.roles))
+
+
+def _raise_refused_scan(why: str) -> None:
+    """The refusal is a row first; then it is said, also when the same request is repeated."""
+    if why:
+        raise LinesideError(
+            "scan.refused",
+            why,
+            effect="The step is unchanged and the batch goes on waiting. The refusal is in the record.",
+            todo="Put this item aside and scan the right one.",
+        )
+
+
+async def _refuse_live(path: Path) -> None:
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return
+    writer.close()
+    raise LinesideError(
+        "desk.in_use",
+        f"Another runtime is answering at {path}.",
+        effect="This one does not start; the other goes on.",
+        todo="Stop the other runtime first.",
+    )

@@ -1,0 +1,222 @@
+"""The engine owns the head: it decides, folds and appends in one breath, and makes effects true.
+
+`decide -> apply -> append` has no await in it, so no two decisions interleave. What follows (answers, pictures,
+writes to equipment) waits until the rows are durable. A failed commit ends the process: the head never outlives
+the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from edge.clock import Clock
+from edge.core import commands as cm
+from edge.core.decide import Now, decide
+from edge.core.errors import LinesideError
+from edge.core.events import RowBody
+from edge.core.limits import Watcher
+from edge.core.line import Book, Line, Timer, Watch, Write, apply, effects, elapsed
+from edge.core.record import ZERO_HASH
+from edge.core.terms import Reading, Stamp, Value
+from edge.equipment import Equipment
+from edge.journal import Appended, Journal
+
+TICK_S: Final = 0.5
+"""The longest the engine sleeps: it looks at limits with a delay, and tells the watchdog that it lives."""
+CONCLUDE_S_MAX: Final = 70.0
+"""A clean stop waits so long for the outcome of writes under way; longer than any settle time."""
+
+
+class Engine:
+    """The head and what must be under way for it. Run `run()` in one task; call `submit` from any other."""
+
+    def __init__(
+        self,
+        line: Line,
+        journal: Journal,
+        equipment: Equipment,
+        clock: Clock,
+        *,
+        on_progress: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`line` is the head folded from every row of `journal`. `on_progress` is called at least every
+        `TICK_S` while the engine gets on with its work."""
+        self.line = line
+        self.shown = line
+        """The head as of the last durable row: all that may be shown or answered."""
+        self.changed = asyncio.Event()
+        """Set when `shown` or a reading changed; whoever shows things clears it."""
+        self._journal = journal
+        self._equipment = equipment
+        self._clock = clock
+        self._on_progress = on_progress
+        self._wake = asyncio.Event()
+        self._not_durable: deque[tuple[int, Line]] = deque()
+        self._durable_head: tuple[int, bytes] = (journal.durable_seq, journal.durable_hash or ZERO_HASH)
+        self._watchers: dict[Watch, Watcher] = {}
+        self._started: set[tuple[str, str, int, str]] = set()
+        journal.failed.add_done_callback(lambda _: self._wake.set())
+
+    # Asking -------------------------------------------------------------------------------------------------
+
+    async def submit(self, command: cm.Command) -> list[RowBody]:
+        """Decide and wait until the result is durable. Returns the rows made; none when nothing changed or this
+        command id was answered before. Raises LinesideError when it is refused."""
+        return await self._durable(*self._decide(command, self._clock.stamp()))
+
+    async def submit_signed(self, make: Callable[[Stamp, int, bytes], cm.Command]) -> list[RowBody]:
+        """As `submit`, for a command that a signature is part of: `make(time, subject seq, subject hash)` is
+        called at the moment of the decision, with the last durable row as the subject of the signature."""
+        at = self._clock.stamp()
+        seq, row_hash = self._durable_head
+        return await self._durable(*self._decide(make(at, seq, row_hash), at))
+
+    def reading(self, tag: str) -> Reading | None:
+        """The latest reading of a tag, judged and aged."""
+        return self._equipment.latest(tag)
+
+    def wake(self) -> None:
+        """Readings or health changed: look again."""
+        self._wake.set()
+
+    def load(self, book: Book) -> None:
+        """Put reference material beside the head: what rows only name."""
+        self.line = replace(self.line, book=book)
+        self.shown = replace(self.shown, book=book)
+
+    # Deciding -----------------------------------------------------------------------------------------------
+
+    def _decide(self, command: cm.Command, at: Stamp) -> tuple[list[RowBody], Appended | None]:
+        rows = decide(self.line, command, Now(at, self._equipment.latest))
+        if not rows:
+            return rows, None
+        appended = self._journal.append(rows)
+        for row in rows:
+            self.line = apply(self.line, row)
+        self._not_durable.append((appended.last_seq, self.line))
+        last_seq, last_hash = appended.last_seq, appended.hashes[-1]
+        appended.add_done_callback(lambda error: None if error else self._became_durable(last_seq, last_hash))
+        return rows, appended
+
+    async def _durable(self, rows: list[RowBody], appended: Appended | None) -> list[RowBody]:
+        if appended is not None:
+            await appended.durable()
+        return rows
+
+    def _became_durable(self, seq: int, row_hash: bytes) -> None:
+        self._durable_head = (seq, row_hash)
+        while self._not_durable and self._not_durable[0][0] <= seq:
+            self.shown = self._not_durable.popleft()[1]
+        self.changed.set()
+        self._wake.set()
+
+    # Effects ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Make effects true until cancelled. Raises `journal.failed` when a commit failed."""
+        async with asyncio.TaskGroup() as writes:
+            while True:
+                self._wake.clear()
+                if self._journal.failed.done():
+                    raise self._journal.failed.result()
+                if self._equipment.take_changed():
+                    self.changed.set()
+                wanted = effects(self.line)
+                for write in wanted.writes:
+                    self._begin_write(writes, write)
+                now_s = self._clock.now_s()
+                self._look(wanted.watches, now_s)
+                next_s = self._time(wanted.timers)
+                self._on_progress()
+                await self._sleep(min(TICK_S, next_s))
+
+    async def _sleep(self, longest_s: float) -> None:
+        try:
+            async with asyncio.timeout(longest_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass  # nothing woke us: time to look at timers and limits
+
+    def _begin_write(self, group: asyncio.TaskGroup, write: Write) -> None:
+        """Start a once-effect: at most once ever in this run, and only for a durable intent."""
+        key = (write.batch, write.step, write.attempt, write.tag)
+        if key in self._started or write.seq > self._durable_head[0]:
+            return
+        self._started.add(key)
+        group.create_task(self._write(write), name=f"edge.engine.write[{write.batch}/{write.step}/{write.tag}]")
+
+    async def _write(self, write: Write) -> None:
+        outcome = await self._equipment.writer(write.tag).write_and_read_back(write.value)
+        seen = outcome.reading
+        shown: Value | None = seen.value if seen is not None and seen.good else None
+        self._decide(
+            cm.ConcludeWrite(
+                batch=write.batch,
+                step=write.step,
+                attempt=write.attempt,
+                tag=write.tag,
+                outcome=outcome.result.value,
+                reading=shown,
+                why=outcome.why,
+            ),
+            self._clock.stamp(),
+        )
+        self._wake.set()
+
+    def _look(self, watches: tuple[Watch, ...], now_s: float) -> None:
+        self._watchers = {
+            watch: self._watchers.get(watch) or Watcher(watch, now_s) for watch in watches
+        }  # level: what is no longer wanted is forgotten
+        for watch, watcher in self._watchers.items():
+            reading = self._equipment.latest(watch.tag)
+            finding = watcher.look(reading, now_s)
+            if finding is not None and reading is not None:
+                command = cm.NoteReading(batch=watch.batch, step=watch.step, finding=finding, reading=reading)
+                self._decide(command, self._clock.stamp())
+                self._wake.set()
+
+    def _time(self, timers: tuple[Timer, ...]) -> float:
+        """Tell which timers have passed; returns seconds until the next one is due."""
+        at = self._clock.stamp()
+        next_s = TICK_S
+        for timer in timers:
+            passed = elapsed(timer.since, timer.before_boot, at)
+            left_s = timer.length_s - passed.low_s
+            if left_s > 0:
+                next_s = min(next_s, left_s)
+                continue
+            high_s = -1.0 if passed.high_s == float("inf") else passed.high_s
+            command = cm.PassTimer(
+                batch=timer.batch, step=timer.step, timer=timer.timer, low_s=passed.low_s, high_s=high_s
+            )
+            self._decide(command, at)
+            self._wake.set()
+        return max(0.0, next_s)
+
+    # Stopping -----------------------------------------------------------------------------------------------
+
+    async def stop(self) -> bool:
+        """Wait for the outcomes of writes under way, then say in a durable row that nothing is in doubt. False when
+        an outcome did not come in time: then no such row is made, and the next start asks a person."""
+        deadline_s = self._clock.now_s() + CONCLUDE_S_MAX
+        while effects(self.line).writes and self._clock.now_s() < deadline_s:
+            await self._sleep_until_changed()
+        try:
+            await self.submit(cm.StopRuntime())
+        except LinesideError as refusal:
+            if refusal.code != "runtime.write_open":
+                raise
+            return False
+        return True
+
+    async def _sleep_until_changed(self) -> None:
+        self.changed.clear()
+        try:
+            async with asyncio.timeout(TICK_S):
+                await self.changed.wait()
+        except TimeoutError:
+            pass  # look again: the deadline is the caller's

@@ -1,0 +1,123 @@
+"""Sealed objects on this box: recipes and plants, each under the hash of its content, fsynced before a row names it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from edge.core.document import FILE_BYTES_MAX
+from edge.core.errors import LinesideError, Place
+from edge.core.plant import Plant, read_plant
+from edge.core.recipe import check_recipe, read_recipe, seal
+from edge.core.recipe.model import Recipe
+from edge.identity import sync_folder
+
+RECIPES_MAX: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A checked recipe with its seal and the exact bytes it was read from."""
+
+    recipe: Recipe
+    seal: str
+    data: bytes
+
+
+class Library:
+    """The folder of sealed objects of one box."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, kind: Literal["recipe", "plant"], name: str, data: bytes) -> None:
+        """Keep `data` under `name`, durable when this returns. What is there already is left alone."""
+        folder = self._folder / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / name
+        if target.exists():
+            return
+        partial = folder / f".{name}.{os.getpid()}"
+        with partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(target)
+        sync_folder(folder)
+
+    def recipe(self, name: str) -> Recipe:
+        """The recipe with this seal, verified against it."""
+        recipe = read_recipe(self._read("recipe", name), name).recipe
+        if seal(recipe) != name:
+            raise _damaged(self._folder / "recipe" / name)
+        return recipe
+
+    def plant(self, name: str) -> Plant:
+        """The plant with this content hash, verified against it."""
+        data = self._read("plant", name)
+        if hashlib.sha256(data).hexdigest() != name:
+            raise _damaged(self._folder / "plant" / name)
+        return read_plant(data, name)
+
+    def _read(self, kind: str, name: str) -> bytes:
+        return read_bounded(self._folder / kind / name)
+
+
+def _damaged(path: Path) -> LinesideError:
+    return LinesideError(
+        "library.damaged",
+        f"A sealed object was changed after it was sealed: {path.name[:16]}…",
+        effect="The runtime does not start: a batch keeps exactly what it was started with.",
+        todo="Restore the file from a backup or another box with the same recipe.",
+        place=Place(str(path)),
+    )
+
+
+def read_bounded(path: Path) -> bytes:
+    """The file's bytes. A file beyond the bound is refused without being read."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise LinesideError(
+            "file.missing",
+            f"{path} cannot be read: {error.strerror}.",
+            todo="Look whether the name is right and the file is there.",
+            place=Place(str(path)),
+        ) from error
+    if len(data) > FILE_BYTES_MAX:
+        raise LinesideError(
+            "file.too_large",
+            f"{path.name} is larger than {FILE_BYTES_MAX // 1024} KiB.",
+            todo="Look whether it is the right file.",
+            place=Place(str(path)),
+        )
+    return data
+
+
+def read_checked_recipe(path: Path, plant: Plant | None) -> Sealed:
+    """Read, check and seal one recipe file. Raises the first finding with all others in `others`."""
+    data = read_bounded(path)
+    document = read_recipe(data, str(path))
+    findings = check_recipe(document, plant)
+    if findings:
+        first, *others = findings
+        first.others = tuple(others)
+        raise first
+    return Sealed(document.recipe, seal(document.recipe), data)
+
+
+def recipe_files(folder: Path) -> list[Path]:
+    """The recipe files of a box, in name order; at most `RECIPES_MAX`."""
+    files = sorted(path for path in folder.glob("*.yaml") if path.is_file())
+    if len(files) > RECIPES_MAX:
+        raise LinesideError(
+            "library.too_many",
+            f"{folder} holds more than {RECIPES_MAX} recipes.",
+            todo="Keep only the recipes of this line in it.",
+            place=Place(str(folder)),
+        )
+    return files

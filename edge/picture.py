@@ -1,0 +1,290 @@
+"""What a screen shows of the line: a fold of the durable head with live readings beside it. Shows, never decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+from edge.core.decide import needs_patient
+from edge.core.line import OVER, Batch, Line, Question, StepRun, elapsed, tag_name
+from edge.core.recipe import limit_in, resolve
+from edge.core.recipe.model import (
+    Hold,
+    Instruct,
+    Limit,
+    Monitor,
+    Parallel,
+    Recipe,
+    Record,
+    Scan,
+    Set,
+    Sign,
+    Step,
+    Wait,
+)
+from edge.core.terms import Reading, Stamp, State
+from edge.wire import (
+    BatchCard,
+    ExceptionLine,
+    PersonView,
+    Picture,
+    QuestionCard,
+    ReadingView,
+    RecipeLine,
+    StepCard,
+    StepLine,
+    Strip,
+    Sync,
+)
+
+BATCHES_SHOWN_MAX = 20
+Latest = Callable[[str], Reading | None]
+
+
+def picture(
+    line: Line,
+    latest: Latest,
+    at: Stamp,
+    *,
+    box: str,
+    made_seq: int,
+    sync: Sync,
+    person: PersonView | None,
+    people: Iterable[PersonView],
+    connections: Mapping[str, str],
+    drafts: Mapping[tuple[str, str], str],
+    notices: Iterable[str],
+) -> Picture:
+    """The whole picture for one terminal. `line` is the durable head; `made_seq` counts rows also not yet durable."""
+    batches = sorted(line.batches.values(), key=lambda batch: batch.state in OVER)[:BATCHES_SHOWN_MAX]
+    return Picture(
+        box=box,
+        as_of_seq=line.seq,
+        utc=at.utc,
+        clock=at.quality.value,
+        person=person,
+        people=tuple(people),
+        strip=Strip(made=made_seq, saved=line.seq, sync=sync),
+        batches=tuple(_batch(line, batch, latest, at, drafts) for batch in batches),
+        recipes=tuple(
+            RecipeLine(
+                recipe=loaded.recipe,
+                version=loaded.version,
+                title=loaded.title,
+                seal=seal,
+                needs_patient=needs_patient(line.book.recipes[seal]),
+            )
+            for seal, loaded in line.recipes.items()
+            if seal in line.book.effective
+        ),
+        connections=connections,
+        dark_s=line.dark.low_s,
+        notices=tuple(notices),
+    )
+
+
+def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[tuple[str, str], str]) -> BatchCard:
+    recipe = line.book.recipes[batch.seal]
+    steps = recipe.steps()
+    active = [run for run in batch.active() if run.phase != "parallel"]
+    # what waits for a person first: that is what the operator must see
+    cards = [_card(line, batch, recipe, steps[run.step], run, latest, at, drafts) for run in active]
+    cards.sort(key=lambda card: card.asks == "nothing")
+    return BatchCard(
+        batch=batch.batch,
+        order=batch.order,
+        recipe=batch.recipe,
+        version=batch.version,
+        title=recipe.title,
+        state=batch.state.value,
+        reason=batch.reason,
+        units=dict(batch.units),
+        speed=batch.speed,
+        steps=tuple(_lines(batch, recipe)),
+        active=tuple(cards),
+        questions=tuple(_question(line, steps, question, latest, at) for question in batch.questions.values()),
+        exceptions=tuple(
+            ExceptionLine(exception=x.exception, step=x.step, category=x.category, what=x.what)
+            for x in batch.exceptions
+        ),
+        next_action=_next_action(batch, cards),
+    )
+
+
+def _lines(batch: Batch, recipe: Recipe) -> Iterable[StepLine]:
+    for step in recipe.steps().values():
+        run = batch.steps.get(step.id)
+        yield StepLine(
+            step=step.id,
+            title=step.title,
+            phase=step.phase,
+            state=run.state if run else "todo",
+            placeholder=is_placeholder(recipe, step),
+        )
+
+
+def is_placeholder(recipe: Recipe, step: Step) -> bool:
+    """True when a value of the step must still be set by the process owner (shown with a dagger)."""
+    limit: Limit | None = getattr(step, "limit", None)
+    value = getattr(step, "value", None)
+    named = [v for v in (value, limit.low if limit else None, limit.high if limit else None) if isinstance(v, str)]
+    return (
+        bool(getattr(step, "placeholder", False))
+        or bool(limit and limit.placeholder)
+        or any(recipe.parameters[name[1:]].placeholder for name in named)
+    )
+
+
+def _card(
+    line: Line,
+    batch: Batch,
+    recipe: Recipe,
+    step: Step,
+    run: StepRun,
+    latest: Latest,
+    at: Stamp,
+    drafts: Mapping[tuple[str, str], str],
+) -> StepCard:
+    limit: Limit | None = getattr(step, "limit", None)
+    tag = tag_name(batch.units, step.tag) if isinstance(step, Set | Wait | Hold | Monitor) and step.tag else ""
+    bound = line.book.plant.tag(tag) if tag else None
+    unit = bound.unit if bound else getattr(step, "unit", "")
+    low, high = limit_in(recipe, limit, unit) if limit else (None, None)
+    text, asks = _asks(step, recipe, unit, tag)
+    shown = f"{tag.partition('.')[0]}.{bound.read_back}" if bound and bound.read_back else tag
+    return StepCard(
+        step=step.id,
+        phase=step.phase,
+        title=step.title,
+        text=text,
+        why=step.why,
+        asks=asks,
+        unit=unit,
+        low=low,
+        high=high,
+        limit_why=limit.why if limit else "",
+        placeholder=is_placeholder(recipe, step),
+        choices=step.choices if isinstance(step, Record) else (),
+        expected=_expected(batch, step),
+        meaning=step.meaning if isinstance(step, Sign) else "",
+        signers=tuple(role.value for role in step.roles[len(run.signed) :]) if isinstance(step, Sign) else (),
+        readings=(_reading(shown, step.title, latest(shown), low, high),) if tag else (),
+        elapsed_s=elapsed(run.since, run.before_boot, at).low_s,
+        duration_s=run.duration_s or run.timeout_s,
+        draft=drafts.get((batch.batch, step.id), ""),
+        next_title=_next_title(recipe, step),
+    )
+
+
+def _asks(step: Step, recipe: Recipe, unit: str, tag: str) -> tuple[str, str]:
+    match step:
+        case Instruct():
+            return step.text, "confirm"
+        case Record():
+            return step.text, "choice" if step.type == "choice" else "value"
+        case Scan():
+            return step.text, "scan"
+        case Sign():
+            return step.text, "sign"
+        case Set():
+            value = resolve(recipe, step.value, step.unit, unit)
+            return f"Lineside sets {tag} to {value:g} {unit} and reads it back.", "nothing"
+        case Wait() if step.tag:
+            return f"Lineside waits until {tag} is within its limit.", "nothing"
+        case Wait():
+            return f"Lineside waits {step.duration}.", "nothing"
+        case Hold():
+            return f"Lineside keeps {tag} within its limit for {step.duration}.", "nothing"
+        case Monitor():
+            return f"Lineside watches {tag} until step {step.until} is done.", "nothing"
+        case Parallel():
+            return "All branches run at once.", "nothing"
+
+
+def _expected(batch: Batch, step: Step) -> str:
+    if not isinstance(step, Scan):
+        return ""
+    return "patient identity of " + batch.order if step.expect == "patient" else f"code beginning with {step.prefix}"
+
+
+def _next_title(recipe: Recipe, step: Step) -> str:
+    for sequence in recipe.sequences():
+        ids = [s.id for s in sequence]
+        if step.id in ids:
+            place = ids.index(step.next) if step.next in ids else ids.index(step.id) + 1
+            return f"{sequence[place].id} {sequence[place].title}" if place < len(ids) else ""
+    return ""
+
+
+def _question(
+    line: Line, steps: Mapping[str, Step], question: Question, latest: Latest, at: Stamp
+) -> QuestionCard:
+    bound = line.book.plant.tag(question.tag)
+    shown = f"{question.tag.partition('.')[0]}.{bound.read_back}" if bound and bound.read_back else question.tag
+    dark = elapsed(question.since, question.before_boot, at)
+    step = steps.get(question.step)
+    return QuestionCard(
+        question=question.question,
+        step=question.step,
+        tag=question.tag,
+        title=step.title if step else question.step,
+        why=question.why,
+        intent=f"{question.intent} {question.unit}".strip(),
+        reading_before="not known" if question.before is None else f"{question.before} {question.unit}".strip(),
+        reading_now=_reading(shown, shown, latest(shown), None, None),
+        elapsed_low_s=dark.low_s,
+        elapsed_high_s=-1.0 if math.isinf(dark.high_s) else dark.high_s,
+        answers=question.answers,
+    )
+
+
+def _reading(tag: str, title: str, reading: Reading | None, low: float | None, high: float | None) -> ReadingView:
+    if reading is None:
+        return ReadingView(
+            tag=tag,
+            title=title,
+            value=None,
+            text="—",
+            unit="",
+            quality="bad",
+            detail="no reading yet",
+            low=low,
+            high=high,
+        )
+    usable = reading.good or reading.quality.value != "good"
+    return ReadingView(
+        tag=tag,
+        title=title,
+        value=reading.value if reading.good else None,
+        text=_text(reading) if reading.good else f"({_text(reading)})",
+        unit=reading.unit,
+        quality=reading.quality.value if usable else "bad",
+        detail=reading.detail,
+        low=low,
+        high=high,
+    )
+
+
+def _text(reading: Reading) -> str:
+    return f"{reading.value:.2f}" if isinstance(reading.value, float) else str(reading.value)
+
+
+def _next_action(batch: Batch, cards: list[StepCard]) -> str:
+    match batch.state:
+        case State.HELD if batch.questions:
+            return "Compare intent and reading, then answer the question."
+        case State.HELD:
+            return f"Held: {batch.reason} When it is mended, resume the batch."
+        case State.PAUSED:
+            return "Paused between steps. Resume when ready."
+        case State.COMPLETE:
+            return "Complete. The record can be reviewed."
+        case State.STOPPED | State.ABORTED:
+            return "Ended. The record can be reviewed."
+        case State.RUNNING | State.PAUSING if cards and cards[0].asks != "nothing":
+            verb = {"confirm": "Do", "value": "Enter", "choice": "Choose", "scan": "Scan", "sign": "Sign"}
+            return f"{verb[cards[0].asks]}: {cards[0].title}"
+        case State.RUNNING | State.PAUSING if cards:
+            return f"Nothing to do now: {cards[0].title} is under way."
+        case _:
+            return "Wait a moment."

@@ -1,0 +1,192 @@
+"""The runtime's composition: journal, head, library, equipment, engine and desk, from one box folder."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import edge
+from edge import notify
+from edge.clock import SystemClock
+from edge.config import Config
+from edge.core import commands as cm
+from edge.core.decide import Now, decide
+from edge.core.errors import LinesideError
+from edge.core.events import RowBody, decode
+from edge.core.line import Book, Line, apply
+from edge.core.plant import Plant, read_plant
+from edge.core.record import row_hash
+from edge.desk import Desk, Drafts
+from edge.directory import Directory
+from edge.engine import Engine
+from edge.equipment import Equipment, installed_drivers
+from edge.identity import DeviceKey, read_public
+from edge.journal import Journal, JournalReader, open_journal
+from edge.library import Library, Sealed, read_bounded, read_checked_recipe, recipe_files
+from edge.wire import Sync
+
+FOLD_ROWS: Final = 2_000
+"""Rows read in one transaction while the head is folded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the box folder offers now: the plant file's content and the recipes that may be started."""
+
+    plant: Plant
+    plant_data: bytes
+    recipes: tuple[Sealed, ...]
+
+    @property
+    def content(self) -> str:
+        """The plant's name in the library."""
+        return hashlib.sha256(self.plant_data).hexdigest()
+
+
+def read_reference(config: Config) -> Reference:
+    """Read and check plant and recipes. Raises the first finding; nothing was started then."""
+    data = read_bounded(config.plant)
+    plant = read_plant(data, str(config.plant))
+    recipes = tuple(read_checked_recipe(path, plant) for path in recipe_files(config.recipes))
+    return Reference(plant, data, recipes)
+
+
+def fold(reader: JournalReader, book: Book) -> Line:
+    """The head after every row of the journal, each verified against its predecessor on the way."""
+    line, previous = Line(book), bytes(32)
+    while rows := reader.rows(line.seq, FOLD_ROWS):
+        for row in rows:
+            if row_hash(reader.journal_id, row.epoch, row.seq, previous, row.body) != row.hash:
+                raise LinesideError(
+                    "journal.damaged",
+                    f"Row {row.seq} of the journal was changed after it was written.",
+                    effect="The runtime does not start: a head folded from it could not be trusted.",
+                    todo="Run `lineside journal verify` on it, keep the file, and restore from a copy.",
+                )
+            previous = row.hash
+            line = apply(line, decode(row.body))
+    return line
+
+
+async def run(config: Config, stop: asyncio.Event) -> None:
+    """Run one box until `stop` is set; ends cleanly with RuntimeStopped. Raises LinesideError when it cannot start,
+    and `journal.failed` when it must not go on."""
+    reference = read_reference(config)
+    directory = Directory.load(config.directory)
+    signer = DeviceKey.load(config.device_key)
+    hub_public = read_public(config.hub.public_key) if config.hub else None
+    config.state_dir.mkdir(parents=True, exist_ok=True)
+    library = Library(config.state_dir / "library")
+    clock = SystemClock()
+    journal_path = config.state_dir / "journal.db"
+    async with open_journal(journal_path, config.state_dir / "epoch") as journal:
+        with JournalReader(journal_path) as reader:
+            line = fold(reader, Book(reference.plant))
+        line, notices = _start(line, journal, library, reference, clock)
+        woken: list[Engine] = []
+        equipment = Equipment(
+            line.book.plant,
+            installed_drivers(),
+            now_s=clock.now_s,
+            utc=clock.utc,
+            on_change=lambda: woken[0].wake() if woken else None,
+        )
+        async with equipment:
+            await equipment.watch(line.book.plant.tags())
+            engine = Engine(line, journal, equipment, clock, on_progress=notify.watchdog)
+            woken.append(engine)
+            desk = Desk(
+                engine,
+                journal,
+                directory,
+                signer,
+                clock,
+                box=config.box,
+                speed=config.speed,
+                drafts=Drafts(config.state_dir / "drafts.json"),
+                sync=_first_sync(config, line),
+                hub_public=hub_public,
+                connections=lambda: {
+                    name: "connected" if health.connected else health.detail
+                    for name, health in equipment.health().items()
+                },
+                notices=notices,
+            )
+            await _serve(engine, desk, config.desk_socket, stop)
+
+
+async def _serve(engine: Engine, desk: Desk, socket: Path, stop: asyncio.Event) -> None:
+    running = asyncio.create_task(engine.run(), name="edge.engine")
+    stopping = asyncio.create_task(stop.wait(), name="edge.stop")
+    try:
+        async with desk.serve(socket):
+            notify.ready()
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            notify.stopping()
+            await engine.stop()
+    finally:
+        stopping.cancel()
+        running.cancel()
+        results = await asyncio.gather(running, stopping, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            raise result
+
+
+def _start(
+    line: Line, journal: Journal, library: Library, reference: Reference, clock: SystemClock
+) -> tuple[Line, tuple[str, ...]]:
+    """Say in the journal that a runtime began, with what plant and recipes. What a running batch pins comes from
+    the library, whatever the files say now."""
+    notices: list[str] = []
+    pinned = {batch.seal: library.recipe(batch.seal) for batch in line.batches.values()}
+    plant = reference.plant
+    if line.plant_content and line.plant_content != reference.content and line.live():
+        plant = library.plant(line.plant_content)
+    library.put("plant", reference.content, reference.plant_data)
+    for sealed in reference.recipes:
+        library.put("recipe", sealed.seal, sealed.data)
+    effective = {sealed.seal: sealed.recipe for sealed in reference.recipes}
+    line = replace(line, book=Book(plant, pinned | effective, frozenset(effective)))
+    commands: list[cm.Command] = [
+        cm.StartRuntime(version=edge.__version__),
+        cm.LoadPlant(plant=reference.plant.plant, content=reference.content),
+    ]
+    commands += [
+        cm.LoadRecipe(recipe=s.recipe.recipe, version=s.recipe.version, title=s.recipe.title, seal=s.seal)
+        for s in reference.recipes
+    ]
+    for command in commands:
+        try:
+            rows = decide(line, command, Now(clock.stamp(), lambda _: None))
+        except LinesideError as refusal:
+            if refusal.code != "plant.in_use":
+                raise
+            notices.append(f"{refusal.what} {refusal.todo}")
+            continue
+        line = _append(line, journal, rows)
+    return line, tuple(notices)
+
+
+def _append(line: Line, journal: Journal, rows: Iterable[RowBody]) -> Line:
+    made = list(rows)
+    if made:
+        journal.append(made)
+    for row in made:
+        line = apply(line, row)
+    return line
+
+
+def _first_sync(config: Config, line: Line) -> Sync:
+    """What is known of the hub before the follower speaks: the last receipt that is a row."""
+    return Sync(
+        hub="off" if config.hub is None or config.broker is None else "never" if not line.stored_seq else "away",
+        received_seq=line.stored_seq,
+        copied="off" if config.mirror is None else "ok",
+        detail="the follower has not reported yet",
+    )

@@ -126,8 +126,9 @@ async def session(
         yield made
     finally:
         keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
+        await asyncio.wait({keeper})  # not awaited itself: our own cancellation must not be mistaken for its
+        if not keeper.cancelled():
+            keeper.result()
 
 
 class Session:
@@ -302,18 +303,15 @@ class _Link:
 
     async def close(self) -> None:
         """End the connection if it has not ended; frees the socket."""
-        if self._misc is not None:
-            self._misc.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._misc
         if self._socket is not None:
             self._client.disconnect()
             self._client.loop_write()
         self.end("Left.")
         # Closes the socket in any case, also when the write above would have blocked.
         self._client._reset_sockets()  # noqa: SLF001  # what paho's own __del__ does, but now
-        if self._connack.done() and not self._connack.cancelled():
-            self._connack.exception()
+        if self._misc is not None:
+            self._misc.cancel()
+            await asyncio.wait({self._misc})
 
     async def _first(self, answer: asyncio.Future[Any], to_what: str) -> Any:
         """The answer, unless the connection ends or the time is over before."""

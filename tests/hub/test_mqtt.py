@@ -1,0 +1,178 @@
+"""The MQTT session against Debian's mosquitto."""
+
+import asyncio
+import socket
+import threading
+
+import pytest
+
+from edge.core.errors import LinesideError
+from edge.mqtt import PACKET_BYTES_MAX, RECEIVE_MAX, Address, read_address, session
+from sync_parts import Broker, free_port
+
+FAST = (0.01, 0.05)
+
+
+class Watched:
+    """A session's `on_change`, as something to wait for."""
+
+    def __init__(self):
+        self.changed = asyncio.Event()
+
+    def __call__(self):
+        self.changed.set()
+
+    async def until(self, condition):
+        async with asyncio.timeout(20):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+def opened(broker, name, watched, topics=()):
+    return session(Address("127.0.0.1", broker.port, None), name, subscribe=topics, on_change=watched, retry_s=FAST)
+
+
+async def test_what_is_published_arrives_in_order_and_retained_is_marked(broker):
+    a, b, c = Watched(), Watched(), Watched()
+    async with opened(broker, "a", a, ["t/+/x"]) as one, opened(broker, "b", b) as two:
+        await a.until(lambda: one.connected)
+        await b.until(lambda: two.connected)
+        await asyncio.gather(*(two.publish("t/1/x", b"%d" % n) for n in range(500)))
+        got = [await anext(one) for _ in range(500)]
+        assert [int(m.payload) for m in got] == list(range(500))
+        await two.publish("t/2/x", b"kept" * 15_000, retain=True)
+        assert (await anext(one)).retained is False
+        async with opened(broker, "c", c, ["t/#"]) as three:
+            late = await anext(three)
+            assert (late.retained, late.payload) == (True, b"kept" * 15_000)
+    assert not one.connected
+    assert len(asyncio.all_tasks()) == 1
+    assert not [t for t in threading.enumerate() if "paho" in t.name]
+
+
+async def test_a_consumer_that_does_not_take_bounds_what_is_delivered(broker):
+    a, b = Watched(), Watched()
+    async with opened(broker, "a", a, ["t"]) as one, opened(broker, "b", b) as two:
+        await a.until(lambda: one.connected)
+        await b.until(lambda: two.connected)
+        for n in range(RECEIVE_MAX * 2):
+            await two.publish("t", b"%d" % n)
+        assert len(one._inbox) <= RECEIVE_MAX
+        assert [int((await anext(one)).payload) for _ in range(RECEIVE_MAX * 2)] == list(range(RECEIVE_MAX * 2))
+
+
+async def test_it_comes_back_with_its_subscriptions_after_the_broker_is_killed(broker):
+    a = Watched()
+    async with opened(broker, "a", a, ["t"]) as one:
+        await a.until(lambda: one.connected)
+        await broker.kill()
+        await a.until(lambda: not one.connected)
+        with pytest.raises(LinesideError) as caught:
+            await one.publish("t", b"x")
+        assert caught.value.code == "mqtt.away"
+        await a.until(lambda: "not reached" in one.state)
+        await broker.start()
+        await a.until(lambda: one.connected)
+        await one.publish("t", b"again")
+        assert (await anext(one)).payload == b"again"
+
+
+async def test_what_is_under_way_when_the_connection_ends_fails():
+    """A server that accepts the connection and the subscription, never a message, and then hangs up."""
+
+    async def serve(reader, writer):
+        await reader.readexactly(2)
+        writer.write(b"\x20\x03\x00\x00\x00")  # CONNACK, success
+        await reader.read(65536)
+        await reader.read(65536)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    a = Watched()
+    async with server, session(Address("127.0.0.1", port, None), "a", on_change=a, retry_s=FAST) as one:
+        await a.until(lambda: one.connected)
+        with pytest.raises(LinesideError) as caught:
+            await one.publish("t", b"x" * 100)
+        assert caught.value.code == "mqtt.away"
+
+
+async def test_refusals_of_the_broker_are_said_in_words(tmp_path, need_mosquitto):
+    acl = tmp_path / "acl"
+    acl.write_text("topic read allowed\n")
+    broker = Broker(tmp_path, f"allow_anonymous true\nacl_file {acl}")
+    await broker.start()
+    try:
+        a = Watched()
+        async with opened(broker, "a", a, ["allowed"]) as one:
+            await a.until(lambda: one.connected)
+            with pytest.raises(LinesideError) as caught:
+                await one.publish("forbidden", b"x")
+            assert caught.value.code == "mqtt.refused"
+            assert "Not authorized" in caught.value.what
+    finally:
+        await broker.kill()
+
+
+async def test_a_refused_connection_is_not_connected_and_says_why(tmp_path, need_mosquitto):
+    broker = Broker(tmp_path, "allow_anonymous false")
+    await broker.start()
+    try:
+        a = Watched()
+        async with opened(broker, "a", a) as one:
+            await a.until(lambda: "refuses the connection" in one.state)
+            assert not one.connected
+            assert "Not authorized" in one.state
+    finally:
+        await broker.kill()
+
+
+async def test_leaving_while_nobody_listens_leaves_nothing_behind():
+    a = Watched()
+    async with session(Address("127.0.0.1", free_port(), None), "a", on_change=a, retry_s=FAST) as one:
+        await a.until(lambda: "not reached" in one.state)
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_nagle_is_off_and_packets_are_bounded(broker):
+    a = Watched()
+    async with opened(broker, "a", a, ["t"]) as one:
+        await a.until(lambda: one.connected)
+        assert one._link._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await one.publish("t", b"x" * (PACKET_BYTES_MAX + 1))  # more than we told the broker to deliver
+        await one.publish("t", b"small")
+        assert (await anext(one)).payload == b"small"
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("", "mqtt.url"),
+        ("127.0.0.1:1883", "mqtt.url"),
+        ("http://127.0.0.1", "mqtt.url"),
+        ("mqtt://", "mqtt.url"),
+        ("mqtt://127.0.0.1:99999", "mqtt.url"),
+        ("mqtt://u:p@127.0.0.1", "mqtt.url"),
+        ("mqtt://[::1", "mqtt.url"),
+        ("mqtt://broker.example", "mqtt.plain"),
+        ("mqtt://10.0.0.1", "mqtt.plain"),
+        ("mqtts://broker.example", "mqtt.ca_missing"),
+    ],
+)
+def test_addresses_that_are_refused(url, code):
+    with pytest.raises(LinesideError) as caught:
+        read_address(url, None)
+    assert caught.value.code == code
+
+
+def test_addresses_that_are_taken(tmp_path):
+    assert read_address("mqtt://localhost", None) == Address("localhost", 1883, None)
+    assert read_address("mqtt://[::1]:2000", None) == Address("::1", 2000, None)
+    with pytest.raises(LinesideError) as caught:
+        read_address("mqtts://broker.example", tmp_path / "no.pem")
+    assert caught.value.code == "mqtt.ca"
+    (tmp_path / "bad.pem").write_text("no certificate")
+    with pytest.raises(LinesideError) as caught:
+        read_address("mqtts://broker.example", tmp_path / "bad.pem")
+    assert caught.value.code == "mqtt.ca"

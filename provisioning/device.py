@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +72,7 @@ units: {{}}
 
 _PEOPLE: Final = """\
 # Who may log in on this box. A person is added with:
-#   lineside device person . --id ana --name "Ana Ruiz" --role operator --badge B-1001
+#   lineside device person ana --box . --name "Ana Ruiz" --role operator --badge B-1001
 # Roles: {roles}. Default deny: see docs/reference/people.md.
 # A PIN is kept only as its argon2id hash; nobody can read it back.
 """
@@ -137,6 +139,37 @@ def init_device(folder: Path, *, box: str, people: Sequence[NewPerson] = ()) -> 
     return DeviceReport(folder, box, key.fingerprint, files)
 
 
+def init_device_at_terminal(folder: Path, name: str = "") -> None:
+    """Make a box folder and say what a person does next. The first administrator is "admin"; see `ask_pin`."""
+    box = name or folder.absolute().name
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise _exists(folder)  # before a PIN is asked for in vain; `init_device` looks again
+    admin = NewPerson("admin", "Administrator", (Role.ADMINISTRATOR,), ask_pin("PIN of the first administrator"))
+    report = init_device(folder, box=box, people=(admin,))
+    sys.stdout.write(
+        f"Box {report.box} is in {report.folder}: {', '.join(report.files)}\n"
+        f"Fingerprint of its key: {report.fingerprint}\n"
+        "Compare this fingerprint at the hub when the box is enrolled.\n"
+        f"Next: describe the equipment in {report.folder / 'plant.yaml'}, put recipes into {report.folder / 'recipes'}.\n"
+    )
+
+
+def add_person_at_terminal(folder: Path, person_id: str, name: str, roles: Sequence[Role], badge: str = "") -> None:
+    """Add someone to the directory of the box; see `ask_pin`."""
+    add_person(folder, NewPerson(person_id, name, roles, ask_pin(f"PIN of {name}"), badge))
+    sys.stdout.write(f"{name} ({person_id}) may log in from the next start of the runtime.\n")
+
+
+def ask_pin(what: str) -> str:
+    """A new PIN: typed twice and unseen at a terminal, otherwise one line of standard input."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline(1024).rstrip("\r\n")
+    first = getpass.getpass(f"{what}: ")
+    if getpass.getpass("Once more: ") != first:
+        raise LinesideError("device.pins_differ", "The two PINs are not the same.", todo="Begin again.")
+    return first
+
+
 def add_person(folder: Path, person: NewPerson) -> None:
     """Add someone to the box's directory. The runtime knows them from its next start."""
     file = read_config(folder).directory
@@ -194,13 +227,17 @@ def _take_place(building: Path, folder: Path) -> None:
     try:
         building.rename(folder)
     except OSError as error:
-        raise LinesideError(
-            "device.exists",
-            f"{folder} is there already and is not an empty folder.",
-            todo="Name a new folder. A box that exists keeps its key and its journal.",
-            place=Place(str(folder)),
-        ) from error
+        raise _exists(folder) from error
     sync_folder(folder.parent)
+
+
+def _exists(folder: Path) -> LinesideError:
+    return LinesideError(
+        "device.exists",
+        f"{folder} is there already and is not an empty folder.",
+        todo="Name a new folder. A box that exists keeps its key and its journal.",
+        place=Place(str(folder)),
+    )
 
 
 def _write(path: Path, text: str, mode: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import tomllib
 from pathlib import Path
@@ -13,7 +14,14 @@ from edge.core.errors import LinesideError
 from edge.core.terms import Role
 from edge.directory import Directory
 from edge.identity import DeviceKey, read_public
-from provisioning.device import NewPerson, add_person, init_device, settings_text
+from provisioning.device import (
+    NewPerson,
+    add_person,
+    add_person_at_terminal,
+    init_device,
+    init_device_at_terminal,
+    settings_text,
+)
 
 ANA = NewPerson("ana", 'Ana "Ñ" Ruiz', [Role.ADMINISTRATOR], "2468", badge="B-1")
 
@@ -112,3 +120,28 @@ def test_the_settings_skeleton_names_every_setting_and_all_its_lines_are_valid(t
     assert config.hub
     assert config.mirror
     assert set(tomllib.loads(active)) == {name for name, f in Config.model_fields.items() if not f.exclude}
+
+
+async def test_at_the_terminal_pins_come_from_stdin_and_the_fingerprint_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("2468\n1357\n"))
+    init_device_at_terminal(tmp_path / "suite-3")
+    add_person_at_terminal(tmp_path / "suite-3", "ana", "Ana Ruiz", [Role.OPERATOR], "B-1")
+    config = read_config(tmp_path / "suite-3")
+    assert config.box == "suite-3"
+    assert DeviceKey.load(config.device_key).fingerprint in capsys.readouterr().out
+    directory = Directory.load(config.directory)
+    assert await directory.verify("admin", "2468")
+    assert await directory.verify("ana", "1357")
+    with pytest.raises(LinesideError, match=r"device\.exists"):
+        init_device_at_terminal(tmp_path / "suite-3")
+
+
+def test_a_pin_typed_differently_the_second_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["2468", "2486"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", lambda _: next(typed))
+    with pytest.raises(LinesideError, match=r"device\.pins_differ"):
+        init_device_at_terminal(tmp_path / "box")
+    assert not list(tmp_path.iterdir())

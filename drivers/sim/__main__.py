@@ -1,0 +1,70 @@
+"""One simulated device: `python -m drivers.sim reactor|pump ...`. Prints its port when it is ready."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from edge.core.errors import LinesideError
+
+
+def _device(name: str, arguments: argparse.Namespace) -> AbstractAsyncContextManager[int]:
+    # Only the protocol that is served is loaded.
+    if name == "reactor":
+        from drivers.sim.reactor import serve_bioreactor as serve
+    else:
+        from drivers.sim.pump import serve_pump_and_balance as serve
+    return serve(arguments.host, arguments.port, seed=arguments.seed, speed=arguments.speed, control=arguments.control)
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    """Until the parent closes our standard input or dies, or until SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+    def heard() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            stop.set()
+
+    loop.add_reader(0, heard)
+    async with _device(arguments.device, arguments) as port:
+        sys.stdout.write(json.dumps({"device": arguments.device, "port": port, "pid": os.getpid()}) + "\n")
+        sys.stdout.flush()
+        await stop.wait()
+
+
+def main() -> int:
+    """Run one device; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("device", choices=["reactor", "pump"])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--control", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--speed", type=float, default=60.0)
+    arguments = parser.parse_args()
+    try:
+        asyncio.run(_serve(arguments))
+    except LinesideError as error:
+        sys.stdout.write(json.dumps(error.as_json()) + "\n")
+        return 2
+    except OSError as error:
+        what = (
+            f"The simulated {arguments.device} cannot listen at {arguments.host}:{arguments.port} ({error.strerror})."
+        )
+        refusal = LinesideError("sim.port", what, todo="Choose another port, or 0 for a free one.")
+        sys.stdout.write(json.dumps(refusal.as_json()) + "\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

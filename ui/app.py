@@ -1,0 +1,407 @@
+"""The operator's screen: a client of the desk that can die and come back without an entry lost.
+
+It shows what the desk's last picture says and nothing else: an entry is done when a picture shows it done.
+Keys, fingers (mouse clicks) and scanners (fast keys and Enter) all work; every target names its key.
+
+The ids, for whoever drives the screen (tests, the demo):
+
+- always: `#header`, `#strip`, `#dark`, `#now` (the band: reason and next action)
+- lock: `#badge`, `#person-<id>`, `#pin`, `#pad-<digit>`, `#log-in`
+- home: `#open-<n>`, `#new-batch`, `#log-out`
+- start: `#recipe-<n>`, `#order`, `#batch`, `#patient`, `#keyboard`, `#back`, `#start-batch`
+- step: `#entry` or `#scan` or `#choice-<n>`, `#confirm`, `#resume`, `#home`, `#steps`, `#acts`, `#next-task`, `#keyboard`
+- steps: `#step`, `#home`
+- question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#home`
+- answer and sign: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`, `#pad-<digit>`, `#confirm`, `#back`
+- acts: `#act-<pause|hold|resume|stop|abort>`, `#reason`, `#confirm`, `#back`
+- stop (a refusal to read): `#understood`
+- gone (no runtime): nothing to press
+
+`LinesideApp.place` is the name of what is shown ("lock", "home", ... as in this list). F8 presses the main
+target everywhere, Escape goes back or home.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Final
+from uuid import uuid4
+
+from textual import events
+from textual.app import App, ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.driver import Driver
+from textual.message import Message
+from textual.theme import Theme
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from edge.core.errors import LinesideError
+from edge.desk_client import DeskClient, connect
+from edge.wire import BatchCard, LogIn, LogOut, Picture, SaveDraft, ScanCode, StartBatch, StepCard
+from ui import drawing
+from ui.locale import Words
+from ui.screens.acts import Acts
+from ui.screens.home import Home
+from ui.screens.lock import Lock
+from ui.screens.sign import Answer, Question, Sign
+from ui.screens.start import Start
+from ui.screens.step import Step, Steps, main_card
+from ui.screens.stop import Gone, Stop
+from ui.view import Ask, Entry, Front, Go, Key, Target, Typed, View
+
+RECONNECT_S: Final = 0.25
+DRAFT_AFTER_S: Final = 0.3
+TICK_S: Final = 1.0
+
+THEME: Final = Theme(
+    name="lineside",
+    primary="#5cc8d7",
+    secondary="#7aa2f7",
+    accent="#5cc8d7",
+    success="#6fcf97",
+    warning="#f2b45a",
+    error="#ff7b72",
+    foreground="#e8eef4",
+    background="#0e151c",
+    surface="#16202a",
+    panel="#1e2b38",
+    dark=True,
+    variables={"quiet": "#93a4b5", "faint": "#46586a"},
+)
+
+
+class LinesideApp(App[None]):
+    """The screen. `side` is docked at the right of it; `on_real_key` is called on the event loop whenever a key or a
+    button comes from the terminal itself, not from a pilot."""
+
+    CSS_PATH = "style.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = []
+
+    def __init__(
+        self,
+        desk_socket: Path,
+        *,
+        language: str = "en",
+        side: Widget | None = None,
+        on_real_key: Callable[[], object] | None = None,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._on_real_key = on_real_key
+        super().__init__()
+        self.register_theme(THEME)
+        self.theme = THEME.name
+        self.words = Words(language)
+        self.title = self.words("window")
+        self.front = Front(self.words, now_s)
+        self._desk_socket = desk_socket
+        self._side = side
+        self._now_s = now_s
+        self._client: DeskClient | None = None
+        self._latest: Picture | None = None
+        self._lost: LinesideError | None = None
+        self._lost_at_s = now_s()
+        self._attempt = 0
+        self._cut_off = False
+        """A request was under way when the connection broke."""
+        self._refusal: tuple[LinesideError, str, bool] | None = None
+        self._refusals = 0
+        self._go = Go("auto")
+        self._batch, self._step = "", ""
+        self._dark_read = 0.0
+        self._shown: tuple[object, ...] = ()
+        self._view: View | None = None
+        self._dirty = asyncio.Event()
+        self._draft_timers: dict[Entry, Timer] = {}
+
+    @property
+    def place(self) -> str:
+        """What is shown: "lock", "home", "start", "step", ... ; empty before the first paint."""
+        return self._view.place if self._view else ""
+
+    def get_driver_class(self) -> type[Driver]:
+        """The terminal's driver; with `on_real_key` it also reports what real hands do."""
+        base = super().get_driver_class()
+        tell = self._on_real_key
+        if tell is None:
+            return base
+
+        class Watched(base):  # type: ignore[misc, valid-type]
+            def process_message(self, message: Message) -> None:
+                """Called in the driver's thread for what the terminal sent."""
+                if isinstance(message, events.Key | events.MouseDown):
+                    self._loop.call_soon_threadsafe(tell)
+                super().process_message(message)
+
+        return Watched
+
+    def compose(self) -> ComposeResult:
+        """Header, strip, the present view; and what stands beside."""
+        with Vertical(id="main"):
+            yield Static("", id="header")
+            yield Static("", id="strip")
+            yield Static("", id="dark")
+            yield Vertical(id="stage")
+        if self._side is not None:
+            with Vertical(id="side"):
+                yield self._side
+
+    def on_mount(self) -> None:
+        """Connect, paint, keep time."""
+        self.run_worker(self._link(), name="link", exclusive=False)
+        self.run_worker(self._paint(), name="paint", exclusive=False)
+        self.set_interval(TICK_S, self._dirty.set)
+        self._dirty.set()
+
+    def on_resize(self) -> None:
+        """Everything is drawn for the width it has."""
+        self._dirty.set()
+
+    # The desk ------------------------------------------------------------------------------------------------
+
+    async def _link(self) -> None:
+        """Stay connected: take pictures, and when the stream ends say so and try again."""
+        while True:
+            self._attempt += 1
+            try:
+                async with connect(self._desk_socket) as client:
+                    self._client = client
+                    async for picture in client.pictures():
+                        self._took(picture)
+            except LinesideError as error:
+                if self._latest is not None or self._lost is None:
+                    self._lost_at_s = self._now_s()
+                self._lost, self._latest = error, None
+            finally:
+                self._client = None
+                self._dirty.set()
+            await asyncio.sleep(RECONNECT_S)
+
+    def _took(self, picture: Picture) -> None:
+        if self._latest is None:
+            self.front.saved.clear()  # another run of the runtime may know less: what is typed is saved anew
+        self._latest, self._lost, self._attempt, self._cut_off = picture, None, 0, False
+        self.front.picture_at_s = self._now_s()
+        self._dirty.set()
+
+    async def on_ask(self, event: Ask) -> None:
+        """Send one request at a time; a second one while an answer is awaited is not sent at all."""
+        client = self._client
+        if self.front.busy or client is None:
+            return
+        self.front.busy = True
+        self._dirty.set()
+        self.run_worker(self._ask(client, event), name="ask", exclusive=False)
+
+    async def _ask(self, client: DeskClient, event: Ask) -> None:
+        request = event.request
+        for entry in event.entries:
+            self._forget_timer(entry)
+        try:
+            await client.ask(request)
+        except LinesideError as error:
+            if error.code in {"desk.lost", "desk.garbled"}:
+                self._cut_off = True
+            else:
+                scanned = request.text if isinstance(request, ScanCode) else ""
+                self._refusals += 1
+                self._refusal = (error, scanned, bool(event.entries) and not scanned)
+        else:
+            for entry in event.entries:
+                self.front.entries.pop(entry, None)
+                self.front.saved.pop(entry, None)
+            if isinstance(request, LogOut):
+                self._batch = self._step = ""
+                self.front.entries.clear()
+            elif isinstance(request, StartBatch):
+                self._batch = request.batch
+            if not isinstance(request, LogIn | LogOut) and self._latest is not None:
+                self._dark_read = self._latest.dark_s
+            self._go = Go(event.then)
+        finally:
+            self.front.busy = False
+            self._dirty.set()
+
+    # Drafts --------------------------------------------------------------------------------------------------
+
+    def on_typed(self, event: Typed) -> None:
+        """Save a draft soon, or at once when the field is left."""
+        self._forget_timer(event.entry)
+        if self.front.saved.get(event.entry, "") == event.text or self.front.busy:
+            return
+        if event.leaving:
+            self._save(event.entry)
+        else:
+            self._draft_timers[event.entry] = self.set_timer(DRAFT_AFTER_S, lambda: self._save(event.entry))
+
+    def _forget_timer(self, entry: Entry) -> None:
+        if timer := self._draft_timers.pop(entry, None):
+            timer.stop()
+
+    def _save(self, entry: Entry) -> None:
+        self._forget_timer(entry)
+        if self._client is not None:
+            self.run_worker(self._save_draft(self._client, entry), name="draft", exclusive=False)
+
+    async def _save_draft(self, client: DeskClient, entry: Entry) -> None:
+        text = self.front.entries.get(entry, "")
+        batch, step = entry
+        try:
+            await client.ask(SaveDraft(id=uuid4().hex, batch=batch, step=step, text=text))
+        except LinesideError as error:
+            self.front.refused_drafts[entry] = error.what
+        else:
+            self.front.saved[entry] = text
+            self.front.refused_drafts.pop(entry, None)
+        self._dirty.set()
+
+    # What is shown -------------------------------------------------------------------------------------------
+
+    def on_go(self, event: Go) -> None:
+        """Show another place."""
+        if event.place == "understood":
+            self._refusal = None
+        else:
+            self._go = event
+            if event.batch:
+                self._batch = event.batch
+            if event.place == "auto":
+                self._step = event.step
+        self._dirty.set()
+
+    async def _paint(self) -> None:
+        """The only task that changes what is shown: after every picture, answer, key and second."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            await self._show()
+
+    def _find(self, picture: Picture) -> BatchCard | None:
+        """The batch the operator is at: the one that was opened, else the one that needs a person most."""
+        batches = picture.batches
+        chosen = next((batch for batch in batches if batch.batch == self._batch), None)
+        if chosen is not None:
+            return chosen
+        live = [batch for batch in batches if batch.state not in drawing.ENDED]
+        for wants in (lambda b: b.questions, lambda b: any(c.asks != "nothing" for c in b.active), lambda _: True):
+            if found := next((batch for batch in live if wants(batch)), None):
+                return found
+        return None
+
+    def _wanted(self) -> tuple[tuple[object, ...], Callable[[], View]]:
+        """The key of what must be shown, and how to make it."""
+        front, picture, go = self.front, self._latest, self._go
+        if picture is None:
+            return ("gone",), lambda: Gone(front)
+        if self._refusal is not None:
+            refusal, scanned, kept = self._refusal
+            return ("stop", self._refusals), lambda: Stop(front, refusal, scanned, kept=kept)
+        if picture.person is None:
+            return ("lock",), lambda: Lock(front)
+        if go.place == "start":
+            return ("start",), lambda: Start(front)
+        batch = self._find(picture)
+        if batch is None or go.place == "home":
+            return ("home",), lambda: Home(front)
+        self._batch = name = batch.batch
+        if go.place == "acts":
+            return ("acts", name, go.choice), lambda: Acts(front, name, go.choice)
+        if go.place == "steps":
+            return ("steps", name), lambda: Steps(front, name)
+        if go.place == "answer" and any(question.question == go.step for question in batch.questions):
+            return ("answer", name, go.step, go.choice), lambda: Answer(front, name, go.step, go.choice)
+        if batch.questions:
+            question = batch.questions[0].question
+            return ("question", name, question), lambda: Question(front, name, question)
+        card: StepCard | None = main_card(batch, self._step)
+        if card is None:
+            return ("step", name, ""), lambda: Step(front, name, None)
+        if card.asks != "nothing":
+            self._step = card.step  # stay with it while it asks
+        if card.asks == "sign":
+            step = card.step
+            return ("sign", name, step, len(card.signers)), lambda: Sign(front, name, step)
+        return ("step", name, card.step, card.asks), lambda: Step(front, name, card)
+
+    async def _show(self) -> None:
+        wanted, make = self._wanted()
+        if wanted != self._shown:
+            await self._change(make)
+            self._shown = wanted
+        picture, view = self._latest, self._view
+        if isinstance(view, Gone):
+            since_s = self._now_s() - self._lost_at_s
+            view.tell(self._lost, self._attempt, since_s, pending=self._cut_off)
+        self._show_rows(picture)
+        if picture is not None and view is not None and not isinstance(view, Gone):
+            self.front.picture = picture
+            await view.show(picture)
+
+    async def _change(self, make: Callable[[], View]) -> None:
+        """Put another view in place of the present one; no draft waits any longer."""
+        for entry in list(self._draft_timers):
+            self._save(entry)
+        self.front.picture = None
+        stage, view = self.query_one("#stage"), make()
+        with self.batch_update():
+            await stage.remove_children()
+            self._view = view
+            await stage.mount(view)
+        if view.starts_at and not isinstance(self.focused, Input):
+            view.focus_on(view.starts_at)
+
+    def _show_rows(self, picture: Picture | None) -> None:
+        header, strip, dark = (self.query_one(name, Static) for name in ("#header", "#strip", "#dark"))
+        header.display = strip.display = picture is not None
+        dark.display = picture is not None and picture.dark_s > 0 and picture.dark_s != self._dark_read
+        if picture is None:
+            return
+        width = self.query_one("#main").size.width - 2
+        here = picture.person is not None and self.place not in {"home", "start", "lock"}
+        batch = self._find(picture) if here else None
+        header.update(drawing.header(self.words, picture, batch, width))
+        strip.update(drawing.strip(self.words, picture.strip, width))
+        if dark.display:
+            dark.update(Content(self.words("dark", dark=drawing.span(self.words, picture.dark_s))))
+
+    # Keys ----------------------------------------------------------------------------------------------------
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys before they reach a widget: shortcuts of targets, and a scanner's keys when no field has the focus."""
+        if isinstance(event, events.Key) and not event.is_forwarded and self._take(event):
+            return
+        await super().on_event(event)
+
+    def _take(self, event: events.Key) -> bool:
+        """True when the key was used here."""
+        view = self._view
+        if view is None:
+            return False
+        for target in view.query(Target):
+            if target.shortcut == event.key and target.display and not isinstance(target, Key):
+                target.press()
+                return True
+        if not event.is_printable or isinstance(self.focused, Input):
+            return False
+        self.screen.set_focus(None)  # so that the Enter of a scanner presses no target
+        if view.takes_keys and view.field(view.takes_keys).display:
+            view.focus_on(view.takes_keys)
+            return False
+        if isinstance(view, Step):
+            if fields := view.query(Input):
+                self.screen.set_focus(fields.first())
+                return False
+            self.run_worker(view.stray_key(), name="stray key", exclusive=False)
+        return True
+
+
+def run_ui(desk_socket: Path, language: str = "en") -> None:
+    """Run the screen in this terminal until it is closed."""
+    LinesideApp(desk_socket, language=language).run()

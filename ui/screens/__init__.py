@@ -1,0 +1,1 @@
+"""The places an operator can be."""

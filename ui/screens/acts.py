@@ -1,0 +1,113 @@
+"""Acts: hold, resume, pause, stop or abort a batch, with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Final, Literal, cast
+from uuid import uuid4
+
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Button, Input, Static
+
+from edge.core.people import Permission, permitted
+from edge.wire import ActOnBatch, BatchCard, Picture
+from ui import drawing
+from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Target, View
+
+ALLOWED: Final[dict[str, tuple[str, ...]]] = {
+    "running": ("pause", "hold", "stop", "abort"),
+    "pausing": ("hold", "stop", "abort"),
+    "paused": ("resume", "hold", "stop", "abort"),
+    "holding": ("stop", "abort"),
+    "held": ("resume", "stop", "abort"),
+    "restarting": ("hold", "stop", "abort"),
+    "stopping": ("abort",),
+}
+"""What the ISA-88 states permit, as `edge.core.terms.State` says."""
+
+
+def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
+    """What this person may do with the batch now."""
+    roles = picture.person.roles if picture.person else ()
+    acts = (act for act in ALLOWED.get(batch.state, ()) if not (act == "resume" and batch.questions))
+    return tuple(act for act in acts if permitted(roles, Permission(act)))
+
+
+class Acts(View):
+    """`#act-<pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#keyboard`, `#back`."""
+
+    place: ClassVar[str] = "acts"
+    takes_keys: ClassVar[str] = "reason"
+
+    def __init__(self, front: Front, batch: str, choice: str) -> None:
+        super().__init__(front)
+        self._batch, self._choice = batch, choice
+
+    def body(self) -> Iterator[Widget]:
+        words = self.words
+        yield Static(words("act.title", batch=self._batch), classes="title detail", markup=False)
+        yield Choices(words, of="act", per_page=5)
+        yield Line(self.front, (self._batch, "reason"), words("act.reason"), id="reason", length=2000)
+        yield Pad("letters", words, lambda: self.field("reason"))
+
+    def actions(self) -> Iterator[Widget]:
+        yield Target(self.words("do.back"), id="back", key="escape")
+        yield Target(self.words("do.keyboard"), id="keyboard", key="f7")
+        yield Target(self.words("do.confirm"), id="confirm", key="f8", kind="primary")
+
+    def on_mount(self) -> None:
+        self.query_one(Choices).add_class("detail")
+
+    async def show(self, picture: Picture) -> None:
+        words = self.words
+        batch = next(card for card in picture.batches if card.batch == self._batch)
+        acts = permitted_acts(picture, batch)
+        await self.query_one(Choices).show(
+            [
+                Choice(
+                    act,
+                    Content.assemble(
+                        (words(f"do.act.{act}"), "bold"), (f"  ·  {words(f'act.explain.{act}')}", "not bold")
+                    ),
+                    chosen=act == self._choice,
+                )
+                for act in acts
+            ]
+        )
+        chosen = self._choice in acts
+        next_key = "act.next.reason" if chosen else "act.next" if acts else "act.none"
+        self.tell_now(words(next_key), batch.reason, drawing.tone(batch.state))
+        self.field("reason").display = chosen
+        self.offer("#back", shown=True)
+        self.offer("#keyboard", shown=chosen)
+        typing = self.has_class("typing")
+        self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
+        self.offer("#confirm", shown=chosen and bool(self.field("reason").value.strip()))
+        if chosen:
+            self.query_one("#confirm", Target).tell(words(f"do.act.{self._choice}"))
+
+    async def _again(self) -> None:
+        if self.front.picture is not None:
+            await self.show(self.front.picture)
+
+    async def on_choices_picked(self, event: Choices.Picked) -> None:
+        self._choice = event.name
+        await self._again()
+        self.focus_on("reason")
+
+    async def on_input_changed(self, _: Input.Changed) -> None:
+        await self._again()
+
+    async def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "back":
+            self.post_message(Go("auto", self._batch))
+        elif event.button.id == "keyboard":
+            self.toggle_class("typing")
+            await self._again()
+            self.focus_on("reason")
+        elif event.button.id == "confirm":
+            act = cast("Literal['pause', 'hold', 'resume', 'stop', 'abort']", self._choice)
+            reason = self.field("reason").value.strip()
+            request = ActOnBatch(id=uuid4().hex, batch=self._batch, act=act, reason=reason)
+            self.post_message(Ask(request, [(self._batch, "reason")]))

@@ -1,0 +1,85 @@
+"""Home: the batches, the equipment, and what there is to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+from uuid import uuid4
+
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Button, Static
+
+from edge.core.people import Permission, permitted
+from edge.wire import BatchCard, LogOut, Picture
+from ui import drawing
+from ui.view import Ask, Choice, Choices, Go, Target, View
+
+
+class Home(View):
+    """`#open-<n>` (n: place in the list), `#new-batch`, `#log-out`."""
+
+    place: ClassVar[str] = "home"
+
+    def body(self) -> Iterator[Widget]:
+        yield Static(self.words("home.title"), classes="title", markup=False)
+        yield Choices(self.words, of="open", per_page=2)
+        with Vertical(classes="scroll"):
+            yield Static("", id="equipment")
+            yield Static("", id="notices")
+
+    def actions(self) -> Iterator[Widget]:
+        yield Target(self.words("do.log_out"), id="log-out", key="f9")
+        yield Target(self.words("do.new_batch"), id="new-batch", key="f8", kind="primary")
+
+    async def show(self, picture: Picture) -> None:
+        words = self.words
+        cards = [Choice(str(n), self._label(batch)) for n, batch in enumerate(picture.batches)]
+        await self.query_one(Choices).show(cards)
+        may_start = permitted(picture.person.roles if picture.person else (), Permission.START)
+        if not picture.batches:
+            self.tell_now(words("home.nothing.next"), words("home.nothing"))
+        else:
+            self.tell_now(words("home.next" if may_start else "home.next.read"))
+        self.offer("#new-batch", shown=may_start)
+        self.offer("#log-out", shown=True)
+        lines: list[Content] = [Content.assemble((words("home.equipment"), "bold $quiet"))]
+        for name, health in picture.connections.items():
+            if health == "connected":
+                lines.append(Content.assemble(("✔ ", "$success"), f"{name}: ", (words("home.connected"), "$success")))
+            else:
+                lines.append(Content.assemble(("✖ ", "bold $error"), f"{name}: ", (health, "bold $error")))
+        if not picture.connections:
+            lines.append(Content(words("home.no_equipment")))
+        self.write("#equipment", Content("\n").join(lines))
+        notices = [Content.assemble((words("home.notices"), "bold $quiet"))]
+        notices += [Content(f"▲ {notice}") for notice in picture.notices]
+        self.write("#notices", Content("\n").join(notices) if picture.notices else "")
+
+    def _label(self, batch: BatchCard) -> Content:
+        mark, colour = drawing.STATE_MARK[batch.state], drawing.style(batch.state)
+        active = next((f"{line.step} {line.title}" for line in batch.steps if line.state == "active"), batch.title)
+        return Content.assemble(
+            (f"{mark} {self.words(f'state.{batch.state}')}", f"bold {colour}"),
+            f"  {batch.batch}  ",
+            (
+                f"{batch.recipe} {batch.version}  {' '.join(dict.fromkeys(batch.units.values()))}",
+                "not bold $quiet",
+            ),
+            "\n",
+            (active, "not bold"),
+            "\n",
+            (f"→ {batch.next_action}", "bold"),
+        )
+
+    def on_choices_picked(self, event: Choices.Picked) -> None:
+        picture = self.front.picture
+        if picture is not None:
+            self.post_message(Go("auto", picture.batches[int(event.name)].batch))
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "new-batch":
+            self.post_message(Go("start"))
+        elif event.button.id == "log-out":
+            self.post_message(Ask(LogOut(id=uuid4().hex)))

@@ -1,0 +1,130 @@
+"""Start: recipe, order, batch, patient identity, and whether the equipment is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Final
+from uuid import uuid4
+
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Button, Input, Static
+
+from edge.wire import Picture, RecipeLine, StartBatch
+from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Target, View
+
+RECIPE: Final[Entry] = ("", "recipe")
+FIELDS: Final = ("order", "batch", "patient")
+
+
+class Start(View):
+    """`#recipe-<n>` (n: place in the list), `#order`, `#batch`, `#patient`, `#keyboard`, `#back`, `#start-batch`."""
+
+    place: ClassVar[str] = "start"
+
+    def __init__(self, front: Front) -> None:
+        super().__init__(front)
+        self._at = "order"
+
+    def body(self) -> Iterator[Widget]:
+        words = self.words
+        with Horizontal(classes="columns"):
+            with Vertical(classes="narrow detail"):
+                yield Static(words("start.recipe"), classes="label", markup=False)
+                yield Choices(words, of="recipe", per_page=4)
+            with Vertical(classes="wide"):
+                yield Line(self.front, ("", "order"), words("start.order"), id="order")
+                yield Line(self.front, ("", "batch"), words("start.batch"), id="batch")
+                yield Line(self.front, ("", "patient"), words("start.patient"), id="patient", replaced_by_typing=True)
+                yield Static("", id="ready", classes="detail")
+        yield Pad("letters", words, lambda: self.field(self._at))
+
+    def actions(self) -> Iterator[Widget]:
+        yield Target(self.words("do.back"), id="back", key="escape")
+        yield Target(self.words("do.keyboard"), id="keyboard", key="f7")
+        yield Target(self.words("do.start"), id="start-batch", key="f8", kind="primary")
+
+    def _recipe(self, picture: Picture) -> RecipeLine | None:
+        seal = self.front.entries.get(RECIPE, "")
+        if not seal and len(picture.recipes) == 1:
+            return picture.recipes[0]
+        return next((recipe for recipe in picture.recipes if recipe.seal == seal), None)
+
+    def _missing(self, recipe: RecipeLine | None) -> str:
+        if recipe is None:
+            return "recipe"
+        needed = FIELDS if recipe.needs_patient else FIELDS[:2]
+        return next((name for name in needed if not self.field(name).value.strip()), "")
+
+    async def show(self, picture: Picture) -> None:
+        words, recipe = self.words, self._recipe(picture)
+        await self.query_one(Choices).show(
+            [
+                Choice(str(n), Content(f"{line.recipe} {line.version}"), chosen=line is recipe)
+                for n, line in enumerate(picture.recipes)
+            ]
+        )
+        self.field("patient").display = recipe is not None and recipe.needs_patient
+        missing = self._missing(recipe)
+        if picture.recipes:
+            self.tell_now(words(f"start.next.{missing or 'go'}"), words("start.title"))
+        else:
+            self.tell_now(words("start.no_recipe"), words("start.title"), "wait")
+        away = {name: why for name, why in picture.connections.items() if why != "connected"}
+        lines = [(words("start.equipment.bad", name=name, why=why), "bold $error") for name, why in away.items()]
+        title = (f"\n{recipe.title}\n\n" if recipe else "\n", "bold")
+        ready = [(f"{text}\n", style) for text, style in lines] or [(words("start.equipment.ok"), "$success")]
+        self.write("#ready", Content.assemble(title, *ready))
+        self.offer("#back", shown=True)
+        self.offer("#keyboard", shown=bool(picture.recipes))
+        self.offer("#start-batch", shown=not missing)
+        typing = self.has_class("typing")
+        self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
+
+    def on_mount(self) -> None:
+        self.focus_on("order")
+
+    def on_descendant_focus(self) -> None:
+        focused = self.screen.focused
+        if focused is not None and focused.id in FIELDS:
+            self._at = focused.id
+        for name in FIELDS:
+            self.field(name).set_class(name == self._at, "at")
+
+    async def on_choices_picked(self, event: Choices.Picked) -> None:
+        if self.front.picture is not None:
+            self.front.entries[RECIPE] = self.front.picture.recipes[int(event.name)].seal
+            await self.show(self.front.picture)
+
+    async def on_input_changed(self, _: Input.Changed) -> None:
+        if self.front.picture is not None:
+            await self.show(self.front.picture)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """A scanner's Enter goes on to the next field; it never starts a batch."""
+        later = FIELDS[FIELDS.index(event.input.id or "") + 1 :]
+        self.screen.set_focus(next((self.field(name) for name in later if self.field(name).display), None))
+
+    async def on_button_pressed(self, event: Button.Pressed) -> None:
+        picture = self.front.picture
+        if event.button.id == "back":
+            self.post_message(Go("home"))
+        elif event.button.id == "keyboard":
+            self.toggle_class("typing")
+            self.focus_on(self._at)
+            if picture is not None:
+                await self.show(picture)
+        elif event.button.id == "start-batch" and picture is not None:
+            recipe = self._recipe(picture)
+            if recipe is None or self._missing(recipe):
+                return
+            values = {name: self.field(name).value.strip() for name in FIELDS}
+            request = StartBatch(
+                id=uuid4().hex,
+                batch=values["batch"],
+                order=values["order"],
+                recipe=recipe.seal,
+                patient=values["patient"] if recipe.needs_patient else "",
+            )
+            self.post_message(Ask(request, [RECIPE, *(("", name) for name in FIELDS)]))

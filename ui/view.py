@@ -1,0 +1,306 @@
+"""What every screen is made of: a view with its action bar, finger targets, pads and choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from textual.app import ComposeResult
+from textual.containers import Container, Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Button, Input, Static
+
+from edge.wire import BatchCard, Picture, Request, StepCard
+from ui import drawing
+from ui.locale import Words
+
+Entry = tuple[str, str]
+"""Where a typed text belongs: a batch and a step; or "" and a field's name."""
+
+PADS: Final[dict[str, tuple[str, ...]]] = {
+    "pin": ("123", "456", "789", "C0<"),
+    "number": ("789<", "456C", "123-", "0."),
+    "letters": ("1234567890", "QWERTYUIOP", "ASDFGHJKL-", "ZXCVBNM._<"),
+}
+"""Keys by row. C clears, < erases one, _ is a space."""
+KEY_NAMES: Final = {"C": "clear", "<": "erase", ".": "dot", "-": "minus", "_": "space"}
+
+
+@dataclass
+class Front:
+    """What all views share: words, the last picture, what was typed, and whether an answer is awaited."""
+
+    words: Words
+    now_s: Callable[[], float]
+    entries: MutableMapping[Entry, str] = field(default_factory=dict)
+    """Everything typed and not yet accepted by the desk."""
+    saved: dict[Entry, str] = field(default_factory=dict)
+    """The drafts that the desk has answered for."""
+    refused_drafts: dict[Entry, str] = field(default_factory=dict)
+    picture: Picture | None = None
+    picture_at_s: float = 0.0
+    busy: bool = False
+
+    def elapsed_s(self, batch: BatchCard, card: StepCard) -> float:
+        """The step's elapsed time now: time passes between two pictures while the batch runs."""
+        passed = self.now_s() - self.picture_at_s if batch.state == "running" else 0.0
+        elapsed = card.elapsed_s + passed
+        return min(elapsed, card.duration_s) if card.duration_s > 0 else elapsed
+
+
+class Go(Message):
+    """Show another place."""
+
+    def __init__(self, place: str, batch: str = "", step: str = "", choice: str = "") -> None:
+        super().__init__()
+        self.place, self.batch, self.step, self.choice = place, batch, step, choice
+
+
+class Ask(Message):
+    """Ask the desk. When it accepts, `entries` are no longer kept and `then` is shown."""
+
+    def __init__(self, request: Request, entries: Sequence[Entry] = (), then: str = "auto") -> None:
+        super().__init__()
+        self.request, self.entries, self.then = request, tuple(entries), then
+
+
+class Typed(Message):
+    """A text changed that must survive the screen (`leaving`: at once)."""
+
+    def __init__(self, entry: Entry, text: str, *, leaving: bool = False) -> None:
+        super().__init__()
+        self.entry, self.text, self.leaving = entry, text, leaving
+
+
+class Target(Button):
+    """A finger target, at least three rows high, with the key that does the same."""
+
+    def __init__(self, text: str | Content, *, id: str, key: str = "", kind: str = "plain") -> None:  # noqa: A002
+        super().__init__(classes=kind, id=id)
+        self.shortcut = key
+        self.tell(text)
+
+    def tell(self, text: str | Content) -> None:
+        """Set the words on the target."""
+        sign = {"escape": "Esc"}.get(self.shortcut, self.shortcut.upper())
+        words = Content(text) if isinstance(text, str) else text
+        label = Content.assemble((f"{sign} ", "not bold dim"), words) if sign else words
+        if label != self.label:
+            self.label = label
+
+
+class Key(Target):
+    """A key of a pad. It leaves the focus where it is."""
+
+    can_focus = False
+
+    def __init__(self, sign: str, text: str) -> None:
+        super().__init__(text, id=f"pad-{KEY_NAMES.get(sign, sign.lower())}", kind="key")
+        self.sign = sign
+
+
+class Pad(Container):
+    """Keys for fingers that type into one field."""
+
+    def __init__(self, kind: str, words: Words, target: Callable[[], Input]) -> None:
+        super().__init__(classes=f"pad {kind}")
+        self._kind, self._words, self._target = kind, words, target
+
+    def compose(self) -> ComposeResult:
+        """Rows of keys."""
+        named = {"C": "do.clear", "<": "do.erase", "_": "do.space"}
+        for row in PADS[self._kind]:
+            with Horizontal(classes="pad-row"):
+                for sign in row:
+                    yield Key(sign, self._words(named[sign]) if sign in named else sign)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Type, erase or clear."""
+        event.stop()
+        target = self._target()
+        if not isinstance(event.button, Key):
+            return
+        match event.button.sign:
+            case "C":
+                target.value = ""
+            case "<":
+                target.action_delete_left()
+            case "_":
+                target.insert_text_at_cursor(" ")
+            case sign:
+                target.insert_text_at_cursor(sign)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several: `name` is its id's tail."""
+
+    name: str
+    label: Content
+    chosen: bool = False
+
+
+class Choices(Vertical):
+    """Targets of which one is picked; more than fit are on further pages."""
+
+    class Picked(Message):
+        """`name` was picked out of the choices called `of`."""
+
+        def __init__(self, of: str, name: str) -> None:
+            super().__init__()
+            self.of, self.name = of, name
+
+    def __init__(self, words: Words, *, of: str, per_page: int) -> None:
+        super().__init__(id=f"{of}-choices", classes="choices")
+        self._words, self._of, self._per_page, self._page = words, of, per_page, 0
+        self._all: tuple[Choice, ...] = ()
+
+    async def show(self, choices: Sequence[Choice]) -> None:
+        """Show these; targets that stay are kept."""
+        self._all = tuple(choices)
+        paged = len(self._all) > self._per_page
+        size = self._per_page - 1 if paged else self._per_page
+        pages = max(1, -(-len(self._all) // size))
+        self._page %= pages
+        present = self._all[self._page * size :][:size]
+        names = [f"{self._of}-{choice.name}" for choice in present] + ([f"{self._of}-more"] if paged else [])
+        if [child.id for child in self.children] != names:
+            await self.remove_children()
+            await self.mount_all(Target("", id=name) for name in names)
+        for choice, target in zip(present, self.query(Target), strict=False):
+            mark = ("✔ ", "bold $success") if choice.chosen else ""
+            target.tell(Content.assemble(mark, choice.label))
+            target.set_class(choice.chosen, "chosen")
+        if paged:
+            more = self.query(Target).last()
+            more.tell(self._words("do.more", page=self._page + 1, pages=pages))
+
+    async def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Pick, or turn the page."""
+        event.stop()
+        name = (event.button.id or "").removeprefix(f"{self._of}-")
+        if name == "more":
+            self._page += 1
+            await self.show(self._all)
+        else:
+            self.post_message(self.Picked(self._of, name))
+
+
+class View(Vertical):
+    """A screen: the band that says what to do now, the body, the action bar."""
+
+    place: ClassVar[str] = ""
+    takes_keys: ClassVar[str] = ""
+    """The field that takes what is typed or scanned while no field has the focus."""
+    starts_at: ClassVar[str] = ""
+    """The field that has the focus at first."""
+
+    def __init__(self, front: Front) -> None:
+        super().__init__(classes=f"view {self.place}")
+        self.front, self.words = front, front.words
+
+    def compose(self) -> ComposeResult:
+        """Band, body, bar."""
+        yield Static("", id="now")
+        with Vertical(classes="body"):
+            yield from self.body()
+        with Horizontal(classes="actions"):
+            yield from self.actions()
+
+    def body(self) -> Iterator[Widget]:
+        """The widgets between band and bar."""
+        raise NotImplementedError
+
+    def actions(self) -> Iterator[Widget]:
+        """The targets of the action bar."""
+        raise NotImplementedError
+
+    async def show(self, picture: Picture) -> None:
+        """Bring everything up to this picture."""
+        raise NotImplementedError
+
+    def tell_now(self, next_action: str, reason: str = "", tone: str = "go") -> None:
+        """The band: why things are as they are, and the next thing to do."""
+        if self.front.busy:
+            next_action = self.words("step.busy")
+        lines = [(f"{reason}\n", "")] if reason else []
+        band = self.query_one("#now", Static)
+        band.update(Content.assemble(*lines, ("→ ", "bold"), (next_action, "bold")))
+        for name in ("go", "wait", "stop"):
+            band.set_class(name == tone, name)
+
+    def write(self, selector: str, content: Content | str) -> None:
+        """Set a text; an empty one takes no room."""
+        static = self.query_one(selector, Static)
+        plain = content if isinstance(content, Content) else Content(content)
+        static.display = bool(plain)
+        static.update(plain)
+
+    def offer(self, selector: str, shown: bool, *, enabled: bool = True) -> None:
+        """Show a target or not; one that waits for something or for an answer cannot be pressed."""
+        target = self.query_one(selector, Target)
+        target.display = shown
+        target.disabled = self.front.busy or not enabled
+
+    def leave(self) -> None:
+        """Called before the view goes: nothing typed may be lost."""
+
+    def field(self, name: str) -> Input:
+        """A field by its id."""
+        return self.query_one(f"#{name}", Input)
+
+    def focus_on(self, name: str) -> None:
+        """Give a field the focus at once."""
+        self.screen.set_focus(self.field(name))
+
+
+class Line(Input):
+    """A field that keeps what was typed when its view is shown again, and takes the room of three rows."""
+
+    def __init__(
+        self,
+        front: Front,
+        entry: Entry | None,
+        title: str,
+        *,
+        id: str,  # noqa: A002
+        secret: bool = False,
+        replaced_by_typing: bool = False,
+        length: int = 256,
+    ) -> None:
+        super().__init__(
+            front.entries.get(entry, "") if entry else "",
+            id=id,
+            password=secret,
+            select_on_focus=replaced_by_typing,
+            max_length=length,
+        )
+        self.cursor_blink = False
+        self.entry = entry
+        self._front = front
+        self.border_title = Content(title).markup
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Remember the text until the desk has accepted it."""
+        if self.entry:
+            self._front.entries[self.entry] = event.value
+
+
+__all__ = [
+    "Ask",
+    "Choice",
+    "Choices",
+    "Entry",
+    "Front",
+    "Go",
+    "Key",
+    "Line",
+    "Pad",
+    "Target",
+    "Typed",
+    "View",
+    "drawing",
+]

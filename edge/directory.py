@@ -38,10 +38,12 @@ _NOBODY: Final = f"$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${'A' * 22}
 
 
 class _Entry(Document):
-    name: str = Field(min_length=1, max_length=100)
-    badge: str = Field(default="", max_length=100)
-    roles: tuple[Role, ...] = Field(min_length=1)
-    pin_hash: PinHash = Field(repr=False)
+    """One person. The key of the table is their id: lower-case letters, digits, dot, dash, underscore."""
+
+    name: str = Field(min_length=1, max_length=100, description="As screen and record show it.")
+    badge: str = Field(default="", max_length=100, description="What the badge reader types; empty without a badge.")
+    roles: tuple[Role, ...] = Field(min_length=1, description="At least one of the roles below.")
+    pin_hash: PinHash = Field(repr=False, description="argon2id hash of the PIN: 19 MiB, 2 passes.")
 
 
 class _File(Document):

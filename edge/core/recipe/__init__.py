@@ -1,1 +1,18 @@
-"""Read, check and seal a recipe."""
+"""Recipes: read, check and seal them, and take their numbers in the unit needed."""
+
+from edge.core.recipe.check import check_recipe, remarks
+from edge.core.recipe.model import Recipe
+from edge.core.recipe.read import RecipeDocument, read_recipe, seal
+from edge.core.recipe.values import limit_in, resolve, set_point_in
+
+__all__ = [
+    "Recipe",
+    "RecipeDocument",
+    "check_recipe",
+    "limit_in",
+    "read_recipe",
+    "remarks",
+    "resolve",
+    "seal",
+    "set_point_in",
+]

@@ -179,9 +179,13 @@ class Recipe(Frozen):
     parameters: Mapping[Name, Parameter] = Field(default_factory=dict)
     procedure: tuple[UnitProcedure, ...]
 
+    def main(self) -> tuple[Step, ...]:
+        """The main sequence: every operation's steps, joined in order."""
+        return tuple(s for up in self.procedure for op in up.operations for s in op.steps)
+
     def sequences(self) -> Iterator[Sequence[Step]]:
         """The main sequence (operations joined in order), then each parallel branch, outermost first."""
-        main = tuple(s for up in self.procedure for op in up.operations for s in op.steps)
+        main = self.main()
         yield main
         yield from _branches(main)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from edge.core.decide import needs_patient
 from edge.core.line import OVER, Batch, Line, Question, StepRun, elapsed, tag_name
-from edge.core.recipe import limit_in, resolve
+from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import (
     Hold,
     Instruct,
@@ -187,7 +187,7 @@ def _asks(step: Step, recipe: Recipe, unit: str, tag: str) -> tuple[str, str]:
         case Sign():
             return step.text, "sign"
         case Set():
-            value = resolve(recipe, step.value, step.unit, unit)
+            value = set_point_in(recipe, step, unit)
             return f"Lineside sets {tag} to {value:g} {unit} and reads it back.", "nothing"
         case Wait() if step.tag:
             return f"Lineside waits until {tag} is within its limit.", "nothing"
@@ -216,9 +216,7 @@ def _next_title(recipe: Recipe, step: Step) -> str:
     return ""
 
 
-def _question(
-    line: Line, steps: Mapping[str, Step], question: Question, latest: Latest, at: Stamp
-) -> QuestionCard:
+def _question(line: Line, steps: Mapping[str, Step], question: Question, latest: Latest, at: Stamp) -> QuestionCard:
     bound = line.book.plant.tag(question.tag)
     shown = f"{question.tag.partition('.')[0]}.{bound.read_back}" if bound and bound.read_back else question.tag
     dark = elapsed(question.since, question.before_boot, at)

@@ -31,7 +31,7 @@ from edge.core.line import (
     tag_name,
 )
 from edge.core.people import Permission, permitted, roles_with
-from edge.core.recipe import limit_in, resolve
+from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import Hold, Instruct, Limit, Monitor, Parallel, Recipe, Record, Scan, Set, Sign, Step, Wait
 from edge.core.terms import Act, Quality, Reading, Role, Stamp, State, Value, duration_s
 
@@ -455,7 +455,7 @@ class _Decision:
             tag = self.line.book.plant.tag(full_name)
             if tag is None:
                 raise LinesideError("tag.unknown", f"The plant has no tag {full_name}.", todo="Check the plant file.")
-            self.intend(batch_id, step.id, 1, full_name, resolve(recipe, step.value, step.unit, tag.unit))
+            self.intend(batch_id, step.id, 1, full_name, set_point_in(recipe, step, tag.unit))
 
     def complete(self, batch_id: str, step: str) -> None:
         self.emit(ev.StepCompleted(batch=batch_id, command_id=self.command_id, step=step))

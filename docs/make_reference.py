@@ -173,6 +173,8 @@ class Page:
     intro: str
     models: tuple[tuple[str, tuple[str, ...]], ...]
     """(module, classes in order; all when empty)."""
+    told_by: tuple[str, ...] = ()
+    """Modules whose own text stands on the page."""
 
 
 PAGES: Final = {
@@ -206,11 +208,38 @@ PAGES: Final = {
         "with an error. Repeating an id gets the first answer and does nothing twice.",
         (("edge/wire.py", ()),),
     ),
+    "drivers": Page(
+        "Drivers",
+        "What each driver wants in a connection's `settings` and a tag's `address`, and how it behaves. "
+        "A site can add its own: a class as in `edge/equipment.py`, named in the entry point group `lineside.drivers`.",
+        (),
+        ("drivers/opcua.py", "drivers/modbus.py"),
+    ),
+    "rows": Page(
+        "Rows of the journal",
+        "Each row's body is JSON: `kind`, `v` (version), `at`, `actor`, `batch` and `facts`, made once and never "
+        "again. Rows state results: reading them needs no recipe and computes nothing.",
+        (("edge/core/events.py", ()),),
+        ("edge/core/record.py",),
+    ),
+    "frames": Page(
+        "Frames and receipts",
+        "Over MQTT 5, QoS 1. Up: `lineside/1/up/DEVICE/frames`. Down, retained: `lineside/1/down/DEVICE/receipt`. "
+        "DEVICE is the fingerprint of the device's key. The broker's acknowledgement counts for nothing; only a "
+        "receipt signed by the hub after its own commit does.",
+        (("edge/core/frame.py", ("Receipt",)),),
+        ("edge/core/frame.py",),
+    ),
 }
 
 
 def document_page(page: Page) -> str:
     lines = [MADE + f"# {page.title}\n", page.intro]
+    for path in page.told_by:
+        text = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or ""
+        title, _, rest = text.partition("\n")
+        text = f"## {title.rstrip('.')}\n{rest}" if len(title) < 20 else text
+        lines.append("\n" + text.replace("::\n", ":\n"))
     for path, wanted in page.models:
         module = ast.parse((ROOT / path).read_text(encoding="utf-8"))
         classes = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
@@ -225,7 +254,7 @@ def document_page(page: Page) -> str:
 
 def _fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
     for base in node.bases:
-        if _name(base) in classes:
+        if _name(base).startswith("_") and _name(base) in classes:  # a public base has a section of its own
             yield from _fields(classes[_name(base)], classes)
     for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
         if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):

@@ -23,51 +23,52 @@ from edge.identity import DeviceKey, public_text, sync_folder
 
 _PLANT: Final = """\
 # The plant of this box: every device, unit and tag that it may read or write. Nothing else can be touched.
-# See docs/reference/plant.md. Check this file with: lineside recipe check recipes/YOURS.yaml
+# See docs/reference/plant.md and docs/reference/drivers.md.
+# A recipe is checked against this file with: lineside recipe check recipes/YOURS.yaml --plant plant.yaml
 
 plant: {box}
 
 # How each device is reached.
 connections: {{}}
+#connections:
 #  reactor-plc:
 #    driver: opcua
-#    settings:
-#      url: opc.tcp://192.0.2.10:4840
-#    timeout_s: 2.0     # an answer later than this counts as lost
-#    poll_s: 1.0
+#    settings: {{endpoint: "opc.tcp://192.0.2.10:4840", security: none}}
+#    timeout_s: 2      # an answer later than this counts as lost
 #  pump:
 #    driver: modbus
-#    settings:
-#      host: 192.0.2.11
-#      port: 502
-#      unit: 1
+#    settings: {{host: 192.0.2.11, port: 502, device: 1}}
+#    poll_s: 0.5
 
 # ISA-88 units, each of a class that recipes ask for, with its tags.
 units: {{}}
+#units:
 #  BR-1:
 #    class: bioreactor
 #    title: Bioreactor 1
 #    tags:
 #      temperature:
 #        connection: reactor-plc
-#        address: ns=2;s=BR1.Temperature
+#        address: nsu=urn:maker:device;s=Temperature
 #        unit: degC
 #        low: 0          # outside low..high a reading is not good and a write is refused
 #        high: 60
-#        stale_s: 5
 #      temperature_setpoint:
 #        connection: reactor-plc
-#        address: ns=2;s=BR1.TemperatureSetpoint
+#        address: nsu=urn:maker:device;s=TemperatureSetpoint
 #        unit: degC
 #        access: write
 #        low: 20
 #        high: 40
 #        tolerance: 0.05 # how far the read-back may be from what was written
-#        settle_s: 2
+#        settle_s: 2     # and how soon it must agree
 #        why: Cells die above 40 degC.
 #    safe_state:         # written at once when the unit must be made safe, without waiting for the journal
-#      - tag: temperature_setpoint
-#        value: 30
+#      - {{tag: temperature_setpoint, value: 30}}
+#  P-1:
+#    class: pump
+#    tags:
+#      speed: {{connection: pump, address: input 0 float32, unit: mL/min, low: 0, high: 200}}
 """
 
 _PEOPLE: Final = """\
@@ -150,7 +151,7 @@ def init_device_at_terminal(folder: Path, name: str = "") -> None:
         f"Box {report.box} is in {report.folder}: {', '.join(report.files)}\n"
         f"Fingerprint of its key: {report.fingerprint}\n"
         "Compare this fingerprint at the hub when the box is enrolled.\n"
-        f"Next: describe the equipment in {report.folder / 'plant.yaml'}, put recipes into {report.folder / 'recipes'}.\n"
+        f"Next: describe the equipment in {report.folder}/plant.yaml, put recipes into {report.folder}/recipes.\n"
     )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import tomllib
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from edge.config import Config, read_config, read_document
 from edge.core.errors import LinesideError
+from edge.core.plant import read_plant
 from edge.core.terms import Role
 from edge.directory import Directory
 from edge.identity import DeviceKey, read_public
@@ -33,8 +36,6 @@ def test_the_first_files_are_those_a_box_starts_with(tmp_path: Path) -> None:
     key = DeviceKey.load(config.device_key)
     assert report.fingerprint == key.fingerprint
     assert read_public(report.folder / "device.pub") == key.public
-    from edge.core.plant import read_plant
-
     assert read_plant(config.plant.read_bytes(), "plant.yaml").plant == "suite-3"
     assert [person.name for person in Directory.load(config.directory).people.values()] == ['Ana "Ñ" Ruiz']
     assert report.files == (
@@ -46,6 +47,18 @@ def test_the_first_files_are_those_a_box_starts_with(tmp_path: Path) -> None:
         "recipes/",
         "state/",
     )
+
+
+def test_the_plant_skeletons_example_is_one_that_works(tmp_path: Path) -> None:
+    text = (init_device(tmp_path / "box", box="b").folder / "plant.yaml").read_text()
+    lines = [line for line in text.splitlines() if not line.endswith(": {}")]
+    shown = "\n".join(re.sub(r"^#(?=[a-z]+:$| )(?! [A-Z])", "", line) for line in lines)
+    plant = read_plant(shown.encode(), "plant.yaml")
+    assert len(plant.tags()) == 3
+    for name, connection in plant.connections.items():
+        tags = {key: tag for key, tag in plant.tags().items() if tag.connection == name}
+        for entry in entry_points(group="lineside.drivers", name=connection.driver):
+            entry.load()(connection, tags, now_s=lambda: 0.0, utc=lambda: "")
 
 
 def test_secrets_are_for_their_owner_only_and_no_pin_is_kept(tmp_path: Path) -> None:

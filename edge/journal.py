@@ -47,6 +47,9 @@ IDLE_S: Final = 0.5
 BUSY_S: Final = 5.0
 """How long a reader's short transaction may make the writer wait before that counts as a failure."""
 
+SYNCHRONOUS: Final = "FULL"
+"""Each commit is synced. With less, a power failure takes acknowledged rows."""
+
 ROWS_PER_INSERT: Final = 100
 READ_ROWS_MAX: Final = 2_000
 """Rows read in one transaction by whoever streams, so that no reader holds the write-ahead log for long."""
@@ -276,7 +279,7 @@ class Journal:
         connection = apsw.Connection(str(self._path), vfs=self._vfs, statementcachesize=ROWS_PER_INSERT + 16)
         try:
             connection.set_busy_timeout(int(BUSY_S * 1000))
-            connection.execute("PRAGMA synchronous=FULL")
+            connection.pragma("synchronous", SYNCHRONOUS)
             if not _tables(connection):
                 self._create(connection, epoch)
             self.journal_id = _journal_id(connection, self._path)
@@ -300,7 +303,9 @@ class Journal:
     def _create(self, connection: apsw.Connection, epoch: bytes | None) -> None:
         if epoch is not None:
             raise self._lost()
-        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        if connection.pragma("page_count") > 1:
+            raise _foreign(self._path)  # more than a creation that was cut short leaves behind
+        connection.pragma("journal_mode", "wal")
         with connection:
             for sql in _SCHEMA.values():
                 connection.execute(sql)
@@ -471,6 +476,11 @@ class JournalReader:
         last = self.rows_back(1)
         return (last[0].seq, last[0].hash) if last else (0, ZERO_HASH)
 
+    def first_seq(self) -> int:
+        """The lowest number that is there; 1 for a journal without rows."""
+        first = self._select("SELECT seq, epoch, hash, body FROM row ORDER BY seq LIMIT 1")
+        return first[0].seq if first else 1
+
     def _select(self, sql: str, *values: int) -> list[Row]:
         with _storage_errors(self._path):
             return [_row(*found) for found in self._connection.execute(sql, values).fetchall()]
@@ -510,7 +520,7 @@ def verify_journal(
             journal_id = reader.journal_id
             fault = walk.check(reader)
     except LinesideError as error:
-        if error.code == "journal.absent":
+        if error.code == "journal.absent" and not (path.is_file() and path.stat().st_size):
             raise
         fault = Fault(walk.seq + 1 if journal_id else 0, error.what)
     return VerifyReport(journal_id.hex(), walk.seq, walk.seq, walk.hash.hex(), fault)
@@ -527,6 +537,9 @@ class _Walk:
 
     def check(self, reader: JournalReader) -> Fault | None:
         head_seq, _ = reader.head()
+        first_seq = reader.first_seq()
+        if first_seq < 1:
+            return Fault(first_seq, f"Row {first_seq} was not written by Lineside: numbers begin at 1.")
         limit = READ_ROWS_MAX
         while True:
             try:
@@ -697,7 +710,6 @@ def _row(seq: object, epoch: object, digest: object, body: object) -> Row:
         or not isinstance(body, bytes)
         or len(epoch) != ID_BYTES
         or len(digest) != len(ZERO_HASH)
-        or seq < 1
     ):
         raise _damaged(f"Row {seq} is damaged: its columns are not those of a row.")
     return Row(seq, epoch, digest, body)

@@ -1,0 +1,117 @@
+"""Runs of a journal that the crash tests, and longer campaigns, look at from every side."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import edge.journal
+from edge.core.errors import LinesideError
+from edge.core.events import RowBody, ValueRecorded
+from edge.core.terms import ClockQuality, Stamp
+from edge.journal import open_journal, verify_journal
+from tests.crash.disk import CrashDisk, Op, image
+
+AT = Stamp("2026-11-21T12:00:00.000000Z", ClockQuality.SYNCED, 1.5, "0123456789abcdef0123456789abcdef")
+WAYS = ("drop", "keep", "mix", "tear")
+
+
+def body(name: str, text: str = "") -> RowBody:
+    return RowBody(
+        ValueRecorded(
+            batch="B-0001",
+            step="040",
+            name=name,
+            value=37.5,
+            unit="degC",
+            source=text,
+            quality="good",
+            low=None,
+            high=None,
+            within=True,
+        ),
+        AT,
+        "ana",
+    )
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """A mark: the caller was told that rows up to `seq` are durable."""
+
+    seq: int
+    hash: bytes
+
+
+async def run(folder: Path, disk: CrashDisk, *, groups: int = 14) -> None:
+    """Open, append groups of several sizes, close; twice. Each acknowledgement is a mark in the disk's log."""
+
+    def sync_folder(path: Path) -> None:
+        disk.note(Op("folder", ""))
+        really_sync_folder(path)
+
+    really_sync_folder = edge.journal._sync_folder
+    with disk.mounted() as vfs, mock.patch.object(edge.journal, "_sync_folder", sync_folder):
+        for part in range(2):
+            async with open_journal(folder / "journal.db", folder / "epoch", vfs=vfs) as journal:
+                disk.mark("opened")
+                for group in range(groups):
+                    appended = journal.append([body(f"{part}-{group}-{i}", "x" * 700) for i in range(1 + group % 4)])
+                    await appended.durable()
+                    disk.mark(Acknowledged(appended.last_seq, appended.hashes[-1]))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A power failure after which the record was not what had been promised."""
+
+    upto: int
+    how: str
+    seed: int
+    why: str
+
+
+async def losses(folder: Path, log: list[Op], seeds: Iterable[int], *, step: int = 1) -> list[Loss]:
+    """Every crash point of the log (every `step`th), in every way, for every seed: what was lost."""
+    found = []
+    at = folder / "after-crash"
+    epoch = (folder / "epoch").read_bytes()
+    seeds = list(seeds)
+    for upto in range(0, len(log) + 1, step):
+        marks = [op.mark for op in log[:upto] if op.what == "mark"]
+        told = [mark for mark in marks if isinstance(mark, Acknowledged)]
+        for how in WAYS:
+            for seed in seeds if how in ("mix", "tear") else seeds[:1]:
+                shutil.rmtree(at, ignore_errors=True)
+                at.mkdir()
+                for name, data in image(log, upto, how, seed).items():
+                    (at / name).write_bytes(data)
+                if marks:
+                    (at / "epoch").write_bytes(epoch)
+                    why = _fault_after_crash(at / "journal.db", told[-1] if told else None)
+                else:
+                    why = await _fault_when_begun_again(at)
+                if why:
+                    found.append(Loss(upto, how, seed, why))
+    return found
+
+
+def _fault_after_crash(path: Path, told: Acknowledged | None) -> str:
+    try:
+        report = verify_journal(path, expect_head=(told.seq, told.hash) if told else None)
+    except LinesideError as error:
+        return str(error)
+    return "" if report.ok else str(report.fault)
+
+
+async def _fault_when_begun_again(folder: Path) -> str:
+    """Power failed while the journal was being made: it must be possible to make it now."""
+    try:
+        async with open_journal(folder / "journal.db", folder / "epoch") as journal:
+            await journal.append([body("first")]).durable()
+    except LinesideError as error:
+        return str(error)
+    return ""

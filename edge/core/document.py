@@ -87,7 +87,12 @@ def read_document(data: bytes, name: str) -> Document:
 
 def _decode(data: bytes, name: str) -> str:
     if len(data) > FILE_BYTES_MAX:
-        raise too_large(name)
+        raise LinesideError(
+            "document.too_large",
+            f"The file is larger than {FILE_BYTES_MAX // 1024} KiB, the most that is read.",
+            todo="Check that it is the right file; split it if it is.",
+            place=Place(name),
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -110,16 +115,6 @@ def _decode(data: bytes, name: str) -> str:
             place=_place_at(text, tab, name),
         )
     return text
-
-
-def too_large(name: str) -> LinesideError:
-    """The refusal of a file of more than FILE_BYTES_MAX bytes, for whoever reads files."""
-    return LinesideError(
-        "document.too_large",
-        f"The file is larger than {FILE_BYTES_MAX // 1024} KiB, the most that is read.",
-        todo="Check that it is the right file; split it if it is.",
-        place=Place(name),
-    )
 
 
 def _place_at(text: str, index: int, name: str) -> Place:

@@ -8,7 +8,7 @@ from typing import Final
 
 from edge.core.document import Path, closest
 from edge.core.errors import LinesideError
-from edge.core.plant import Plant, Tag, numeric, unknown_unit
+from edge.core.plant import Plant, Tag, Unit, numeric, unknown_unit
 from edge.core.recipe.model import Hold, Limit, Monitor, Number, Parallel, Record, Scan, Set, Sign, Step, Wait
 from edge.core.recipe.read import RecipeDocument
 from edge.core.recipe.values import limit_in, resolve
@@ -73,6 +73,20 @@ def _numbers(step: Step) -> Iterator[Number]:
         yield from (number for number in (limit.low, limit.high) if number is not None)
 
 
+def _order(steps: Sequence[Step]) -> tuple[list[Step], Step | None]:
+    """The steps in the order in which they are done, and the one that would then come a second time, if any."""
+    index_of = {step.id: index for index, step in enumerate(steps)}
+    order: dict[int, None] = {}
+    index = 0
+    while index < len(steps):
+        if index in order:
+            return [steps[i] for i in order], steps[index]
+        order[index] = None
+        after = steps[index].next
+        index = index + 1 if after is None else index_of[after]
+    return [steps[i] for i in order], None
+
+
 class _Check:
     def __init__(self, document: RecipeDocument, plant: Plant | None) -> None:
         self._document = document
@@ -80,20 +94,24 @@ class _Check:
         self._plant = plant
         self._where: dict[str, Path] = {}
         """Step id -> path of the first step that has it."""
+        for path, step in document.steps():
+            self._where.setdefault(step.id, path)
 
     def problems(self) -> Iterator[LinesideError]:
-        yield from self._names()
         yield from self._parameters()
+        yield from self._roles()
         for path, step in self._document.steps():
             yield from self._step(path, step)
+        shape = [*self._ids(), *self._monitors()]
         for path, sequence in self._sequences():
-            yield from self._sequence(path, sequence)
+            shape += self._sequence(path, sequence)
+        yield from shape or self._deadlock()  # who waits for whom is known only when the order is
 
     # The recipe as a whole -------------------------------------------------------------------------------------
 
-    def _names(self) -> Iterator[LinesideError]:
+    def _ids(self) -> Iterator[LinesideError]:
         for path, step in self._document.steps():
-            first = self._where.setdefault(step.id, path)
+            first = self._where[step.id]
             if first != path:
                 line = self._document.place((*first, "id")).line
                 yield LinesideError(
@@ -102,22 +120,32 @@ class _Check:
                     todo="Give this step another id.",
                     place=self._document.place((*path, "id")),
                 )
+
+    def _roles(self) -> Iterator[LinesideError]:
+        wanted: dict[str, int] = {}
         for role, need in self._recipe.units.items():
-            place = self._document.place(("units", role))
             if "." in role:
                 yield LinesideError(
                     "recipe.dotted_role",
                     f"The role {role!r} has a dot in it, which separates a role from its tag.",
                     todo="Use a hyphen.",
-                    place=place,
+                    place=self._document.place(("units", role)),
                 )
-            if self._plant and not any(unit.cls == need.cls for unit in self._plant.units.values()):
+            if self._plant is None:
+                continue
+            wanted[need.cls] = wanted.get(need.cls, 0) + 1
+            units = self._units(need.cls)
+            if len(units) < wanted[need.cls]:
                 yield LinesideError(
-                    "recipe.unbound_class",
-                    f"The role {role!r} needs a unit of class {need.cls!r}; the plant {self._plant.plant} has none.",
-                    todo=closest(need.cls, sorted({unit.cls for unit in self._plant.units.values()})),
+                    "recipe.unbound_role",
+                    f"The role {role!r} needs a unit of class {need.cls!r}; the plant {self._plant.plant} "
+                    + (f"has no more than {len(units)}." if units else "has none."),
+                    todo=closest(need.cls, sorted({unit.cls for unit in self._plant.units.values()} - {need.cls})),
                     place=self._document.place(("units", role, "class")),
                 )
+
+    def _units(self, cls: str) -> dict[str, Unit]:
+        return {name: unit for name, unit in self._plant.units.items() if unit.cls == cls} if self._plant else {}
 
     def _parameters(self) -> Iterator[LinesideError]:
         for name, parameter in self._recipe.parameters.items():
@@ -143,6 +171,9 @@ class _Check:
                 yield from self._duration(step, key, text, path)
         if isinstance(step, Wait):
             yield from self._wait(step, path)
+        elif isinstance(step, Record | Set) and step.unit not in MEASURES:
+            yield self._unknown_unit(step.unit, (*path, "unit"))
+            return  # nothing can be compared with it
         elif isinstance(step, Hold) and not step.duration:
             yield from self._duration(step, "duration", "", path)
         elif isinstance(step, Record):
@@ -167,16 +198,10 @@ class _Check:
         yield from unknown
         if unknown:
             return  # what depends on the value cannot be judged
-        tags: list[Tag] = []
-        if isinstance(step, Tagged) and step.tag:
-            problems, tags = self._bind(step, path)
-            yield from problems
         if limit := _limit_of(step):
             yield from self._limit(step, limit, path)
-        if tags:
-            # A role is bound to a unit when the batch starts: one unit that fits is enough.
-            each = [list(self._on(step, tag, path)) for tag in tags]
-            yield from min(each, key=len)
+        if isinstance(step, Tagged) and step.tag:
+            yield from self._bind(step, path)
 
     def _duration(self, step: Step, key: str, text: str, path: Path) -> Iterator[LinesideError]:
         try:
@@ -224,8 +249,6 @@ class _Check:
             )
 
     def _record(self, step: Record, path: Path) -> Iterator[LinesideError]:
-        if step.unit not in MEASURES:
-            yield self._unknown_unit(step.unit, (*path, "unit"))
         if (step.type == "choice") != bool(step.choices) or len(set(step.choices)) < len(step.choices):
             yield LinesideError(
                 "recipe.choices",
@@ -267,8 +290,6 @@ class _Check:
             yield self._unknown_unit(limit.unit, (*here, "unit"))
             return
         unit = step.unit if isinstance(step, Record) else limit.unit
-        if unit not in MEASURES:
-            return
         if isinstance(step, Record) and limit.unit and not same_dimension(limit.unit, unit):
             yield self._wrong_unit(step, limit.unit, unit, "value", (*here, "unit"))
             return
@@ -320,16 +341,6 @@ class _Check:
                 todo="Add a branch, or write the steps without `parallel`.",
                 place=self._document.place((*path, "branches")),
             )
-        for index, branch in enumerate(step.branches):
-            others = {
-                inner.id
-                for other, steps in enumerate(step.branches)
-                if other != index
-                for _, inner in self._inside((), steps)
-            }
-            for position, inner in enumerate(branch):
-                if isinstance(inner, Monitor) and inner.until not in others:
-                    yield self._monitor_until(inner, (*path, "branches", index, position))
 
     def _inside(self, path: Path, steps: Sequence[Step]) -> Iterator[tuple[Path, Step]]:
         for index, step in enumerate(steps):
@@ -338,27 +349,36 @@ class _Check:
                 for b, branch in enumerate(step.branches):
                     yield from self._inside((*path, index, "branches", b), branch)
 
-    def _monitor_until(self, step: Monitor, path: Path) -> LinesideError:
-        return LinesideError(
-            "recipe.monitor_until",
-            f"Step {step.id} monitors until {step.until!r}, which is not a step in a branch beside it.",
-            todo="Put the monitor into a branch of the parallel whose other branch has that step.",
-            place=self._document.place((*path, "until")),
-        )
-
     # Steps in order --------------------------------------------------------------------------------------------
 
-    def _sequences(self) -> Iterator[tuple[Path, list[tuple[Path, Step]]]]:
-        """The main sequence, then each branch, as (path, steps)."""
-        top: list[tuple[Path, Step]] = [(path, step) for path, step in self._document.steps() if len(path) == 6]
-        yield ("procedure",), top
+    def _sequences(self) -> Iterator[tuple[Path, Sequence[Step]]]:
+        """The main sequence, then each branch, with the path of what holds it."""
+        yield ("procedure",), self._recipe.main()
         for path, step in self._document.steps():
             if isinstance(step, Parallel):
                 for index, branch in enumerate(step.branches):
-                    here = (*path, "branches", index)
-                    yield here, [((*here, position), one) for position, one in enumerate(branch)]
+                    yield (*path, "branches", index), branch
 
-    def _sequence(self, path: Path, steps: list[tuple[Path, Step]]) -> Iterator[LinesideError]:
+    def _monitors(self) -> Iterator[LinesideError]:
+        beside: dict[int, set[str]] = {}  # id() of a monitor -> the steps of the branches beside it
+        for _, parallel in self._document.steps():
+            if not isinstance(parallel, Parallel):
+                continue
+            inside = [{one.id for _, one in self._inside((), branch)} for branch in parallel.branches]
+            for index, branch in enumerate(parallel.branches):
+                if monitors := [one for one in branch if isinstance(one, Monitor)]:
+                    others = set[str]().union(*inside[:index], *inside[index + 1 :])
+                    beside |= {id(one): others for one in monitors}
+        for path, step in self._document.steps():
+            if isinstance(step, Monitor) and step.until not in beside.get(id(step), ()):
+                yield LinesideError(
+                    "recipe.monitor_until",
+                    f"Step {step.id} monitors until {step.until!r}, which is not a step in a branch beside it.",
+                    todo="Put the monitor into a branch of the parallel whose other branch has that step.",
+                    place=self._document.place((*path, "until")),
+                )
+
+    def _sequence(self, path: Path, steps: Sequence[Step]) -> Iterator[LinesideError]:
         if not steps:
             yield LinesideError(
                 "recipe.no_steps",
@@ -367,107 +387,96 @@ class _Check:
                 place=self._document.place(path),
             )
             return
-        index_of = {step.id: index for index, (_, step) in reversed(list(enumerate(steps)))}
-        for here, step in steps:
-            if path == ("procedure",) and isinstance(step, Monitor):
-                yield self._monitor_until(step, here)
-            if step.next is not None and step.next not in index_of:
-                yield LinesideError(
-                    "recipe.unknown_next",
-                    f"Step {step.id} is followed by {step.next!r}, which is not a step of the same sequence.",
-                    todo=closest(step.next, list(index_of)),
-                    place=self._document.place((*here, "next")),
-                )
-                return  # what can be reached is not known
-        visited: list[int] = []
-        index = 0
-        while index < len(steps):
-            visited.append(index)
-            after = steps[index][1].next
-            index = index + 1 if after is None else index_of[after]
-            if index in visited:
-                here, step = steps[visited[-1]]
-                yield LinesideError(
-                    "recipe.cycle",
-                    f"After step {step.id} comes step {steps[index][1].id} again: the recipe would never end.",
-                    todo="Correct `next`.",
-                    place=self._document.place((*here, "next")),
-                )
-                return  # the steps after a cycle are not reached because of it
-        for index, (here, step) in enumerate(steps):
-            if index not in visited:
+        ids = {step.id for step in steps}
+        strays = [step for step in steps if step.next is not None and step.next not in ids]
+        for step in strays:
+            yield LinesideError(
+                "recipe.unknown_next",
+                f"Step {step.id} is followed by {step.next!r}, which is not a step of the same sequence.",
+                todo=closest(str(step.next), sorted(ids)),
+                place=self._document.place((*self._where[step.id], "next")),
+            )
+        if strays:
+            return  # what can be reached is not known
+        order, back = _order(steps)
+        if back is not None:
+            yield LinesideError(
+                "recipe.cycle",
+                f"After step {order[-1].id} comes step {back.id} again: the recipe would never end.",
+                todo="Correct `next`.",
+                place=self._document.place((*self._where[order[-1].id], "next")),
+            )
+            return  # the steps after a cycle are not reached because of it
+        reached = {step.id for step in order}
+        for step in steps:
+            if step.id not in reached:
                 yield LinesideError(
                     "recipe.unreachable",
                     f"Step {step.id} is never reached: a `next` before it leads past it.",
                     todo="Remove it, or correct `next`.",
-                    place=self._document.place(here),
+                    place=self._document.place(self._where[step.id]),
                 )
-        if path == ("procedure",):
-            yield from self._deadlock()
 
     def _deadlock(self) -> Iterator[LinesideError]:
         """Monitors that wait for each other, or for a step that waits for them."""
-        ends = TopologicalSorter[str]()
-        where = self._where
+        after = TopologicalSorter[str]()
 
-        def order(steps: Sequence[Step], before: str | None) -> str | None:
-            for step in steps:
-                ends.add(step.id, *([before] if before else []))
+        def link(steps: Sequence[Step], before: str | None) -> str | None:
+            for step in _order(steps)[0]:
+                after.add(step.id, *([before] if before else ()))
                 if isinstance(step, Monitor):
-                    ends.add(step.id, step.until)
+                    after.add(step.id, step.until)
                 elif isinstance(step, Parallel):
-                    for branch in step.branches:
-                        if last := order(branch, before):
-                            ends.add(step.id, last)
+                    after.add(step.id, *filter(None, [link(branch, before) for branch in step.branches]))
                 before = step.id
             return before
 
-        order([step for path, step in self._document.steps() if len(path) == 6 and step.next is None], None)
+        link(self._recipe.main(), None)
         try:
-            ends.prepare()
+            after.prepare()
         except CycleError as error:
-            ring: list[str] = error.args[1]
-            if any(step.next for _, step in self._document.steps()) or not all(one in where for one in ring):
-                return
-            monitor = next(one for one in ring if self._is_monitor(one))
+            ring = sorted(set(error.args[1]))
+            steps = self._recipe.steps()
+            monitor = next(one for one in ring if isinstance(steps[one], Monitor))
             yield LinesideError(
                 "recipe.monitor_deadlock",
-                f"These steps wait for each other and would never end: {', '.join(sorted(set(ring)))}.",
+                f"These steps wait for each other and would never end: {', '.join(ring)}.",
                 todo="Let each monitor watch until a step that does not wait for it.",
-                place=self._document.place((*where[monitor], "until")),
+                place=self._document.place((*self._where[monitor], "until")),
             )
-
-    def _is_monitor(self, step_id: str) -> bool:
-        return any(isinstance(step, Monitor) and step.id == step_id for _, step in self._document.steps())
 
     # On the plant ----------------------------------------------------------------------------------------------
 
-    def _bind(self, step: Tagged, path: Path) -> tuple[list[LinesideError], list[Tag]]:
-        """The tags that `step.tag` may become on this plant, or what stands in the way."""
+    def _bind(self, step: Tagged, path: Path) -> Iterator[LinesideError]:
+        """Whether the step can be done on every unit that may be allocated to its role."""
         role, dot, name = step.tag.partition(".")
         place = self._document.place((*path, "tag"))
         need = self._recipe.units.get(role)
         if not dot or not name or need is None:
-            return [
-                LinesideError(
-                    "recipe.unknown_role",
-                    f"Step {step.id} uses {step.tag[:80]!r}; {role[:64]!r} is not a role in `units`.",
-                    todo=f"Write role.tag. {closest(role, list(self._recipe.units))}",
-                    place=place,
-                )
-            ], []
-        units = [unit for unit in self._plant.units.values() if unit.cls == need.cls] if self._plant else []
-        tags = [unit.tags[name] for unit in units if name in unit.tags]
-        if units and not tags:
-            return [
-                LinesideError(
-                    "recipe.unbound_tag",
-                    f"Step {step.id} uses {step.tag[:80]!r}; no unit of class {need.cls!r} has a tag {name[:64]!r}.",
-                    todo=closest(name, sorted({tag for unit in units for tag in unit.tags})),
-                    place=place,
-                )
-            ], []
-        return [], tags
+            yield LinesideError(
+                "recipe.unknown_role",
+                f"Step {step.id} uses {step.tag[:80]!r}; {role[:64]!r} is not a role in `units`.",
+                todo=f"Write role.tag. {closest(role, list(self._recipe.units))}",
+                place=place,
+            )
+            return
+        for unit_name, unit in self._units(need.cls).items():
+            tag = unit.tags.get(name)
+            found = (
+                list(self._on(step, tag, path))
+                if tag
+                else [
+                    LinesideError(
+                        "recipe.unbound_tag",
+                        f"Step {step.id} uses {step.tag[:80]!r}; the unit {unit_name} has no tag {name[:64]!r}.",
+                        todo=closest(name, list(unit.tags)),
+                        place=place,
+                    )
+                ]
+            )
+            if found:
+                yield from found
+                return  # one unit of a class tells enough
 
     def _on(self, step: Step, tag: Tag, path: Path) -> Iterator[LinesideError]:
         """What is wrong with a step on this very tag."""
@@ -493,9 +502,6 @@ class _Check:
                 todo="Set the set-point tag instead.",
                 place=self._document.place((*path, "tag")),
             )
-        if step.unit not in MEASURES:
-            yield self._unknown_unit(step.unit, (*path, "unit"))
-            return
         parameter = self._parameter_unit(step.value)
         unit = step.unit if parameter is None else parameter
         if parameter is not None and step.unit and not same_dimension(step.unit, tag.unit):

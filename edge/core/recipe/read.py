@@ -15,6 +15,7 @@ from edge.core.errors import LinesideError, Place
 from edge.core.recipe.model import Parallel, Recipe, Step
 
 _DOMAIN: Final = b"lineside.recipe.1\n"
+STEPS_MAX: Final = 1_000
 PHASES: Final = ("instruct", "record", "scan", "set", "wait", "hold", "monitor", "sign", "parallel")
 
 
@@ -46,10 +47,22 @@ def _walk(path: Path, steps: Sequence[Step]) -> Iterator[tuple[Path, Step]]:
 
 
 def read_recipe(data: bytes, name: str) -> RecipeDocument:
-    """Read a recipe's file. Raises `LinesideError` (`document.*`, `recipe.unknown_phase`), every finding of the
-    shape in one: the first, the others in `others`. What the recipe means is `check_recipe`'s to judge."""
+    """Read a recipe's file. What the recipe means is `check_recipe`'s to judge.
+
+    Raises `LinesideError` (`document.*`, `recipe.unknown_phase`, `recipe.too_many_steps`) with every finding about
+    the shape: the first, the others in `others`.
+    """
     document = read_document(data, name)
-    return RecipeDocument(validate(document, Recipe, _explain), document)
+    found = RecipeDocument(validate(document, Recipe, _explain), document)
+    for count, (path, _) in enumerate(found.steps()):
+        if count == STEPS_MAX:
+            raise LinesideError(
+                "recipe.too_many_steps",
+                f"The recipe has more than {STEPS_MAX} steps.",
+                todo="Split it into recipes that follow each other.",
+                place=document.place(path),
+            )
+    return found
 
 
 def _explain(details: ErrorDetails, document: Document, path: Path) -> LinesideError | None:

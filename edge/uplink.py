@@ -276,7 +276,9 @@ class Uplink:
                 )
                 self._evidence_seq = None
                 if took is Took.LOST:
-                    self._alarm = f"The hub asks again for rows from {receipt.wanted_seq} on that it had signed for: it lost rows."
+                    self._alarm = (
+                        f"The hub lost rows that it had signed for, from {receipt.wanted_seq} on; they go again."
+                    )
                 elif took in {Took.MOVED, Took.SAME, Took.REWOUND}:
                     self._alarm = ""
                     self._receipt, self._text = receipt, message.payload.decode()

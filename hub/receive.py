@@ -1,0 +1,134 @@
+"""Frames in, receipts out. A receipt is published only when the rows it names are committed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from edge import mqtt
+from edge.core.errors import LinesideError
+from hub.store import Outcome, Store, Took
+from hub.trust import Trust
+
+UP: Final = "lineside/1/up/+/frames"
+ASK_EVERY_S: Final = 0.5
+"""A gap makes every frame behind it a gap too: the device is asked once for all of them."""
+TRUST_EVERY_S: Final = 0.5
+_TOPIC: Final = re.compile(r"lineside/1/up/([0-9a-f]{32})/frames")
+_log = logging.getLogger("lineside.hub")
+
+
+class Link(Protocol):
+    """What is needed of an `edge.mqtt.Session` to answer."""
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None: ...
+
+
+class Receiver:
+    """Feeds a store from MQTT. `run` it; `connected` and `state` say how the connection is."""
+
+    def __init__(
+        self,
+        store: Store,
+        trust: Trust,
+        address: mqtt.Address,
+        *,
+        on_change: Callable[[], None] = lambda: None,
+        retry_s: tuple[float, float] = (0.5, 15.0),
+    ) -> None:
+        """`on_change` is called in the loop when rows, forks or the connection changed."""
+        self._store = store
+        self._trust = trust
+        self._address = address
+        self._on_change = on_change
+        self._retry_s = retry_s
+        self._session: mqtt.Session | None = None
+        self._trusted_at = float("-inf")
+        self._asked: dict[str, float] = {}
+
+    @property
+    def connected(self) -> bool:
+        """True while frames can arrive."""
+        return self._session is not None and self._session.connected
+
+    @property
+    def state(self) -> str:
+        """A sentence: connected, or why not."""
+        return self._session.state if self._session is not None else "Not started."
+
+    async def run(self) -> None:
+        """Receive until cancelled."""
+        greet = asyncio.Event()
+
+        def changed() -> None:
+            greet.set()
+            self._on_change()
+
+        async with (
+            mqtt.session(
+                self._address,
+                f"lineside-hub-{self._store.hub}",
+                subscribe=[UP],
+                on_change=changed,
+                retry_s=self._retry_s,
+            ) as session,
+            asyncio.TaskGroup() as tasks,
+        ):
+            self._session = session
+            greet.set()
+            tasks.create_task(self._greet(session, greet))
+            async for message in session:
+                await self.take(session, message)
+
+    async def take(self, link: Link, message: mqtt.Message) -> Outcome:
+        """Store one message's frame, then answer its device."""
+        self._refresh_trust()
+        named = _TOPIC.fullmatch(message.topic)
+        device = named[1] if named else message.topic[:64]
+        outcome = await self._store.ingest(message.payload, self._trust.keys, device)
+        if outcome.error is not None:
+            _log.warning("%s: %s", outcome.error.code, outcome.error.what)
+        if outcome.receipt and self._may_answer(outcome):
+            await _answer(link, outcome.device, outcome.receipt)
+        if outcome.took is not Took.KNOWN:
+            self._on_change()
+        return outcome
+
+    async def _greet(self, session: mqtt.Session, changed: asyncio.Event) -> None:
+        """At every new connection tell each known device what is held: a broker may have forgotten it, and a
+        device that waited for the hub begins at once."""
+        while True:
+            await changed.wait()
+            changed.clear()
+            if session.connected:
+                for device, receipt in (await self._store.receipts()).items():
+                    await _answer(session, device, receipt)
+
+    def _may_answer(self, outcome: Outcome) -> bool:
+        if outcome.took is not Took.GAP:
+            self._asked.pop(outcome.device, None)
+            return True
+        now = asyncio.get_running_loop().time()
+        if now - self._asked.get(outcome.device, float("-inf")) < ASK_EVERY_S:
+            return False
+        self._asked[outcome.device] = now
+        return True
+
+    def _refresh_trust(self) -> None:
+        at = asyncio.get_running_loop().time()
+        if at - self._trusted_at > TRUST_EVERY_S:
+            self._trusted_at = at
+            if self._trust.refresh():
+                for fault in self._trust.faults:
+                    _log.warning("devices: %s", fault)
+
+
+async def _answer(link: Link, device: str, receipt: str) -> None:
+    try:
+        await link.publish(f"lineside/1/down/{device}/receipt", receipt.encode(), retain=True)
+    except LinesideError as error:
+        # The device asks again when it hears nothing; an access list that forbids it is for the operator.
+        _log.warning("%s: %s", error.code, error.what)

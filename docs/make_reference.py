@@ -179,10 +179,11 @@ class Page:
 
 PAGES: Final = {
     "settings": Page(
-        "Settings: lineside.toml",
-        "TOML. Relative paths are relative to the box folder. `lineside device init DIR` writes a file with every "
-        "setting and its default. An unknown or misspelt setting is an error.",
-        (("edge/config.py", ("Config", "Broker", "HubTrust", "Mirror")),),
+        "Settings: lineside.toml and hub.toml",
+        "TOML. Relative paths are relative to the folder of the file. `lineside device init DIR` writes a lineside.toml "
+        "with every setting and its default, `lineside hub init DIR` a hub.toml. An unknown or misspelt setting is an "
+        "error.",
+        (("edge/config.py", ("Config", "Broker", "HubTrust", "Mirror")), ("hub/config.py", ("HubConfig",))),
     ),
     "plant": Page(
         "Plant file: plant.yaml",
@@ -247,7 +248,8 @@ def document_page(page: Page) -> str:
             fields = list(_fields(classes[name], classes))
             if not fields or (not wanted and name.startswith("_")):
                 continue
-            lines.append(f"\n## {name.strip('_')}\n\n{_prose(ast.get_docstring(classes[name]) or '')}\n")
+            about = _prose(ast.get_docstring(classes[name]) or "")
+            lines.append(f"\n## {name.strip('_')}\n" + (f"\n{about}\n" if about else ""))
             lines += ["| | type | default | |", "|---|---|---|---|", *fields]
     return "\n".join(lines) + "\n"
 

@@ -180,9 +180,9 @@ class Page:
 PAGES: Final = {
     "settings": Page(
         "Settings: lineside.toml and hub.toml",
-        "TOML. Relative paths are relative to the folder of the file. `lineside device init DIR` writes a lineside.toml "
-        "with every setting and its default, `lineside hub init DIR` a hub.toml. An unknown or misspelt setting is an "
-        "error.",
+        "TOML. Relative paths are relative to the folder of the file. `lineside device init DIR` writes a "
+        "lineside.toml with every setting and its default, `lineside hub init DIR` a hub.toml. An unknown or "
+        "misspelt setting is an error.",
         (("edge/config.py", ("Config", "Broker", "HubTrust", "Mirror")), ("hub/config.py", ("HubConfig",))),
     ),
     "plant": Page(

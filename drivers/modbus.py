@@ -46,6 +46,7 @@ logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
 
 REGISTERS_MAX: Final = 125
 BITS_MAX: Final = 2000
+STOP_AGAIN_S: Final = 1.0
 ADDRESS_MAX: Final = 65_535
 
 _ADDRESS = re.compile(
@@ -255,9 +256,9 @@ class ModbusDriver:
     async def stop(self) -> None:
         """End the task and the connection."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        while task is not None and not task.done():
+            task.cancel()  # again, if need be: Python 3.11's wait_for can swallow one
+            await asyncio.wait({task}, timeout=STOP_AGAIN_S)
         self._drop("Stopped.")
 
     async def failed(self) -> str:

@@ -38,8 +38,11 @@ from edge.equipment import Found, Health, WriteRefused, WriteUnknown, bad_readin
 logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
 
 BATCH_MAX: Final = 100
+STOP_AGAIN_S: Final = 1.0
 BROWSE_NODES_MAX: Final = 5000
 BROWSE_DEPTH_MAX: Final = 12
+SESSION_MS: Final = 30_000
+"""How long a server keeps a session whose connection broke: servers have few."""
 CONFIRM_S: Final = 1.0
 """How often the server is asked to say that it is alive when no value changes."""
 
@@ -226,9 +229,9 @@ class OpcUaDriver:
     async def stop(self) -> None:
         """End the task, the session and the connection."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        while task is not None and not task.done():
+            task.cancel()  # again, if need be: Python 3.11's wait_for can swallow one
+            await asyncio.wait({task}, timeout=STOP_AGAIN_S)
 
     async def failed(self) -> str:
         """Return when the task ended by itself."""
@@ -366,6 +369,7 @@ class OpcUaDriver:
         client = Client(self._settings.endpoint, timeout=timeout_s, watchdog_intervall=timeout_s / 2)
         client.name = client.description = "Lineside"
         client.application_uri = "urn:lineside:edge"
+        client.session_timeout = SESSION_MS
         try:
             async with client.subscribe_state() as states:
                 await client.connect()
@@ -390,6 +394,10 @@ class OpcUaDriver:
             pass  # the server does not answer: its session ends by its own time-out
         finally:
             client.uaclient.request_disconnect()
+            # When its own check found the server silent, asyncua forgets the socket without closing it.
+            protocol = client.uaclient.protocol
+            if protocol is not None and protocol.transport is not None:
+                protocol.transport.abort()
             client.disconnect_socket()
             left = [
                 task

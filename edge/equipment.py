@@ -22,7 +22,7 @@ from edge.core.plant import Connection, Plant, Tag
 from edge.core.terms import Quality, Reading, Value
 
 RETRY_FIRST_S: Final = 0.1
-RETRY_MAX_S: Final = 5.0
+RETRY_MAX_S: Final = 2.0
 READ_BACK_FIRST_S: Final = 0.02
 READ_BACK_MAX_S: Final = 0.25
 SWEEP_MIN_S: Final = 0.05

@@ -16,6 +16,7 @@ import typer
 
 from edge.core.errors import LinesideError
 from edge.core.review import AsBuilt, as_built, as_text
+from edge.core.terms import Role
 
 EXIT_REFUSED: Final = 2
 """Bad input: nothing was started and nothing was changed."""
@@ -148,6 +149,25 @@ def device_init(
     from provisioning.device import init_device_at_terminal
 
     init_device_at_terminal(folder, name)
+
+
+@device_app.command("person")
+def device_person(
+    person: Annotated[str, typer.Argument(help="Their id: lower-case letters, digits, dot, dash, underscore.")],
+    name: Annotated[str, typer.Option(help="Their name, as screen and record show it.")],
+    role: Annotated[list[Role], typer.Option(help="What they may act as; once for each role.")],
+    badge: Annotated[str, typer.Option(help="What the badge reader types; empty without a badge.")] = "",
+    box: Box = Path(),
+) -> None:
+    """Add someone who may log in, from the next start of the runtime on.
+
+    Their PIN is asked for, or read as one line from standard input.
+
+    Example: lineside device person ana --name "Ana Ruiz" --role operator --badge B-1
+    """
+    from provisioning.device import add_person_at_terminal
+
+    add_person_at_terminal(box, person, name, role, badge)
 
 
 # The hub ---------------------------------------------------------------------------------------------------------

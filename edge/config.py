@@ -119,7 +119,7 @@ def read_text(file: Path) -> str:
         raise LinesideError(
             "config.missing",
             f"There is no file {file}.",
-            todo='Name the right folder, or make one: "lineside device init DIR" (a box), "lineside hub init DIR" (a hub).',
+            todo='Name the right folder, or make one: "lineside device init DIR", "lineside hub init DIR".',
             place=Place(str(file)),
         ) from error
     except OSError as error:

@@ -153,7 +153,7 @@ async def running_cell(
     try:
         for device in (reactor, pump):
             await device.launch()
-        for device in (reactor, pump):
+        for device in (pump, reactor):  # the quick one first: a port in use is then said at once
             await device.ready()
         yield Cell((reactor, pump))
     finally:

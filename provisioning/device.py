@@ -173,7 +173,7 @@ def ask_pin(what: str) -> str:
 
 def add_person(folder: Path, person: NewPerson) -> None:
     """Add someone to the box's directory. The runtime knows them from its next start."""
-    file = read_config(folder).directory
+    file = read_config(folder).directory.resolve()
     known = Directory.load(file)
     if person.id in known.people:
         raise LinesideError(
@@ -186,6 +186,8 @@ def add_person(folder: Path, person: NewPerson) -> None:
     try:
         _write(building, read_text(file).rstrip("\n") + "\n\n" + person.entry(), 0o600)
         Directory.load(building)
+        owner = file.stat()
+        os.chown(building, owner.st_uid, owner.st_gid)  # whoever adds a person, the runtime's account must read it
         building.replace(file)
         sync_folder(file.parent)
     finally:

@@ -24,6 +24,7 @@ BROAD_EXCEPTS_MAX = 12
 """Only the edge of a supervised task may catch everything. Raise this with a reason or not at all."""
 
 REFERENCE: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
+PAGES: dict[str, str] = REFERENCE["pages"]()
 # These pass on the refusal of another process, code and all; everywhere else a code is a literal.
 PASSED_ON = {"edge/desk_client.py"}
 
@@ -49,9 +50,9 @@ PRODUCT = ("edge", "drivers", "ui", "hub", "provisioning", "demo")
 # Documentation and code say the same --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", sorted(REFERENCE["pages"]()))
+@pytest.mark.parametrize("page", sorted(PAGES))
 def test_reference_pages_repeat_the_code(page: str) -> None:
-    assert (ROOT / page).read_text(encoding="utf-8") == REFERENCE["pages"]()[page], "run: make docs"
+    assert (ROOT / page).read_text(encoding="utf-8") == PAGES[page], "run: make docs"
 
 
 def test_error_codes_are_literals_that_stay() -> None:

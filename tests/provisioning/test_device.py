@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
 import tomllib
@@ -105,6 +106,15 @@ def test_a_refusal_leaves_nothing_behind(tmp_path: Path, box: str, person: NewPe
 def test_a_folder_in_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LinesideError, match=r"device\.cannot_write"):
         init_device(tmp_path / "nowhere" / "box", box="b")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_the_directory_keeps_its_owner_whoever_adds_a_person(tmp_path: Path) -> None:
+    folder = init_device(tmp_path / "box", box="b").folder
+    os.chown(folder / "directory.toml", 12345, 12346)
+    add_person(folder, NewPerson("ben", "Ben", [Role.VERIFIER], "1357"))
+    kept = (folder / "directory.toml").stat()
+    assert (kept.st_uid, kept.st_gid, stat.S_IMODE(kept.st_mode)) == (12345, 12346, 0o600)
 
 
 async def test_a_person_is_added_once(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	else \
 	  python=; for candidate in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; done; \
-	  [ -n "$$python" ] || { echo "Lineside needs Python 3.11 or newer; found: $$(python3 --version 2>&1 || echo none)." \
+	  [ -n "$$python" ] || { echo "Lineside needs Python 3.11 or newer; found: $$( (python3 --version) 2>/dev/null || echo none)." \
 	    "Install it (Debian 12: sudo apt install python3), or install uv, or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
 	  "$$python" -c 'import ensurepip, venv' 2>/dev/null || { echo "$$python has no venv module." \
 	    "On Debian: sudo apt install python3-venv. Or install uv." >&2; exit 1; }; \

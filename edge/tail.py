@@ -15,30 +15,24 @@ from edge.core.record import ZERO_HASH, Row, Signer
 from edge.journal import JournalReader
 
 ROWS_AT_ONCE: Final = 64
+LOOK_EVERY_S: Final = 0.1
 
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
 
 
 @contextlib.asynccontextmanager
-async def open_tail(path: Path, signer: Signer, *, poll_s: float = 0.1) -> AsyncIterator[Tail]:
-    """Follow the journal at `path`, which exists. Looks for new rows every `poll_s`."""
+async def open_tail(path: Path, signer: Signer) -> AsyncIterator[Tail]:
+    """The tail of the journal at `path`, which exists. Someone must run its `keep_looking`."""
     with ThreadPoolExecutor(1, thread_name_prefix="journal tail") as thread:
         loop = asyncio.get_running_loop()
         reader = await loop.run_in_executor(thread, JournalReader, path)
         try:
             made = Tail(reader, signer, thread)
             await made.look()
-            looking = asyncio.create_task(made.keep_looking(poll_s), name="journal tail")
-            try:
-                yield made
-            finally:
-                looking.cancel()
-                await asyncio.wait({looking})
+            yield made
         finally:
             thread.submit(reader.close).result()
-    if not looking.cancelled():
-        looking.result()
 
 
 class Tail:
@@ -50,6 +44,8 @@ class Tail:
         """The last durable row, as last seen."""
         self.on_grown: list[Callable[[], object]] = []
         """Called in the loop whenever `made_seq` has grown."""
+        self.on_look: list[Callable[[], object]] = []
+        """Called in the loop after every look that succeeded."""
         self._reader = reader
         self._signer = signer
         self._thread = thread
@@ -77,12 +73,14 @@ class Tail:
     async def look(self) -> None:
         """See whether there are new rows, now."""
         head, _ = await self._read(self._reader.head)
+        for call in self.on_look:
+            call()
         if head > self.made_seq:
             self.made_seq = head
             for call in self.on_grown:
                 call()
 
-    async def keep_looking(self, poll_s: float) -> None:
+    async def keep_looking(self, poll_s: float = LOOK_EVERY_S) -> None:
         """Look every `poll_s` until cancelled."""
         while True:
             await asyncio.sleep(poll_s)

@@ -40,7 +40,7 @@ lock: ## Resolve requirements/*.lock anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: see https://docs.astral.sh/uv/" >&2; exit 1; }
 	@$(call compile,dev,--extra dev)
 	@for extra in edge ui hub; do \
-	  $(call compile,$$extra,$$(test $$extra = edge || echo --extra $$extra) --constraints requirements/dev.lock); done
+	  $(call compile,$$extra,$$(test $$extra = edge || echo --extra $$extra) --extra build --constraints requirements/dev.lock); done
 
 # Universal: for x86-64 and aarch64 alike. No index address gets into a lock.
 compile = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

@@ -222,7 +222,12 @@ def pins(lock: str) -> dict[str, str]:
     }
 
 
-LOCKS = {"dev": ["dev", "demo", "hub", "provisioning", "report", "ui"], "edge": [], "ui": ["ui"], "hub": ["hub"]}
+LOCKS = {
+    "dev": ["dev", "build", "demo", "hub", "provisioning", "report", "ui"],
+    "edge": ["build"],
+    "ui": ["build", "ui"],
+    "hub": ["build", "hub"],
+}
 
 
 @pytest.mark.parametrize(("lock", "extras"), LOCKS.items())

@@ -68,6 +68,8 @@ class Window:
         self.due = float("inf")
         self.here = False
         """True while the hub has answered on this connection and is not overdue."""
+        self.overdue = False
+        """True while a hail has gone unanswered for too long."""
         self.incarnation = ""
         self.superseded: list[str] = []
         self._timing = timing
@@ -79,12 +81,13 @@ class Window:
     def connected(self, now: float) -> None:
         """A connection began: nothing that was sent before counts, and the hub is asked at once."""
         self._rewind(self.cursor)
-        self._waiting, self._asked, self.here, self.due = True, False, False, now
+        self._waiting, self._asked, self.here, self.overdue, self.due = True, False, False, False, now
         self._patience_s = self._timing.resend_s
 
     def disconnected(self) -> None:
         """The connection ended."""
-        self._waiting, self._asked, self.here, self.due = True, False, False, float("inf")
+        self._waiting, self._asked, self.here, self.overdue = True, False, False, False
+        self.due = float("inf")
 
     def next_seq(self, made_seq: int) -> int | None:
         """The row that the next frame begins with, or None when nothing may be sent now."""
@@ -102,7 +105,7 @@ class Window:
     def hailed(self, now: float, jitter: float) -> None:
         """`due` had come and a hail is under way: what was sent before it and is not receipted is sent again."""
         if self._asked or self._under_way:
-            self.here = self.here and not self._asked
+            self.here, self.overdue = self.here and not self._asked, self._asked
             self._patience_s = min(self._patience_s * 2, self._timing.resend_max_s)
         self._rewind(self.cursor)
         self._waiting = self._asked = True
@@ -133,7 +136,7 @@ class Window:
             if 0 < receipt.wanted_seq <= self.sent:
                 took = Took.LOST if receipt.wanted_seq <= self.cursor else took
                 self._rewind(receipt.wanted_seq - 1)
-            self._waiting, self._asked, self.here = False, False, True
+            self._waiting, self._asked, self.here, self.overdue = False, False, True, False
             self.due = now + (self._patience_s if self._under_way else self._timing.idle_s) * jitter
         return took
 
@@ -197,9 +200,9 @@ class Uplink:
             hub = "never"
         detail = self._alarm or self._refused
         if not detail and not self._window.here:
-            detail = self._broker or (
-                f"The broker is reached, the hub does not answer. It must trust this device: {self._device}."
-            )
+            detail = self._broker or "Asking the hub."
+            if self._window.overdue:
+                detail = f"The broker is reached, the hub does not answer. Does it trust this device, {self._device}?"
         utc = self._receipt.utc if self._receipt else ""
         return UplinkState(hub, self._window.cursor, utc, detail)
 

@@ -3,8 +3,24 @@
 import asyncio
 import contextlib
 import shutil
+import signal
 import socket
+import sys
 from pathlib import Path
+
+from edge.config import Config
+from edge.core.errors import LinesideError
+from edge.core.events import RowBody, ValueRecorded
+from edge.core.terms import ClockQuality, Stamp
+from edge.identity import DeviceKey, public_text, read_public
+from edge.journal import open_journal
+from edge.mqtt import read_address
+from edge.tail import open_tail
+from edge.uplink import Timing, Uplink
+from hub.config import init_hub
+from hub.receive import Receiver
+from hub.store import open_store
+from hub.trust import Trust
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
@@ -49,3 +65,144 @@ class Broker:
             await self._process.wait()
 
 
+def bodies(count, start=0, batch="B-1", event=None):
+    """Rows of an ordinary batch."""
+    at = Stamp("2026-11-21T10:00:00.000000Z", ClockQuality.SYNCED, 1.0, "boot")
+    return [
+        RowBody(
+            event(n)
+            if event
+            else ValueRecorded(
+                batch=batch,
+                step="050",
+                name=f"value-{n}",
+                value=n * 0.5,
+                unit="degC",
+                source="entered",
+                quality="good",
+                low=None,
+                high=None,
+                within=True,
+            ),
+            at,
+            "ana",
+        )
+        for n in range(start, start + count)
+    ]
+
+
+class Box:
+    """A box folder with a real journal, and the real follower over it."""
+
+    def __init__(self, folder, broker_url, hub_public, mirror=None):
+        self.folder = folder
+        folder.mkdir(parents=True)
+        (folder / "state").mkdir()
+        self.key = DeviceKey.create(folder / "device.key")
+        (folder / "hub.pub").write_text(public_text(hub_public))
+        self.journal_path = folder / "state" / "journal.db"
+        self.config = Config(
+            folder=folder,
+            box="line-1",
+            state_dir=folder / "state",
+            plant=folder / "plant.yaml",
+            recipes=folder,
+            directory=folder / "directory.toml",
+            device_key=folder / "device.key",
+            desk_socket=folder / "state" / "desk.sock",
+            broker={"url": broker_url},
+            hub={"public_key": folder / "hub.pub"},
+            mirror={"path": mirror} if mirror else None,
+        )
+
+    def journal(self):
+        return open_journal(self.journal_path, self.folder / "state" / "epoch")
+
+    @contextlib.asynccontextmanager
+    async def uplink(self, give=None, key=None, **settings):
+        """The uplink alone, with short waits."""
+
+        async def nobody(_receipt):
+            raise LinesideError("desk.unreachable", "No runtime.")
+
+        changed = asyncio.Event()
+        async with open_tail(self.journal_path, key or self.key) as tail:
+            settings = {"timing": Timing(0.4, 1.0, 1.0), "retry_s": (0.01, 0.1), **settings}
+            made = Uplink(
+                tail,
+                signer=key or self.key,
+                hub_public=read_public(self.folder / "hub.pub"),
+                address=read_address(self.config.broker.url, None),
+                state_path=self.folder / "state" / "uplink.json",
+                give=give or nobody,
+                on_change=changed.set,
+                **settings,
+            )
+            made.changed = changed
+            tasks = [asyncio.create_task(made.run()), asyncio.create_task(tail.keep_looking(0.02))]
+            try:
+                yield made
+            finally:
+                for task in tasks:
+                    task.cancel()
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
+                for error in ended:
+                    if not isinstance(error, asyncio.CancelledError):
+                        raise error
+
+
+async def until(condition, changed, timeout_s=30):
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            changed.clear()
+            await changed.wait()
+
+
+@contextlib.asynccontextmanager
+async def hub_in_process(folder, key, broker, trusted=()):
+    """Store and receiver of a hub, as `lineside hub run` puts them together."""
+    (folder / "devices").mkdir(parents=True, exist_ok=True)
+    for number, public in enumerate(trusted):
+        (folder / "devices" / f"box-{number}.pub").write_text(public_text(public))
+    trust = Trust(folder / "devices")
+    async with open_store(folder / "hub.db", key) as store:
+        receiver = Receiver(store, trust, read_address(broker.url, None), retry_s=(0.01, 0.1))
+        receiving = asyncio.create_task(receiver.run())
+        try:
+            yield receiver, store
+        finally:
+            receiving.cancel()
+            (ended,) = await asyncio.gather(receiving, return_exceptions=True)
+            if not isinstance(ended, asyncio.CancelledError):
+                raise ended
+
+
+class HubProcess:
+    """`lineside hub run` in a process of its own."""
+
+    def __init__(self, folder, broker_url, trusted=()):
+        self.folder = folder
+        init_hub(folder)
+        self.public = read_public(folder / "hub.pub")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        settings = (folder / "hub.toml").read_text()
+        settings = settings.replace("mqtt://127.0.0.1:1883", broker_url).replace(":8080", f":{self.port}")
+        (folder / "hub.toml").write_text(settings)
+        self._process = None
+
+    def trust(self, public, name="box-0"):
+        (self.folder / "devices" / f"{name}.pub").write_text(public_text(public))
+
+    async def start(self):
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edge", "hub", "run", "--hub", str(self.folder), stdout=asyncio.subprocess.PIPE
+        )
+        assert (await self._process.stdout.readline()).startswith(b"hub ")
+
+    async def end(self, number=signal.SIGTERM):
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+            await self._process.wait()
+            return self._process.returncode
+        return None

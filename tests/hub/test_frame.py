@@ -242,7 +242,17 @@ def test_receipts_that_are_not_the_hubs_are_refused(key, tmp_path):
     assert receipt_refused(text.replace('"stored_seq":41', '"stored_seq":42'), key.public) == "frame.receipt_signature"
     assert receipt_refused(frame.make_receipt(receipt_of(key), stranger), key.public) == "frame.receipt_signature"
     assert receipt_refused(frame.make_receipt(receipt_of(stranger), stranger), key.public) == "frame.receipt_signature"
-    for bad in ("", "{}", "[" * 5000, '{"a":' * 3000, text[:-3], "x" * 10_000, b"\xff\xfe", "null", '{"stored_seq":1e999}'):
+    for bad in (
+        "",
+        "{}",
+        "[" * 5000,
+        '{"a":' * 3000,
+        text[:-3],
+        "x" * 10_000,
+        b"\xff\xfe",
+        "null",
+        '{"stored_seq":1e999}',
+    ):
         assert receipt_refused(bad, key.public) == "frame.receipt"
     assert receipt_refused(text.replace("41", "-1"), key.public) == "frame.receipt"
     assert receipt_refused(text.replace('"stored_seq":41', '"stored_seq":"41"'), key.public) == "frame.receipt"

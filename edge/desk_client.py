@@ -86,7 +86,7 @@ class DeskClient:
             raise _garbled("The runtime sent a line that is not JSON.") from error
         if not isinstance(message, dict):
             raise _garbled("The runtime sent a line that is not an object.")
-        if "picture" in message:
+        if "id" not in message and "picture" in message:
             try:
                 self._newest = Picture.model_validate(message["picture"])
             except ValidationError as error:

@@ -1,0 +1,119 @@
+"""An operator who works at the desk itself: what the screen's person does, without the screen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from demo.rig import DIN, Rig
+from demo.script import BY_ROLE, PINS, entry_for
+from edge import wire
+from edge.core.errors import LinesideError
+from edge.core.recipe import read_recipe
+from edge.core.recipe.model import Step
+from edge.desk_client import DeskClient, connect
+from edge.library import read_bounded
+
+LOST = {"desk.lost", "desk.unreachable"}
+STALE = {"signature.role", "step.not_active", "batch.not_running", "question.closed", "session.none", "signature.same_person"}
+"""Refusals that only say that the picture was older than the line: look again."""
+BATCH_S_MAX = 110.0
+
+
+@dataclass
+class Operator:
+    """Works through one batch of CART-B1, whatever happens to the runtime meanwhile."""
+
+    rig: Rig
+    batch: str = "B-001"
+    decided_again: int = 0
+    questions: int = 0
+    steps: dict[str, Step] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        path = self.rig.box / "recipes" / "cart-b1.yaml"
+        self.steps = read_recipe(read_bounded(path), path.name).recipe.steps()
+
+    async def work(self) -> wire.BatchCard:
+        """Until the batch is complete; reconnects and logs in as often as it takes."""
+        deadline_s = time.monotonic() + BATCH_S_MAX
+        while time.monotonic() < deadline_s:
+            try:
+                async with logged_in(self.rig) as client:
+                    async for picture in client.pictures():
+                        card = next((b for b in picture.batches if b.batch == self.batch), None)
+                        if card is None:
+                            await self.start(client, picture)
+                        elif card.state == "complete":
+                            return card
+                        else:
+                            await self.act(client, card)
+            except LinesideError as error:
+                if error.code not in LOST:
+                    raise
+                await asyncio.sleep(0.02)  # the runtime is away: an operator waits
+        raise AssertionError("the batch did not end")
+
+    async def start(self, client: DeskClient, picture: wire.Picture) -> None:
+        """Start the batch of the demo's order."""
+        seal = picture.recipes[0].seal
+        await client.ask(wire.StartBatch(id=uuid4().hex, batch=self.batch, order="ORD-17", recipe=seal, patient=DIN))
+
+    async def act(self, client: DeskClient, card: wire.BatchCard) -> None:
+        """Do the one thing that the picture asks for."""
+        try:
+            if card.questions:
+                await self.answer(client, card.questions[0])
+            elif card.state == "held":
+                raise AssertionError(f"held without a question: {card.reason}")
+            elif card.state == "running" and card.active and card.active[0].asks != "nothing":
+                await client.ask(self.request(card.active[0]))
+        except LinesideError as error:
+            if error.code not in STALE:
+                raise
+
+    async def answer(self, client: DeskClient, question: wire.QuestionCard) -> None:
+        """It happened when the reading shows the intent, otherwise do it again; wait for a good reading."""
+        now = question.reading_now
+        if now is None or now.quality != "good" or now.value is None:
+            return
+        intent = float(question.intent.split()[0])
+        answer = "happened" if abs(float(now.value) - intent) < 0.05 and "happened" in question.answers else "again"
+        await client.ask(
+            wire.AnswerQuestion(
+                id=uuid4().hex,
+                batch=self.batch,
+                question=question.question,
+                answer=answer,
+                person="ana",
+                pin=PINS["ana"],
+            )
+        )
+        self.questions += 1
+        self.decided_again += answer == "again"
+
+    def request(self, task: wire.StepCard) -> wire.Request:
+        """What a person asks of the desk at this step."""
+        name, entry = uuid4().hex, entry_for(self.steps[task.step])
+        match task.asks:
+            case "confirm":
+                return wire.ConfirmStep(id=name, batch=self.batch, step=task.step)
+            case "scan":
+                return wire.ScanCode(id=name, batch=self.batch, step=task.step, text=entry)
+            case "sign":
+                person = BY_ROLE[task.signers[0]]
+                return wire.SignStep(id=name, batch=self.batch, step=task.step, person=person, pin=PINS[person])
+            case _:
+                return wire.EnterValue(id=name, batch=self.batch, step=task.step, text=entry)
+
+
+@asynccontextmanager
+async def logged_in(rig: Rig, person: str = "ana") -> AsyncIterator[DeskClient]:
+    """A connection to the desk with an open session."""
+    async with connect(rig.desk) as client:
+        await client.ask(wire.LogIn(id=uuid4().hex, person=person, pin=PINS[person]))
+        yield client

@@ -44,6 +44,8 @@ WAL_PAGES_MAX: Final = 4_096
 """16 MiB: beyond it the write-ahead log is copied into the database even when rows are waiting."""
 IDLE_S: Final = 0.5
 """After this long without a row the write-ahead log is copied into the database."""
+LOG_CHUNK_BYTES: Final = 64 * 1024
+"""SQLite's layer to the system writes less than 128 KiB at a time, and calls more a full disk."""
 BUSY_S: Final = 5.0
 """How long a reader's short transaction may make the writer wait before that counts as a failure."""
 
@@ -51,7 +53,7 @@ SYNCHRONOUS: Final = "FULL"
 """Each commit is synced. With less, a power failure takes acknowledged rows."""
 
 ROWS_PER_INSERT: Final = 100
-READ_ROWS_MAX: Final = 2_000
+READ_ROWS_MAX: Final = 500
 """Rows read in one transaction by whoever streams, so that no reader holds the write-ahead log for long."""
 
 _SCHEMA: Final = {
@@ -148,8 +150,9 @@ class Journal:
         self._queued_bytes = 0
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._chain_start = hashlib.sha256()
-        # Shared with the writer's thread, under `_wake`.
-        self._wake = threading.Condition(threading.Lock())
+        # Shared with the writer's thread, under the lock.
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
         self._open: _Group | None = None
         self._closing = False
         # The writer's thread alone: pages in the write-ahead log, and how many the last checkpoint saw.
@@ -170,7 +173,6 @@ class Journal:
             raise replace(self.failed.result())
         if self._closing:
             raise _failed("the journal is being closed")
-        self._refuse_when_full(len(bodies), 0, urgent=urgent)
         encoded = [_encoded(body) for body in bodies]
         size = sum(map(len, encoded))
         self._refuse_when_full(len(bodies), size, urgent=urgent)
@@ -186,7 +188,7 @@ class Journal:
             flat += (seq, epoch, head, body)
         self.head_seq, self.head_hash = seq, head
         self._queued_bytes += size
-        with self._wake:
+        with self._lock:
             group = self._open
             if group is None:
                 group = self._open = _Group()
@@ -214,7 +216,7 @@ class Journal:
         group.settle(None)
 
     def _fail(self, error: LinesideError, group: _Group | None) -> None:
-        with self._wake:
+        with self._lock:
             waiting, self._open = self._open, None
         self.failed.set_result(error)
         for each in (group, waiting):
@@ -228,10 +230,11 @@ class Journal:
             await asyncio.shield(opened)
         except asyncio.CancelledError:
             await self._close()
+            opened.exception()  # nobody waits for it any more
             raise
 
     async def _close(self) -> None:
-        with self._wake:
+        with self._lock:
             self._closing = True
             self._wake.notify()
         await asyncio.shield(self._closed)
@@ -247,6 +250,8 @@ class Journal:
                     self._commit_groups(connection)
         except LinesideError as error:
             self._tell(self._ended, opened, error)
+        except Exception as error:  # noqa: BLE001 - whatever ends this thread, every waiter must hear of it
+            self._tell(self._ended, opened, _failed(f"{type(error).__name__}: {error}"))
         finally:
             self._tell(self._closed.set_result, None)
 
@@ -276,6 +281,7 @@ class Journal:
         epoch = _read_epoch(self._epoch_path)
         if epoch is not None and not self._path.exists():
             raise self._lost()
+        _settle_log(self._path, self._vfs)
         connection = apsw.Connection(str(self._path), vfs=self._vfs, statementcachesize=ROWS_PER_INSERT + 16)
         try:
             connection.set_busy_timeout(int(BUSY_S * 1000))
@@ -284,8 +290,8 @@ class Journal:
                 self._create(connection, epoch)
             self.journal_id = _journal_id(connection, self._path)
             connection.set_wal_hook(self._on_wal)  # takes the place of the automatic checkpoint inside a commit
-            self._settle(connection)
             head = _checked_head(connection, self.journal_id)
+            _sync_folder(self._path.parent)  # the files that SQLite made and removed
             self.epoch = epoch or _create_epoch(self._epoch_path)
         except BaseException:
             connection.close()
@@ -310,21 +316,9 @@ class Journal:
             for sql in _SCHEMA.values():
                 connection.execute(sql)
             connection.execute(
-                "INSERT INTO meta VALUES('format', ?), ('journal', ?), ('settled', 0)",
+                "INSERT INTO meta VALUES('format', ?), ('journal', ?)",
                 (FORMAT, secrets.token_bytes(ID_BYTES)),
             )
-        _sync_folder(self._path.parent)
-
-    def _settle(self, connection: apsw.Connection) -> None:
-        """Make sure that what is readable is on the disk.
-
-        After a kill or a failed sync the log can hold rows that only the page cache has, some of which the
-        system believes to be written. Copying all of them into the database and syncing that settles it."""
-        try:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.BusyError:
-            # A reader holds an old part of the log. A commit at least syncs the log as a whole.
-            connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'settled'")
 
     def _on_wal(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         if pages < self._wal_pages:
@@ -337,7 +331,7 @@ class Journal:
         try:
             while True:
                 uncopied = self._wal_pages - self._copied_pages
-                with self._wake:
+                with self._lock:
                     if self._open is None and not self._closing:
                         self._wake.wait(IDLE_S if uncopied else None)
                     group, self._open = self._open, None
@@ -353,7 +347,7 @@ class Journal:
                     return
                 elif uncopied:
                     self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except (apsw.Error, OSError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the group is unknown and its waiters must hear it
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # touch nothing more
             self._tell(self._fail, _failed(f"{type(error).__name__}: {error}"), group)
 
@@ -660,10 +654,28 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _settle_log(path: Path, vfs: str | None) -> None:
+    """Make sure that what the write-ahead log of an earlier run says is on the disk, before anything reads it.
+
+    After a kill or a failed sync, reads can show what only the page cache has; after a failed sync the system
+    even believes it to be written, so that no later sync writes it. Writing the same bytes once more does."""
+    log = path.with_name(path.name + "-wal")
+    size = log.stat().st_size if log.exists() else 0
+    if not size:
+        return
+    file = apsw.VFSFile(vfs or "", str(log), [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE, 0])
+    try:
+        for offset in range(0, size, LOG_CHUNK_BYTES):
+            file.xWrite(file.xRead(min(LOG_CHUNK_BYTES, size - offset), offset), offset)
+        file.xSync(apsw.SQLITE_SYNC_FULL)
+    finally:
+        file.xClose()
+
+
 def _open_read_only(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     connection.set_busy_timeout(int(BUSY_S * 1000))
-    connection.limit(apsw.SQLITE_LIMIT_LENGTH, 16 * BODY_BYTES_MAX)  # a damaged length must not cost memory
+    connection.limit(apsw.SQLITE_LIMIT_LENGTH, 2 * BODY_BYTES_MAX)  # a damaged length must not cost memory
     return connection
 
 

@@ -58,6 +58,8 @@ async def run(folder: Path, disk: CrashDisk, *, groups: int = 14) -> None:
         for part in range(2):
             async with open_journal(folder / "journal.db", folder / "epoch", vfs=vfs) as journal:
                 disk.mark("opened")
+                if journal.durable_seq:
+                    disk.mark(Acknowledged(journal.durable_seq, journal.durable_hash))
                 for group in range(groups):
                     appended = journal.append([body(f"{part}-{group}-{i}", "x" * 700) for i in range(1 + group % 4)])
                     await appended.durable()
@@ -74,13 +76,29 @@ class Loss:
     why: str
 
 
-async def losses(folder: Path, log: list[Op], seeds: Iterable[int], *, step: int = 1) -> list[Loss]:
-    """Every crash point of the log (every `step`th), in every way, for every seed: what was lost."""
+async def run_again(folder: Path, disk: CrashDisk, at: int, *, sync_failed: bool) -> CrashDisk:
+    """The process ended at op `at`, the system went on, and the journal was run once more from what the page
+    cache holds. With `sync_failed` the sync at `at` had failed: the system takes what was to be synced for
+    written, reads show it, and no later sync writes it."""
+    log = disk.log[:at]
+    for name, data in image(log, at, "keep", 0).items():
+        (folder / name).write_bytes(data)
+    if sync_failed:
+        file = disk.log[at].file
+        synced = max((i for i, op in enumerate(log) if op.what == "sync" and op.file == file), default=-1)
+        log = [op for i, op in enumerate(log) if op.file != file or i <= synced]
+    again = CrashDisk(log=log)
+    await run(folder, again, groups=2)
+    return again
+
+
+async def losses(folder: Path, log: list[Op], seeds: Iterable[int], *, start: int = 0, step: int = 1) -> list[Loss]:
+    """Every crash point of the log (from `start`, every `step`th), in every way, for every seed: what was lost."""
     found = []
     at = folder / "after-crash"
     epoch = (folder / "epoch").read_bytes()
     seeds = list(seeds)
-    for upto in range(0, len(log) + 1, step):
+    for upto in range(start, len(log) + 1, step):
         marks = [op.mark for op in log[:upto] if op.what == "mark"]
         told = [mark for mark in marks if isinstance(mark, Acknowledged)]
         for how in WAYS:

@@ -279,3 +279,30 @@ async def test_when_idle_the_log_is_copied_into_the_database(place, monkeypatch)
     async with open_journal(*place) as journal:
         await journal.append([body("one")]).durable()
         await asyncio.wait_for(copied.wait(), 20)
+
+
+async def test_cancelling_the_opening_gives_the_journal_free(place):
+    for turns in range(4):
+        opening = asyncio.ensure_future(open_journal(*place).__aenter__())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        with suppress(asyncio.CancelledError):
+            await opening
+        assert opening.cancelled()
+    async with open_journal(*place) as journal:
+        await journal.append([body("one")]).durable()
+
+
+async def test_whatever_ends_the_writer_is_heard(place, monkeypatch):
+    def broken(_journal, _connection, _flat):
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(Journal, "_insert_group", broken)
+
+    async def append():
+        async with open_journal(*place) as journal:
+            await journal.append([body("one")]).durable()
+
+    with pytest.raises(LinesideError, match=r"journal\.failed.*planted"):
+        await append()

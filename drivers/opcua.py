@@ -207,7 +207,7 @@ class OpcUaDriver:
         self._client: Client | None = None
         self._nodes: dict[str, ua.NodeId] = {}
         self._kinds: dict[str, ua.VariantType] = {}
-        self._batch = BATCH_MAX
+        self._batch = self._most = BATCH_MAX
         self._watched: list[str] = []
         self._work = asyncio.Event()
         self._heard_s = 0.0
@@ -378,6 +378,8 @@ class OpcUaDriver:
                 self._say(connected=True, detail=f"Connected to {self._settings.endpoint}.")
                 await self._follow(client, states.next_change)
         except (_Given, AssertionError, UaError, OSError, TimeoutError) as error:
+            if getattr(error, "code", None) == StatusCodes.BadTooManyOperations:
+                self._most = max(1, self._most // 2)  # a limit that the server does not tell
             return str(error) if isinstance(error, _Given) else _words(error, timeout_s)
         finally:
             self._client = None
@@ -443,7 +445,7 @@ class OpcUaDriver:
             [ua.NodeId(ua.Int32(i)) for i in capabilities], AttributeIds.Value
         )
         given = [v.Value.Value for v in values if v.Value is not None and isinstance(v.Value.Value, int)]
-        return min([BATCH_MAX, *(limit for limit in given if limit > 0)])
+        return min([self._most, *(limit for limit in given if limit > 0)])
 
     async def _kind(self, client: Client, tag: str) -> ua.VariantType:
         kind = await client.get_node(self._nodes[tag]).read_data_type_as_variant_type()

@@ -86,12 +86,12 @@ class _Group:
 
     def settle(self, outcome: LinesideError | None) -> None:
         self.settled, self.outcome = True, outcome
-        for waiter in self.waiters:
-            if not waiter.done():  # cancelled waits are done
-                waiter.set_result(None)
         loop = asyncio.get_running_loop()
         for callback in self.callbacks:
             loop.call_soon(callback, outcome)
+        for waiter in self.waiters:
+            if not waiter.done():  # cancelled waits are done
+                waiter.set_result(None)
 
 
 class Appended:
@@ -122,7 +122,9 @@ class Appended:
             raise replace(self._group.outcome)
 
     def add_done_callback(self, callback: Callable[[LinesideError | None], object]) -> None:
-        """Call `callback(None)` soon once the rows are durable, or with the error when that is unknown."""
+        """Call `callback(None)` soon once the rows are durable, or with the error when that is unknown.
+
+        Callbacks come before those who await `durable` go on."""
         if self._group.settled:
             asyncio.get_running_loop().call_soon(callback, self._group.outcome)
         else:
@@ -166,13 +168,18 @@ class Journal:
 
         Raises `journal.full` when too much is waiting for the disk (`urgent` may use the places kept free),
         `row.too_large` or `row.cannot_encode` for a body that cannot be written, `journal.failed` after a
-        failure. When it raises, no row was accepted and no number was used."""
+        failure, `journal.closed` at the end. When it raises, no row was accepted and no number was used."""
         if not bodies:
             raise ValueError("append needs at least one row")
         if self.failed.done():
             raise replace(self.failed.result())
         if self._closing:
-            raise _failed("the journal is being closed")
+            raise LinesideError(
+                "journal.closed",
+                "The journal is being closed: the runtime is ending.",
+                effect="Nothing was recorded and nothing was commanded. What was accepted before is kept.",
+                todo="Try again when the runtime is back.",
+            )
         encoded = [_encoded(body) for body in bodies]
         size = sum(map(len, encoded))
         self._refuse_when_full(len(bodies), size, urgent=urgent)

@@ -104,6 +104,22 @@ async def test_cancelling_the_wait_keeps_the_rows_and_the_other_waits(place, mon
         assert reader.head() == (1, appended.hashes[0])
 
 
+async def test_callbacks_come_before_those_who_wait(place):
+    seen: list[str] = []
+    async with open_journal(*place) as journal:
+        appended = journal.append([body("one")])
+
+        async def wait():
+            await appended.durable()
+            seen.append("waiter")
+
+        waiting = asyncio.ensure_future(wait())
+        await asyncio.sleep(0)
+        appended.add_done_callback(lambda error: seen.append(f"callback {error}"))
+        await waiting
+    assert seen == ["callback None", "waiter"]
+
+
 async def test_the_queue_is_bounded_and_keeps_places_for_what_is_urgent(place, monkeypatch):
     monkeypatch.setattr(edge.journal, "QUEUE_ROWS_MAX", 10)
     monkeypatch.setattr(edge.journal, "URGENT_ROWS", 2)
@@ -150,7 +166,7 @@ async def test_a_body_that_cannot_be_written_is_refused_before_it_has_a_number(p
 async def test_leaving_commits_what_was_appended_and_accepts_no_more(place):
     async with open_journal(*place) as journal:
         journal.append([body(str(i)) for i in range(500)])
-    with pytest.raises(LinesideError, match=r"journal\.failed"):
+    with pytest.raises(LinesideError, match=r"journal\.closed"):
         journal.append([body("late")])
     assert sorted(p.name for p in place[0].parent.iterdir()) == ["epoch", "journal.db", "journal.db.lock"]
     report = verify_journal(place[0], expect_head=(500, journal.head_hash))

@@ -313,9 +313,7 @@ class ModbusDriver:
                 raise WriteRefused(str(error)) from error
             except _Lost as error:
                 raise WriteUnknown(f"The write was sent, then: {error}") from error
-            if reply.address != address.number or (
-                len(request.registers) > 1 and reply.count != len(request.registers)
-            ):
+            if not _echoes(request, reply):
                 why = "The device acknowledged another write than the one sent."
                 self._drop(why)
                 raise WriteUnknown(why)

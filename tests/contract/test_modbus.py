@@ -294,14 +294,30 @@ async def test_exception_replies_are_refusals_unless_it_may_have_been_done(code:
         assert made.equipment.health()["device"].connected
 
 
-async def test_an_acknowledgement_of_another_write_is_unknown() -> None:
+@pytest.mark.parametrize(
+    ("address", "kind", "reply"),
+    [
+        ("holding 0 float32", "float", struct.pack(">BHH", 16, 40, 2)),
+        ("holding 0 float32", "float", struct.pack(">BHH", 16, 0, 1)),
+        ("holding 0 uint16", "int", struct.pack(">BHH", 6, 0, 8)),
+        ("coil 0", "bool", struct.pack(">BHH", 5, 0, 0)),
+    ],
+)
+async def test_an_acknowledgement_of_another_write_is_unknown(address: str, kind: str, reply: bytes) -> None:
     async def other(_connection: int, request: bytes, writer: asyncio.StreamWriter) -> None:
-        transaction = struct.unpack(">H", request[:2])[0]
-        writer.write(answer(request, RIGHT) if request[7] == 3 else frame(transaction, struct.pack(">BHH", 16, 40, 2)))
+        transaction, function = struct.unpack(">H", request[:2])[0], request[7]
+        bodies = {1: bytes([1, 1, 0]), 3: bytes([3, 2 * request[11]]) + bytes(2 * request[11])}
+        writer.write(frame(transaction, bodies.get(function, reply)))
 
-    async with device(other) as port, rig(plant_at(port)) as made:
+    tags: dict[str, object] = {
+        "x": {"connection": "device", "address": address, "type": kind, "access": "write", "settle_s": 0.1}
+    }
+    async with device(other) as port, rig(plant_at(port, tags=tags)) as made:
         await made.until(lambda: made.good("U.x"))
-        assert (await made.equipment.writer("U.x").write_and_read_back(7.0)).result is WriteResult.UNKNOWN
+        value = True if kind == "bool" else 7
+        outcome = await made.equipment.writer("U.x").write_and_read_back(value)
+        assert outcome.result is WriteResult.UNKNOWN
+        assert "another write" in outcome.why
 
 
 async def test_neighbours_are_read_together_and_apart_when_one_is_refused() -> None:

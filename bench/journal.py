@@ -112,6 +112,15 @@ class Ours:
         await asyncio.gather(lag, return_exceptions=True)
         return group * appenders * appends / took_s
 
+    async def idle(self, ticks: int) -> float:
+        """The loop's p99 lag when nothing is appended: what the machine's other work adds."""
+        self.lags_s = []
+        lag = asyncio.create_task(self._watch_lag())
+        await asyncio.sleep(ticks * LAG_TICK_S)
+        lag.cancel()
+        await asyncio.gather(lag, return_exceptions=True)
+        return p99(self.lags_s)
+
     async def _append(self, bodies: Sequence[RowBody], appends: int) -> None:
         for _ in range(appends):
             begun = time.perf_counter()
@@ -140,6 +149,7 @@ async def _measure(folder: Path, disk: str, vfs: str | None, scale: float) -> li
     async with open_journal(folder / "journal.db", folder / "epoch", vfs=vfs) as journal:
         ours = Ours(journal)
         for _ in range(ROUNDS):
+            await note("idle lag", ours.idle(200))
             await note("raw 1", raw.rate(1, int(400 * scale)))
             await note("1", ours.rate(1, 1, int(400 * scale)))
             await note("64", ours.rate(1, CONCURRENT, int(60 * scale)))
@@ -152,6 +162,7 @@ async def _measure(folder: Path, disk: str, vfs: str | None, scale: float) -> li
     raw.close()
     mid = {name: median(values) for name, values in found.items()}
     return [
+        Figure(f"{disk}: p99 of the loop's lag, idle", mid["idle lag"] * 1000, "ms"),
         Figure(f"{disk}: one appender of one row", mid["1"], "rows/s", mid["raw 1"]),
         Figure(f"{disk}: {CONCURRENT} appenders of one row", mid["64"], "rows/s", mid["raw 1"], at_least=12),
         Figure("   p99 of the wait", mid["64 wait"] * 1000, "ms", at_most=8),

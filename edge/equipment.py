@@ -296,7 +296,7 @@ class Equipment:
         return dict(self._health)
 
     async def browse(self, connection: str) -> list[Found]:
-        """What can be found at a device. Raises `equipment.no_connection` or `equipment.browse`."""
+        """What can be found at a device. Raises `equipment.no_connection` or the driver's own refusal."""
         driver = self._drivers.get(connection)
         if driver is None:
             raise LinesideError(

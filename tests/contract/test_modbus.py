@@ -302,6 +302,7 @@ async def test_exception_replies_are_refusals_unless_it_may_have_been_done(code:
         ("holding 0 uint16", "int", struct.pack(">BHH", 6, 0, 8)),
         ("coil 0", "bool", struct.pack(">BHH", 5, 0, 0)),
     ],
+    ids=["address", "count", "value", "bit"],
 )
 async def test_an_acknowledgement_of_another_write_is_unknown(address: str, kind: str, reply: bytes) -> None:
     async def other(_connection: int, request: bytes, writer: asyncio.StreamWriter) -> None:

@@ -9,10 +9,12 @@ The ids, for whoever drives the screen (tests, the demo):
 - lock: `#badge`, `#person-<id>`, `#pin`, `#pad-<digit>`, `#log-in`
 - home: `#open-<n>`, `#new-batch`, `#log-out`
 - start: `#recipe-<n>`, `#order`, `#batch`, `#patient`, `#keyboard`, `#back`, `#start-batch`
-- step: `#entry` or `#scan` or `#choice-<n>`, `#confirm`, `#resume`, `#home`, `#steps`, `#acts`, `#next-task`, `#keyboard`
+- step: `#entry` or `#scan` or `#choice-<n>`, `#confirm`, `#resume`, `#home`, `#steps`, `#acts`, `#next-task`,
+  `#keyboard`
 - steps: `#step`, `#home`
 - question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#home`
-- answer and sign: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`, `#pad-<digit>`, `#confirm`, `#back`
+- answer and sign: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`, `#pad-<digit>`,
+  `#confirm`, `#back`
 - acts: `#act-<pause|hold|resume|stop|abort>`, `#reason`, `#confirm`, `#back`
 - stop (a refusal to read): `#understood`
 - gone (no runtime): nothing to press
@@ -35,6 +37,7 @@ from textual.app import App, ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.driver import Driver
 from textual.message import Message
 from textual.theme import Theme
@@ -96,6 +99,7 @@ class LinesideApp(App[None]):
     ) -> None:
         self._on_real_key = on_real_key
         super().__init__()
+        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (29, "-tall")]
         self.register_theme(THEME)
         self.theme = THEME.name
         self.words = Words(language)
@@ -281,7 +285,11 @@ class LinesideApp(App[None]):
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            await self._show()
+            try:
+                await self._show()
+            except NoMatches:  # while closing, Textual takes the widgets away before it ends this task
+                if self.is_running:
+                    raise
 
     def _find(self, picture: Picture) -> BatchCard | None:
         """The batch the operator is at: the one that was opened, else the one that needs a person most."""

@@ -142,8 +142,8 @@ def progress(words: Words, card: StepCard, elapsed_s: float, width: int) -> Cont
     cells = max(10, width)
     done = round(cells * share)
     return Content.assemble(
-        ("█" * done, "$primary"),
-        ("░" * (cells - done), "$faint"),
+        ("━" * done, "bold $primary"),
+        ("─" * (cells - done), "$faint"),
         "\n",
         (f"{share * 100:.0f} %", "bold $primary"),
         (f"  {text}", ""),
@@ -226,7 +226,7 @@ def style(state: str) -> str:
     return {"go": "$success", "stop": "$error", "wait": "$warning"}[tone(state)]
 
 
-def step_list(words: Words, steps: tuple[StepLine, ...], width: int, rows: int) -> Content:
+def step_list(steps: tuple[StepLine, ...], width: int, rows: int) -> Content:
     """The steps around the active one, each with its mark."""
     active = next((i for i, line in enumerate(steps) if line.state == "active"), None)
     if active is None:

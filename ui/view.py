@@ -21,12 +21,12 @@ Entry = tuple[str, str]
 """Where a typed text belongs: a batch and a step; or "" and a field's name."""
 
 PADS: Final[dict[str, tuple[str, ...]]] = {
-    "pin": ("123", "456", "789", "C0<"),
-    "number": ("789<", "456C", "123-", "0."),
+    "pin": ("123", "456", "789", "c0<"),
+    "number": ("789<", "456c", "123-", "0."),
     "letters": ("1234567890", "QWERTYUIOP", "ASDFGHJKL-", "ZXCVBNM._<"),
 }
-"""Keys by row. C clears, < erases one, _ is a space."""
-KEY_NAMES: Final = {"C": "clear", "<": "erase", ".": "dot", "-": "minus", "_": "space"}
+"""Keys by row. c clears, < erases one, _ is a space."""
+KEY_NAMES: Final = {"c": "clear", "<": "erase", ".": "dot", "-": "minus", "_": "space"}
 
 
 @dataclass
@@ -90,6 +90,7 @@ class Target(Button):
         label = Content.assemble((f"{sign} ", "not bold dim"), words) if sign else words
         if label != self.label:
             self.label = label
+            self.styles.min_width = max(len(line) for line in label.plain.split("\n")) + 2
 
 
 class Key(Target):
@@ -111,7 +112,7 @@ class Pad(Container):
 
     def compose(self) -> ComposeResult:
         """Rows of keys."""
-        named = {"C": "do.clear", "<": "do.erase", "_": "do.space"}
+        named = {"c": "do.clear", "<": "do.erase", "_": "do.space"}
         for row in PADS[self._kind]:
             with Horizontal(classes="pad-row"):
                 for sign in row:
@@ -124,7 +125,7 @@ class Pad(Container):
         if not isinstance(event.button, Key):
             return
         match event.button.sign:
-            case "C":
+            case "c":
                 target.value = ""
             case "<":
                 target.action_delete_left()

@@ -49,9 +49,7 @@ TEMPERATURE = ReadingView(
     low=36.5,
     high=37.5,
 )
-CO2 = ReadingView(
-    tag="BR-1.co2", title="CO₂", value=5.04, text="5.04", unit="%", quality="good", low=4.5, high=5.5
-)
+CO2 = ReadingView(tag="BR-1.co2", title="CO₂", value=5.04, text="5.04", unit="%", quality="good", low=4.5, high=5.5)
 
 STEPS = tuple(
     StepLine(step=step, phase=phase, title=title, state=state, placeholder=dagger)
@@ -164,9 +162,7 @@ QUESTION = QuestionCard(
     why="The pump did not reply. It may or may not have taken the command.",
     intent="12.0 mL/min",
     reading_before="0.0 mL/min",
-    reading_now=ReadingView(
-        tag="P-1.flow", title="Flow", value=12.0, text="12.0", unit="mL/min", quality="good"
-    ),
+    reading_now=ReadingView(tag="P-1.flow", title="Flow", value=12.0, text="12.0", unit="mL/min", quality="good"),
     elapsed_low_s=41.0,
     elapsed_high_s=44.0,
 )

@@ -65,7 +65,7 @@ class Signing(View):
         self.query_one(Choices).display = len(able) > 1
         name = next((who.name for who in able if who.person == self._person), "")
         said = Content.assemble((f"{words('sign.person')}  ", "$quiet"), (name, "bold"))
-        self.write("#sign-person", Content.assemble(said, (f"  {more}", "$quiet")))
+        self.write("#sign-person", Content.assemble(said, (f"  {more}" if more else "", "$quiet")))
         shown_roles = ", ".join(words(f"role.{role}") for role in roles)
         if not able:
             self.tell_now(words("sign.nobody", role=shown_roles), reason, "stop")
@@ -129,9 +129,7 @@ class Sign(Signing):
         ]
         more = ""
         if role:
-            subject.append(
-                Content.assemble((f"{words('sign.role')}  ", "$quiet"), (words(f"role.{role}"), "bold"))
-            )
+            subject.append(Content.assemble((f"{words('sign.role')}  ", "$quiet"), (words(f"role.{role}"), "bold")))
             later = ", ".join(words(f"role.{other}") for other in card.signers[1:])
             more = words("sign.more", roles=later) if later else ""
         if card.why:
@@ -165,10 +163,8 @@ class Answer(Signing):
         subject = [
             Content.assemble((f"{question.step}  {question.title}", "bold $primary")),
             compared(self.front, question),
-            Content(""),
             Content.assemble((f"{words('question.your_answer')}  ", "$quiet")),
             Content.assemble((words(f"question.explain.{self._choice}"), "bold")),
-            Content(""),
         ]
         self.write("#subject", Content("\n").join(subject))
         roles = tuple(role.value for role in roles_with(Permission.ANSWER))
@@ -190,10 +186,10 @@ def compared(front: Front, question: QuestionCard) -> Content:
     words, now = front.words, question.reading_now
     reading = drawing.value_text(words, now) if now else words("question.no_reading")
     return Content.assemble(
-        (f"{words('question.intent')}\n", "$quiet"),
-        (f"  {question.intent}\n", "bold"),
-        (f"{words('question.reading')}\n", "$quiet"),
-        (f"  {reading}  ", "bold"),
+        (f"{words('question.intent.short')}  ", "$quiet"),
+        (f"{question.intent}\n", "bold"),
+        (f"{words('question.reading.short')}  ", "$quiet"),
+        (f"{reading}  ", "bold"),
         drawing.verdict(words, now) if now else "",
     )
 

@@ -1,9 +1,12 @@
-"""Step: what to do or what the box is doing, why, the limit, the live values, and what is asked; Scan is one of its forms."""
+"""Step: what to do or what the box is doing, why, the limit, the live values, and what is asked.
+
+Scan is one of its forms.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Final
 from uuid import uuid4
 
 from textual.containers import Horizontal, Vertical
@@ -16,7 +19,7 @@ from ui import drawing
 from ui.screens.acts import permitted_acts
 from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Target, Typed, View
 
-WIDE: int = 110
+WIDE: Final = 100
 """From this width on the step list stands beside the body."""
 
 
@@ -38,7 +41,7 @@ def main_card(batch: BatchCard, step: str) -> StepCard | None:
 
 
 class Step(View):
-    """`#entry`, `#choice-<n>` or `#scan`; `#confirm`; `#resume`, `#home`, `#steps`, `#acts`, `#next-task`, `#keyboard`."""
+    """`#entry` or `#choice-<n>` or `#scan`, `#confirm`; `#resume`; what the bar has is in `actions`."""
 
     place: ClassVar[str] = "step"
 
@@ -65,6 +68,7 @@ class Step(View):
                     yield Static("", id="beside")
                 yield Static("", id="live")
                 yield Static("", id="progress")
+                yield Static("", id="why")
                 yield Static("", id="also")
             if self._asks == "value":
                 with Vertical(classes="narrow"):
@@ -109,11 +113,12 @@ class Step(View):
         words = self.words
         batch = next(card for card in picture.batches if card.batch == self._batch)
         card = next((card for card in batch.active if card.step == self._entry[1]), None)
-        wide = self.size.width >= WIDE
+        room, rows = self.app.query_one("#main").size
+        wide = room >= WIDE
         steps = self.query_one("#list", Static)
         steps.display = wide and not self.has_class("typing")
         if wide:
-            steps.update(drawing.step_list(words, batch.steps, 38, max(5, self.size.height - 8)))
+            steps.update(drawing.step_list(batch.steps, 37, max(5, rows - 10)))
         word = f"{drawing.STATE_MARK[batch.state]} {words(f'state.{batch.state}')}"
         reason = f"{word}: {batch.reason}" if batch.reason else ""
         next_action = words("step.no_scan") if self._stray else batch.next_action
@@ -121,7 +126,8 @@ class Step(View):
         if card is None:
             self._show_end(batch)
         else:
-            self._show_card(batch, card, max(24, self.query_one("#live").container_size.width - 2))
+            taken = (41 if wide else 0) + (32 if self._asks in {"value", "choice"} else 0)
+            self._show_card(batch, card, room - taken - 5)
         if self._asks == "choice" and card is not None:
             chosen = self.front.entries.get(self._entry, "")
             await self.query_one(Choices).show(
@@ -149,18 +155,19 @@ class Step(View):
         facts: list[Content] = []
         if card.expected:
             facts.append(Content.assemble((f"{words('step.expected')}  ", "$quiet"), (card.expected, "bold")))
+        dagger = (words("step.placeholder") if card.placeholder else "", "$warning")
         limit = drawing.limit(words, card.low, card.high, card.unit)
         if limit:
-            dagger = (" †", "bold $warning") if card.placeholder else ""
-            facts.append(Content.assemble((f"{words('step.limit')}  ", "$quiet"), (limit, "bold"), dagger))
+            facts.append(Content.assemble((f"{words('step.limit')}  ", "$quiet"), (limit, "bold"), "  ", dagger))
             if card.limit_why:
                 facts.append(Content.assemble((card.limit_why, "italic $quiet")))
-        if card.why:
-            facts.append(Content.assemble((f"{words('step.why')}  ", "$quiet"), (card.why, "italic")))
-        if card.placeholder:
-            facts.append(Content.assemble((words("step.placeholder"), "$warning")))
+        elif card.placeholder:
+            facts.append(Content.assemble(dagger))
         self.write("#facts", Content("\n").join(facts))
         self._show_live(batch, card, width)
+        self.write(
+            "#why", Content.assemble((f"{words('step.why')}  ", "$quiet"), (card.why, "italic")) if card.why else ""
+        )
         tail: list[Content] = []
         others = [other for other in batch.active if other.step != card.step and other.phase != "parallel"]
         if others:
@@ -183,14 +190,14 @@ class Step(View):
             big = first.text
             beside = Content.assemble(
                 (drawing.unit_sign(first.unit), "bold"),
-                (f"  {first.title}", "bold"),
-                (f"  {first.tag}\n", "$quiet"),
+                (f"  {first.title}\n", "bold"),
                 drawing.verdict(words, first),
                 "\n",
-                drawing.gauge(first, max(20, min(48, width - 4 - 3 * len(big)))),
+                drawing.gauge(first, min(56, width - 8 - 3 * len(big))),
             )
             readings = readings[1:]
         self.query_one("#big").display = bool(big)
+        self.query_one("#big").border_title = Content(card.readings[0].tag).markup if big else ""
         self.query_one("#digits", Digits).update(big)
         self.query_one("#beside", Static).update(beside)
         blocks: list[Content] = []
@@ -204,7 +211,7 @@ class Step(View):
             if bar := drawing.gauge(reading, min(48, width)):
                 blocks.append(bar)
         self.write("#live", Content("\n").join(blocks))
-        bar = drawing.progress(words, card, elapsed_s, min(60, width))
+        bar = drawing.progress(words, card, elapsed_s, min(72, width))
         if not bar and roomy and elapsed_s >= 1:
             bar = Content.assemble((words("step.elapsed", elapsed=drawing.span(words, elapsed_s)), "$quiet"))
         self.write("#progress", bar)
@@ -229,7 +236,7 @@ class Step(View):
             lines += [Content(f"▲ {line.step} {line.category}: {line.what}") for line in batch.exceptions]
         self.write("#facts", Content("\n").join(lines))
         self.query_one("#big").display = False
-        for name in ("#live", "#progress", "#also"):
+        for name in ("#live", "#progress", "#why", "#also"):
             self.write(name, "")
 
     def _show_draft(self) -> None:
@@ -348,8 +355,8 @@ class Steps(View):
     async def show(self, picture: Picture) -> None:
         batch = next(card for card in picture.batches if card.batch == self._batch)
         self.tell_now(batch.next_action, tone=drawing.tone(batch.state))
-        rows = max(5, self.size.height - 9)
-        self.query_one("#list", Static).update(drawing.step_list(self.words, batch.steps, self.size.width - 4, rows))
+        room, rows = self.app.query_one("#main").size
+        self.query_one("#list", Static).update(drawing.step_list(batch.steps, room - 4, max(5, rows - 8)))
         self.offer("#home", shown=True)
         self.offer("#step", shown=True)
 

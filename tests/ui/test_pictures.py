@@ -1,0 +1,109 @@
+"""What the screens look like, kept as SVG.
+
+`pytest --snapshot-update tests/ui` writes them anew, `docs/screen.svg` too.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+
+from edge.core.errors import LinesideError
+from edge.wire import Picture
+from tests.ui.conftest import KIOSK, SMALL, Opener, Screen
+from tests.ui.scripted import HOLD, MONITOR, QUESTION, RECORD, SCAN, make_batch, make_picture
+
+README_PICTURE = Path(__file__).parents[2] / "docs" / "screen.svg"
+FONTS = '"Fira Code", "DejaVu Sans Mono", Menlo, Consolas, monospace'
+NEXT = "Nothing to do now. The box holds 37 °C for 4 h 33 min more."
+
+
+class Svg(SingleFileSnapshotExtension):
+    """One SVG file a picture."""
+
+    file_extension = "svg"
+    _write_mode = WriteMode.TEXT
+
+
+@pytest.fixture
+def picture_of(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    return snapshot.use_extension(Svg)
+
+
+def drawn(screen: Screen) -> str:
+    """The screen as SVG: no font from another host, and the same bytes for the same screen."""
+    svg = screen.app.export_screenshot(title="Lineside")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"terminal-\d+", "screen", svg)
+    svg = svg.replace("font-family: Fira Code, monospace", f"font-family: {FONTS}")
+    svg = svg.replace("font-size: 20px", "font-size: 21px")  # so that lines of box drawing meet in any of the fonts
+    return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
+
+
+def test_no_picture_asks_another_host() -> None:
+    for path in (*Path(__file__).parent.glob("__snapshots__/**/*.svg"), README_PICTURE):
+        assert not re.search(r"https?://(?!www\.w3\.org)(?!www\.textualize\.io)", path.read_text()), path.name
+
+
+HELD = make_batch(
+    questions=(QUESTION,),
+    state="held",
+    reason="The reply of the feed pump was lost.",
+    next_action="Answer the question.",
+)
+PICTURES: dict[str, tuple[Picture, tuple[int, int], list[str]]] = {
+    "lock": (make_picture(person=None), SMALL, []),
+    "home": (
+        make_picture(
+            make_batch(HOLD, MONITOR, next_action=NEXT),
+            HELD.model_copy(update={"batch": "B-2026-015"}),
+            connections={"bioreactor": "connected", "pump": "no answer for 41 s"},
+        ),
+        SMALL,
+        ["escape"],
+    ),
+    "step_value": (
+        make_picture(make_batch(RECORD, MONITOR, next_action="Enter the share of CAR-positive cells.")),
+        KIOSK,
+        [*"12.5"],
+    ),
+    "question": (make_picture(HELD), SMALL, []),
+    "stop": (make_picture(make_batch(SCAN, next_action="Scan the bag.")), SMALL, [*"=W4711", "enter"]),
+}
+
+
+def refuse(_: Any) -> None:
+    raise LinesideError(
+        "scan.patient",
+        "This bag belongs to another order.",
+        effect="Nothing was started.",
+        todo="Put the bag into quarantine and call your supervisor.",
+    )
+
+
+@pytest.mark.parametrize("name", PICTURES)
+async def test_picture(open_screen: Opener, picture_of: SnapshotAssertion, name: str) -> None:
+    picture, size, keys = PICTURES[name]
+    async with open_screen(picture, size=size) as screen:
+        screen.desk.on = refuse
+        await screen.pilot.press(*keys)
+        if name.startswith("step_value"):
+            await screen.until(lambda: screen.says("draft saved"))
+        await screen.at(name.partition("_")[0])
+        assert drawn(screen) == picture_of
+
+
+async def test_the_picture_in_the_readme(open_screen: Opener, request: pytest.FixtureRequest) -> None:
+    """`docs/screen.svg`: CART-B1 in the middle of the expansion, the hub away, 12 rows pending."""
+    picture = make_picture(make_batch(HOLD, MONITOR, next_action=NEXT))
+    async with open_screen(picture, size=(112, 31)) as screen:
+        assert screen.says("12 pending")
+        svg = drawn(screen)
+    if request.config.getoption("update_snapshots"):
+        README_PICTURE.write_text(svg)
+    assert README_PICTURE.read_text() == svg

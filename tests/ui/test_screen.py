@@ -1,0 +1,454 @@
+"""The screen at a scripted desk, used by keys, fingers and scanner."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input
+
+from edge.core.errors import LinesideError
+from edge.wire import (
+    ActOnBatch,
+    AnswerQuestion,
+    ConfirmStep,
+    EnterValue,
+    LogIn,
+    Picture,
+    SaveDraft,
+    ScanCode,
+    SignStep,
+    StartBatch,
+    Strip,
+    Sync,
+)
+from tests.ui.conftest import KIOSK, SMALL, Opener, Screen
+from tests.ui.scripted import (
+    ANA,
+    AUDITOR,
+    CHOICE,
+    HOLD,
+    INSTRUCT,
+    MONITOR,
+    QUESTION,
+    RECORD,
+    SCAN,
+    SIGN,
+    TEMPERATURE,
+    make_batch,
+    make_picture,
+    scripted_desk,
+)
+from ui.view import Target
+
+HELD = make_batch(questions=(QUESTION,), state="held", reason="The reply of the feed pump was lost.")
+PLACES: dict[str, tuple[Picture, list[str]]] = {
+    "lock": (make_picture(person=None), []),
+    "home": (make_picture(make_batch(HOLD, MONITOR), HELD.model_copy(update={"batch": "B-2"})), ["escape"]),
+    "start": (make_picture(), ["f8"]),
+    "start-typing": (make_picture(), ["f8", "f7"]),
+    "step-instruct": (make_picture(make_batch(INSTRUCT)), []),
+    "step-hold": (make_picture(make_batch(HOLD, MONITOR), dark_s=41.0), []),
+    "step-value": (make_picture(make_batch(RECORD, MONITOR)), ["1"]),
+    "step-typing": (make_picture(make_batch(RECORD)), ["1", "f7"]),
+    "step-choice": (make_picture(make_batch(CHOICE)), []),
+    "step-scan": (make_picture(make_batch(SCAN)), ["x"]),
+    "step-two": (make_picture(make_batch(RECORD, INSTRUCT)), ["1"]),
+    "steps": (make_picture(make_batch(HOLD)), ["f3"]),
+    "acts": (make_picture(make_batch(HOLD)), ["f4"]),
+    "question": (make_picture(HELD), []),
+    "answer": (make_picture(HELD), ["f5"]),
+    "sign": (make_picture(make_batch(SIGN)), []),
+    "resume": (make_picture(make_batch(INSTRUCT, state="held", reason="Someone held it.")), []),
+}
+
+
+async def go(screen: Screen, keys: list[str]) -> None:
+    for key in keys:
+        await screen.pilot.press(key)
+        await screen.pilot.pause()
+        await screen.pilot.pause()
+
+
+@pytest.mark.parametrize("size", [SMALL, KIOSK], ids=["80x24", "120x33"])
+@pytest.mark.parametrize("name", PLACES)
+async def test_every_target_is_seen_whole_and_at_least_three_rows_high(
+    open_screen: Opener, name: str, size: tuple[int, int]
+) -> None:
+    picture, keys = PLACES[name]
+    async with open_screen(picture, size=size) as screen:
+        if name == "steps" and size == KIOSK:
+            return  # the list stands beside the body there
+        await go(screen, keys)
+        await screen.at(name.partition("-")[0] if name != "resume" else "step")
+        targets = [target for target in screen.app.query(Target) if target.is_on_screen and target.display]
+        assert targets
+        for target in targets:
+            region = target.region
+            assert region.height >= 3, target.id
+            assert screen.app.screen.region.contains_region(region), target.id
+            label, room = target.label, target.content_region.size
+            assert all(len(line) <= room.width for line in str(label).split("\n")), target.id
+        assert screen.static("now").startswith(("→", "▶", "‖")) or "→" in screen.static("now")
+
+
+async def test_log_in_by_badge_needs_no_field_and_shows_no_pin(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(INSTRUCT), person=None)) as screen:
+        screen.app.screen.set_focus(None)
+        await screen.scan("B-0017")
+        await screen.pilot.press(*"1234")
+        assert "1234" not in screen.text()
+        await screen.pilot.press("enter")
+        await screen.at("step")
+        (request,) = screen.desk.of(LogIn)
+        assert (request.badge, request.person, request.pin) == ("B-0017", "", "1234")
+        assert "Ana Ruiz" in screen.static("header")
+
+
+async def test_a_refused_log_in_says_what_it_means_and_what_to_do(open_screen: Opener) -> None:
+    async with open_screen(make_picture(person=None)) as screen:
+        await screen.click("#person-ben")
+        await screen.pilot.press(*"9999", "enter")
+        await screen.at("stop")
+        for words in ("do not belong together", "Nobody was logged in.", "Try again.", "people.log_in"):
+            assert screen.says(words)
+        await screen.pilot.press("f8")
+        await screen.at("lock")
+        assert screen.value("pin") == ""
+        assert screen.app.query_one("#person-ben").has_class("chosen")
+
+
+async def test_behind_the_lock_the_screen_goes_where_something_must_be_done(open_screen: Opener) -> None:
+    second = make_batch(INSTRUCT, batch="B-2")
+    async with open_screen(make_picture(make_batch(HOLD), second, person=None)) as screen:
+        screen.desk.log_in_everyone(ANA)
+        await screen.at("step")
+        assert "B-2" in screen.static("header")
+        screen.desk.tell(make_picture(make_batch(HOLD), second.model_copy(update={"questions": (QUESTION,)})))
+        await screen.at("question")
+        await screen.pilot.press("escape")
+        await screen.at("home")
+
+
+async def test_a_step_is_confirmed_once_and_shown_done_only_when_the_desk_says_so(open_screen: Opener) -> None:
+    done = make_picture(make_batch(HOLD))
+    async with open_screen(make_picture(make_batch(INSTRUCT))) as screen:
+        screen.desk.gate = asyncio.Event()
+        screen.desk.on = lambda _: done
+        await screen.pilot.press("f8", "f8", "f8")
+        await screen.until(lambda: screen.desk.of(ConfirmStep))
+        await screen.until(lambda: screen.says("nothing is done yet"))
+        assert screen.says(INSTRUCT.title)
+        screen.desk.gate.set()
+        await screen.until(lambda: screen.says(HOLD.title))
+        (request,) = screen.desk.of(ConfirmStep)
+        assert (request.batch, request.step) == ("B-2026-014", "035")
+
+
+async def test_a_scan_where_nothing_asks_for_one_confirms_nothing(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(INSTRUCT))) as screen:
+        await screen.pilot.press("tab")
+        await screen.scan("=W0001")
+        await screen.until(lambda: screen.says("this step asks for none"))
+        assert screen.desk.of(ConfirmStep) == []
+
+
+async def test_a_refused_value_is_kept_with_its_draft(open_screen: Opener) -> None:
+    def refuse(request: object) -> None:
+        assert isinstance(request, EnterValue)
+        raise LinesideError("value.number", f"{request.text!r} is not a number.", effect="Nothing was recorded.")
+
+    async with open_screen(make_picture(make_batch(RECORD))) as screen:
+        screen.desk.on = refuse
+        await screen.pilot.press(*"12,5", "enter")
+        await screen.at("stop")
+        assert screen.says("What you entered is kept.")
+        await screen.pilot.press("f8")
+        await screen.at("step")
+        assert screen.value("entry") == "12,5"
+        await screen.until(lambda: screen.desk.drafts == {("B-2026-014", "060"): "12,5"})
+
+
+async def test_what_is_typed_becomes_a_draft_and_comes_back_to_another_screen(
+    open_screen: Opener, tmp_path: Path
+) -> None:
+    picture = make_picture(make_batch(RECORD))
+    async with scripted_desk(tmp_path / "desk.sock", picture) as desk:
+        async with open_screen(picture, desk=desk) as first:
+            await first.pilot.press(*"41.7")
+            await first.until(lambda: desk.drafts == {("B-2026-014", "060"): "41.7"})
+            await first.until(lambda: first.says("draft saved"))
+        async with open_screen(picture, desk=desk) as second:
+            assert second.value("entry") == "41.7"
+            await second.pilot.press("5")
+            assert second.value("entry") == "41.75"
+
+
+async def test_leaving_the_step_saves_the_draft_at_once(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(RECORD))) as screen:
+        await screen.pilot.press(*"41", "escape")
+        await screen.until(lambda: screen.desk.drafts == {("B-2026-014", "060"): "41"})
+
+
+async def test_a_draft_that_cannot_be_saved_is_said_so(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(RECORD))) as screen:
+        original = screen.desk._do
+
+        async def full(request: object, writer: asyncio.StreamWriter) -> dict[str, object]:
+            if isinstance(request, SaveDraft):
+                raise LinesideError("journal.full", "The disk is full.")
+            return await original(request, writer)
+
+        screen.desk._do = full  # type: ignore[method-assign]
+        await screen.pilot.press("4")
+        await screen.until(lambda: screen.says("draft not saved: The disk is full."))
+
+
+async def test_a_wrong_scan_stops_the_screen_and_no_scanner_gets_past_it(open_screen: Opener) -> None:
+    def refuse(_: object) -> None:
+        raise LinesideError(
+            "scan.patient",
+            "This bag belongs to another order.",
+            effect="Nothing was started.",
+            todo="Put the bag into quarantine.",
+        )
+
+    async with open_screen(make_picture(make_batch(SCAN))) as screen:
+        screen.desk.on = refuse
+        screen.app.screen.set_focus(None)
+        await screen.scan("=W4711")
+        await screen.at("stop")
+        assert screen.desk.of(ScanCode)[0].text == "=W4711"
+        for words in ("STOP", "belongs to another order", "Nothing was started.", "quarantine", "=W4711"):
+            assert screen.says(words)
+        await screen.scan("=W4711")
+        await screen.pilot.press("escape")
+        assert screen.app.place == "stop"
+        assert len(screen.desk.of(ScanCode)) == 1
+        await screen.click("#understood")
+        await screen.at("step")
+        await screen.scan("=W0815")
+        await screen.until(lambda: len(screen.desk.of(ScanCode)) == 2)
+        assert screen.desk.of(ScanCode)[1].text == "=W0815"
+
+
+async def test_a_question_shows_intent_beside_reading_and_sends_one_signed_answer(open_screen: Opener) -> None:
+    async with open_screen(make_picture(HELD)) as screen:
+        for words in ("HELD", "reply of the feed pump was lost", "What was intended", "What the equipment shows now"):
+            assert screen.says(words)
+        line = next(line for line in screen.text().split("\n") if line.count("12.0 mL/min") == 2)
+        assert "✔ good" in line
+        screen.desk.gate = asyncio.Event()
+        screen.desk.on = lambda _: make_picture(make_batch(HOLD))
+        await screen.click("#answer-happened")
+        await screen.at("answer")
+        assert screen.says("Nothing is written again.")
+        assert screen.static("sign-person").endswith("Ana Ruiz")
+        await screen.pilot.press(*"1234", "enter", "enter", "f8")
+        await screen.until(lambda: screen.desk.of(AnswerQuestion))
+        screen.desk.gate.set()
+        await screen.at("step")
+        (request,) = screen.desk.of(AnswerQuestion)
+        assert (request.question, request.answer, request.person, request.pin) == ("q1", "happened", "ana", "1234")
+
+
+async def test_a_second_person_signs_in_the_first_ones_session(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(SIGN))) as screen:
+        assert screen.says("I take custody of this material.")
+        second = SIGN.model_copy(update={"signers": ("verifier",)})
+        screen.desk.on = lambda _: make_picture(make_batch(second))
+        await screen.pilot.press(*"1234", "enter")
+        await screen.until(lambda: "Ben Okafor" in screen.static("sign-person"))
+        screen.desk.on = lambda _: make_picture(make_batch(HOLD))
+        for digit in "2345":
+            await screen.click(f"#pad-{digit}")
+        await screen.click("#confirm")
+        await screen.at("step")
+        assert [(r.person, r.pin) for r in screen.desk.of(SignStep)] == [("ana", "1234"), ("ben", "2345")]
+
+
+async def test_a_batch_is_started_by_keys_alone(open_screen: Opener) -> None:
+    async with open_screen(make_picture()) as screen:
+        screen.desk.on = lambda _: make_picture(make_batch(INSTRUCT))
+        await screen.pilot.press("f8")
+        await screen.at("start")
+        screen.app.query_one("#recipe-0", Target).focus()
+        await screen.pilot.press("enter")
+        screen.app.query_one("#order", Input).focus()
+        for field in ("ORD-7781", "B-2026-014", "=W0001"):
+            assert screen.desk.of(StartBatch) == []
+            await screen.scan(field)
+        assert screen.desk.of(StartBatch) == []  # a scanner's Enter starts nothing
+        await screen.pilot.press("f8")
+        await screen.at("step")
+        (request,) = screen.desk.of(StartBatch)
+        assert (request.order, request.batch, request.patient) == ("ORD-7781", "B-2026-014", "=W0001")
+        assert request.recipe == "a" * 64
+
+
+async def test_a_batch_goes_by_fingers_alone(open_screen: Opener) -> None:
+    async with open_screen(make_picture(person=None)) as screen:
+        await screen.click("#person-ana")
+        for digit in "1234":
+            await screen.click(f"#pad-{digit}")
+        await screen.click("#log-in")
+        await screen.at("home")
+        await screen.click("#new-batch")
+        await screen.click("#recipe-1")
+        await screen.click("#order")
+        await screen.click("#keyboard")
+        await screen.click(".letters #pad-o")
+        await screen.click(".letters #pad-c")
+        await screen.click(".letters #pad-1")
+        await screen.click("#keyboard")
+        await screen.click("#batch")
+        await screen.click("#keyboard")
+        await screen.click(".letters #pad-b")
+        screen.desk.on = lambda _: make_picture(make_batch(INSTRUCT))
+        await screen.click("#start-batch")
+        await screen.at("step")
+        assert [(r.order, r.batch, r.patient) for r in screen.desk.of(StartBatch)] == [("OC1", "B", "")]
+        screen.desk.on = lambda _: make_picture(make_batch(RECORD))
+        await screen.click("#confirm")
+        await screen.click(".number #pad-4")
+        await screen.click(".number #pad-dot")
+        await screen.click(".number #pad-2")
+        screen.desk.on = lambda _: make_picture(make_batch(CHOICE))
+        await screen.click("#confirm")
+        await screen.click("#choice-more")
+        await screen.click("#choice-3")
+        screen.desk.on = lambda _: make_picture(make_batch(HOLD))
+        await screen.click("#confirm")
+        await screen.until(lambda: screen.says(HOLD.title))
+        assert [r.text for r in screen.desk.of(EnterValue)] == ["4.2", "particles"]
+        screen.desk.on = lambda _: make_picture(make_batch(HOLD, state="held", reason="x"))
+        await screen.click("#acts")
+        await screen.click("#act-hold")
+        await screen.click("#keyboard")
+        await screen.click(".letters #pad-x")
+        await screen.click("#confirm")
+        await screen.until(lambda: screen.desk.of(ActOnBatch))
+        (request,) = screen.desk.of(ActOnBatch)
+        assert (request.act, request.reason) == ("hold", "X")
+
+
+async def test_the_runtime_goes_and_comes_back(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(RECORD))) as screen:
+        await screen.pilot.press(*"41.7")
+        screen.desk.picture = make_picture(make_batch(RECORD), dark_s=41.0, person=None)
+        await screen.desk.stop()
+        await screen.at("gone")
+        for words in ("THE RUNTIME IS NOT ANSWERING", "What it means", "What to do", "connects again by itself"):
+            assert screen.says(words)
+        assert not screen.says("412")  # nothing that is no longer known
+        screen.desk.drafts.clear()
+        await screen.desk.start()
+        await screen.at("lock")
+        assert screen.says("No runtime was here for 41 s")
+        await screen.scan("B-0017")
+        await screen.pilot.press(*"1234", "enter")
+        await screen.at("step")
+        assert screen.value("entry") == "41.7"
+        await screen.until(lambda: screen.desk.drafts == {("B-2026-014", "060"): "41.7"})
+
+
+async def test_an_entry_that_was_on_its_way_is_neither_shown_done_nor_lost(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(RECORD))) as screen:
+        screen.desk.gate = asyncio.Event()
+        await screen.pilot.press(*"41.7", "enter")
+        await screen.until(lambda: screen.desk.of(EnterValue))
+        stopping = asyncio.ensure_future(screen.desk.stop())
+        await screen.at("gone")
+        await screen.until(lambda: screen.says("An entry was on its way"))
+        screen.desk.gate.set()
+        await stopping
+        await screen.desk.start()
+        await screen.at("step")
+        assert screen.value("entry") == "41.7"
+
+
+async def test_what_a_role_may_not_do_is_not_offered(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(HOLD), person=AUDITOR)) as screen:
+        assert not screen.shows("#acts")
+        await screen.pilot.press("escape")
+        await screen.at("home")
+        assert not screen.shows("#new-batch")
+        await screen.pilot.press("f8")
+        assert screen.app.place == "home"
+
+
+async def test_a_held_batch_offers_resume_and_asks_for_a_reason(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(INSTRUCT, state="held", reason="Ben held it."))) as screen:
+        assert not screen.shows("#confirm")
+        assert screen.says("HELD: Ben held it.")
+        screen.desk.on = lambda _: make_picture(make_batch(INSTRUCT))
+        await screen.pilot.press("f8", *"fixed", "f8")
+        await screen.at("step")
+        (request,) = screen.desk.of(ActOnBatch)
+        assert (request.act, request.reason) == ("resume", "fixed")
+
+
+async def test_two_tasks_at_once_are_both_within_reach(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(RECORD, INSTRUCT))) as screen:
+        assert screen.says(RECORD.title)
+        await screen.pilot.press(*"7", "f6")
+        await screen.until(lambda: screen.static("text") == INSTRUCT.text)
+        await screen.pilot.press("f6")
+        await screen.until(lambda: screen.static("text") == RECORD.text)
+        assert screen.value("entry") == "7"
+
+
+@pytest.mark.parametrize(
+    ("change", "sign"),
+    [
+        ({"value": 37.9, "text": "37.90"}, "▲ above the limit"),
+        ({"value": 35.0, "text": "35.00"}, "▼ below the limit"),
+        ({"value": None, "text": "", "quality": "bad", "detail": "no answer"}, "✖ bad: no answer"),
+        ({"quality": "uncertain"}, "? uncertain"),
+        ({}, "✔ within"),
+    ],
+)
+async def test_a_reading_says_in_words_where_it_stands(
+    open_screen: Opener, change: dict[str, object], sign: str
+) -> None:
+    reading = TEMPERATURE.model_copy(update=change)
+    async with open_screen(make_picture(make_batch(HOLD.model_copy(update={"readings": (reading,)})))) as screen:
+        assert screen.says(sign)
+
+
+async def test_time_goes_on_between_two_pictures_while_the_batch_runs(open_screen: Opener) -> None:
+    now = [0.0]
+    async with open_screen(make_picture(make_batch(HOLD)), now_s=lambda: now[0]) as screen:
+        assert screen.says("7 h 26 min of 12 h 00 min")
+        now[0] = 3600.0
+        await screen.until(lambda: screen.says("8 h 26 min of 12 h 00 min"))
+        screen.desk.tell(make_picture(make_batch(HOLD, state="held", reason="x")))
+        await screen.until(lambda: screen.says("7 h 26 min of 12 h 00 min"))
+
+
+@pytest.mark.parametrize(
+    ("sync", "made", "words"),
+    [
+        (
+            Sync(hub="connected", received_seq=412, copied="ok", copied_seq=412),
+            412,
+            "✔ hub 412 │ 412 made = 412 received + 0 pending",
+        ),
+        (Sync(hub="connected", received_seq=400, copied="ok", copied_seq=412), 412, "▲ hub 400, 12 pending"),
+        (Sync(hub="never", copied="off"), 412, "✖ hub never reached, 412 pending"),
+        (Sync(hub="off", copied="failed", copied_seq=9), 412, "✖ copy failed at 9 │ no hub set up"),
+        (Sync(hub="away", received_seq=1_000_000, copied="ok", copied_seq=9_000_000), 9_000_000, "8000000 pending"),
+    ],
+)
+async def test_the_strip_states_the_loss_equation(open_screen: Opener, sync: Sync, made: int, words: str) -> None:
+    async with open_screen(make_picture(make_batch(HOLD), strip=Strip(made=made, saved=made, sync=sync))) as screen:
+        row = screen.text().split("\n")[1]
+        assert words in row
+        assert f"✔ saved {made}" in row
+
+
+async def test_text_from_the_desk_is_never_read_as_markup(open_screen: Opener) -> None:
+    card = INSTRUCT.model_copy(update={"text": "Press [bold]twice[/bold] on [red]STOP[/]."})
+    async with open_screen(make_picture(make_batch(card))) as screen:
+        assert screen.says("Press [bold]twice[/bold] on [red]STOP[/].")

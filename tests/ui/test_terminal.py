@@ -1,0 +1,90 @@
+"""The real program in a real terminal: killed in the middle of an entry, it comes back with the entry."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import signal
+import struct
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from tests.ui.scripted import RECORD, make_batch, make_picture, scripted_desk
+
+
+class Terminal:
+    """`python -m ui` in a pseudo-terminal of 80×24; `seen` is all it has drawn."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self.seen = ""
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ui",
+            "--desk",
+            str(self._socket),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            env={**os.environ, "TERM": "xterm-256color"},
+            cwd=Path(__file__).parents[2],
+        )
+        os.close(theirs)
+        asyncio.get_running_loop().add_reader(self._ours, self._read)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._ours)
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+        os.close(self._ours)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._ours, 65536)
+        except OSError:  # the other side was closed: the program has ended
+            asyncio.get_running_loop().remove_reader(self._ours)
+            data = b""
+        self.seen += data.decode(errors="replace")
+        self._changed.set()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not holds():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def press(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+
+def memory_kib(pid: int) -> int:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+async def test_half_an_entry_survives_the_screen_being_killed(tmp_path: Path) -> None:
+    picture = make_picture(make_batch(RECORD, next_action="Enter the share."))
+    async with scripted_desk(tmp_path / "desk.sock", picture) as desk:
+        async with Terminal(desk.path) as first:
+            await first.until(lambda: "Value in %" in first.seen)
+            first.press("41.7")
+            await first.until(lambda: desk.drafts == {("B-2026-014", "060"): "41.7"} and "draft saved" in first.seen)
+            assert memory_kib(first.process.pid) <= 60 * 1024
+        async with Terminal(desk.path) as second:
+            await second.until(lambda: "Value in %" in second.seen and "41.7" in second.seen)
+            assert second.process.returncode is None

@@ -54,6 +54,7 @@ QUARANTINE_MAX: Final = 2_000
 QUARANTINE_BYTES_MAX: Final = frame.FRAME_BYTES_MAX
 VERIFY_ROWS: Final = 5_000
 
+_Seq = BigInteger().with_variant(Integer, "sqlite")
 _tables = MetaData()
 _meta = Table("meta", _tables, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
 _chain = Table(
@@ -63,21 +64,22 @@ _chain = Table(
     Column("device", Text, nullable=False),
     Column("journal", Text, nullable=False),
     Column("epoch", Text, nullable=False),
-    Column("base_seq", BigInteger, nullable=False),
+    Column("base_seq", _Seq, nullable=False),
     Column("previous_hash", LargeBinary, nullable=False),
     Column("parent", Integer, ForeignKey("chain.id")),
-    Column("stored_seq", BigInteger, nullable=False),
+    Column("stored_seq", _Seq, nullable=False),
     Column("head_hash", LargeBinary, nullable=False),
-    Column("made_seq", BigInteger, nullable=False),
+    Column("made_seq", _Seq, nullable=False),
     Column("told_utc", Text, nullable=False),
     Column("received_utc", Text, nullable=False),
     UniqueConstraint("device", "journal", "epoch"),
+    sqlite_strict=True,
 )
 _row = Table(
     "row",
     _tables,
     Column("chain", Integer, ForeignKey("chain.id"), primary_key=True),
-    Column("seq", BigInteger, primary_key=True),
+    Column("seq", _Seq, primary_key=True),
     Column("hash", LargeBinary, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("batch", Text, nullable=False),
@@ -85,6 +87,7 @@ _row = Table(
     Column("received_utc", Text, nullable=False),
     Index("row_by_batch", "batch", "kind", "chain", "seq"),
     sqlite_with_rowid=False,
+    sqlite_strict=True,
 )
 _quarantine = Table(
     "quarantine",
@@ -98,6 +101,7 @@ _quarantine = Table(
     Column("times", Integer, nullable=False),
     Column("first_utc", Text, nullable=False),
     Column("last_utc", Text, nullable=False),
+    sqlite_strict=True,
 )
 
 
@@ -353,16 +357,18 @@ class Store:
         for chain in await self.chains():
             async with self._engine.connect() as connection:
                 previous = await connection.scalar(select(_chain.c.previous_hash).where(_chain.c.id == chain.id))
-            seq, fault = chain.base_seq - 1, None
+            seq, head, fault = chain.base_seq - 1, previous or ZERO_HASH, None
             while seq < chain.stored_seq and fault is None:
-                rows = await self._chain_rows(chain, seq)
-                faults = await asyncio.to_thread(_first_fault, chain, rows, seq, previous or ZERO_HASH)
-                if not rows:
-                    faults = Fault(seq + 1, f"Row {seq + 1} is missing.")
-                fault = faults
-                if fault is None:
-                    seq, previous = rows[-1].seq, rows[-1].hash
-            if fault is None and (previous or ZERO_HASH).hex() != chain.head_hash:
+                try:
+                    rows = await self._chain_rows(chain, seq)
+                except DBAPIError as error:
+                    rows, fault = [], Fault(seq + 1, f"Row {seq + 1} or one behind it cannot be read: {error.orig}.")
+                else:
+                    fault = await asyncio.to_thread(_first_fault, chain, rows, seq, head)
+                if rows and fault is None:
+                    seq, head = rows[-1].seq, rows[-1].hash
+                fault = fault or (None if rows else Fault(seq + 1, f"Row {seq + 1} is missing."))
+            if fault is None and head.hex() != chain.head_hash:
                 fault = Fault(seq, f"Row {seq} is not the head that was receipted.")
             yield Verified(chain, seq - chain.base_seq + 1, fault)
 

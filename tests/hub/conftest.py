@@ -8,19 +8,27 @@ from edge.identity import DeviceKey
 
 
 @pytest.fixture
-def need_mosquitto():
+async def make_broker(tmp_path):
+    """Starts a mosquitto with these lines of configuration."""
     if MOSQUITTO is None and not os.environ.get("CI"):
         pytest.skip("mosquitto is not installed")
+    made = []
+
+    async def make(*lines):
+        folder = tmp_path / f"broker-{len(made)}"
+        folder.mkdir()
+        made.append(Broker(folder, "\n".join(lines)))
+        await made[-1].start()
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.kill()
 
 
 @pytest.fixture
-async def broker(tmp_path, need_mosquitto):
-    folder = tmp_path / "broker"
-    folder.mkdir()
-    made = Broker(folder)
-    await made.start()
-    yield made
-    await made.kill()
+async def broker(make_broker):
+    return await make_broker()
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 from edge.config import Config
+from edge.core import frame
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, ValueRecorded
+from edge.core.record import ZERO_HASH, Row, row_hash
 from edge.core.terms import ClockQuality, Stamp
 from edge.identity import DeviceKey, public_text, read_public
 from edge.journal import open_journal
@@ -63,6 +65,23 @@ class Broker:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
+
+
+JOURNAL, EPOCH = b"j" * 16, b"e" * 16
+
+
+def chained(encoded, *, first=1, previous=ZERO_HASH, epoch=EPOCH, journal=JOURNAL):
+    rows = []
+    for seq, body in enumerate(encoded, first):
+        previous = row_hash(journal, epoch, seq, previous, body)
+        rows.append(Row(seq, epoch, previous, body))
+    return rows
+
+
+async def give(store, trust, key, rows, previous=ZERO_HASH, made_seq=None):
+    data, count = frame.make(rows, journal=JOURNAL, previous=previous, made_seq=made_seq or rows[-1].seq, signer=key)
+    assert count == len(rows)
+    return await store.ingest(data, trust.keys)
 
 
 def bodies(count, start=0, batch="B-1", event=None):
@@ -180,7 +199,7 @@ async def hub_in_process(folder, key, broker, trusted=()):
 class HubProcess:
     """`lineside hub run` in a process of its own."""
 
-    def __init__(self, folder, broker_url, trusted=()):
+    def __init__(self, folder, broker_url):
         self.folder = folder
         init_hub(folder)
         self.public = read_public(folder / "hub.pub")

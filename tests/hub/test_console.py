@@ -1,31 +1,22 @@
 """The hub's pages: rendered here, escaped, read-only, with nothing from outside."""
 
+import asyncio
 import contextlib
 import re
 
 import httpx
 import pytest
-from sync_parts import bodies
+from sync_parts import bodies, chained, give
 
-from edge.core import frame
 from edge.core.events import BatchStarted, BatchStateChanged, ExceptionRaised, RuntimeStarted, StepActivated, encode
-from edge.core.record import ZERO_HASH, Row, row_hash
+from edge.mqtt import Address
 from hub.app import Changes
 from hub.console.pages import Console, make_app
 from hub.receive import Receiver
 from hub.store import open_store
 from hub.trust import Trust
 
-JOURNAL, EPOCH = b"j" * 16, b"e" * 16
 EVIL = "<script>alert('x')</script>"
-
-
-def chained(encoded, *, first=1, previous=ZERO_HASH, epoch=EPOCH, journal=JOURNAL):
-    rows = []
-    for seq, body in enumerate(encoded, first):
-        previous = row_hash(journal, epoch, seq, previous, body)
-        rows.append(Row(seq, epoch, previous, body))
-    return rows
 
 
 def started(batch):
@@ -67,26 +58,16 @@ def rows_of_a_batch(batch):
 @pytest.fixture
 async def hub(tmp_path, hub_key, device_key):
     """(client, store, trust): the web application over a real store, without a broker."""
-    import asyncio
-
     (tmp_path / "devices").mkdir()
     (tmp_path / "devices" / "line-1.pub").write_text(device_key.public.hex())
     trust = Trust(tmp_path / "devices")
     trust.refresh()
     async with open_store(tmp_path / "hub.db", hub_key) as store:
-        from edge.mqtt import Address
-
         receiver = Receiver(store, trust, Address("127.0.0.1", 1, None))
         console = Console(store, receiver, trust, Changes().follow, asyncio.Event())
         transport = httpx.ASGITransport(app=make_app(console))
         async with httpx.AsyncClient(transport=transport, base_url="http://hub") as client:
             yield client, store, trust
-
-
-async def give(store, trust, key, rows, previous=ZERO_HASH, made_seq=None):
-    data, count = frame.make(rows, journal=JOURNAL, previous=previous, made_seq=made_seq or rows[-1].seq, signer=key)
-    assert count == len(rows)
-    return await store.ingest(data, trust.keys)
 
 
 async def test_pages_render_and_escape_what_rows_say(hub, device_key):
@@ -179,8 +160,8 @@ async def test_a_state_change_of_a_batch_shows(hub, device_key):
 async def test_changes_are_told_and_may_be_missed_but_never_all():
     changes = Changes()
     follower = changes.follow()
-    waiting = __import__("asyncio").ensure_future(anext(follower))
-    await __import__("asyncio").sleep(0)
+    waiting = asyncio.ensure_future(anext(follower))
+    await asyncio.sleep(0)
     changes.happened()
     changes.happened()
     await waiting

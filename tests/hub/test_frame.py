@@ -191,8 +191,11 @@ def test_no_mutation_passes_or_crashes(key, trusted, edits, cut, signed):
     try:
         got = frame.read(mutated, trusted)
     except LinesideError as error:
-        assert error.code.startswith("frame.")
+        code = error.code
     else:
+        code = "frame."
+    assert code.startswith("frame.")
+    if code == "frame.":
         # Only what the chain does not cover may differ: the number of rows made, zstd's own spare bits.
         assert got.rows == tuple(rows)
 
@@ -265,6 +268,7 @@ def test_a_changed_receipt_never_says_something_else(key, at, value):
     text = bytearray(frame.make_receipt(receipt, key).encode())
     text[at % len(text)] = value
     try:
-        assert frame.read_receipt(bytes(text), key.public) == receipt
+        said = frame.read_receipt(bytes(text), key.public)
     except LinesideError as error:
-        assert error.code in {"frame.receipt", "frame.receipt_signature"}
+        said = error.code
+    assert said in (receipt, "frame.receipt", "frame.receipt_signature")

@@ -5,10 +5,10 @@ import socket
 import threading
 
 import pytest
+from sync_parts import free_port
 
 from edge.core.errors import LinesideError
 from edge.mqtt import PACKET_BYTES_MAX, RECEIVE_MAX, Address, read_address, session
-from sync_parts import Broker, free_port
 
 FAST = (0.01, 0.05)
 
@@ -98,34 +98,26 @@ async def test_what_is_under_way_when_the_connection_ends_fails():
         assert caught.value.code == "mqtt.away"
 
 
-async def test_refusals_of_the_broker_are_said_in_words(tmp_path, need_mosquitto):
+async def test_refusals_of_the_broker_are_said_in_words(tmp_path, make_broker):
     acl = tmp_path / "acl"
     acl.write_text("topic read allowed\n")
-    broker = Broker(tmp_path, f"allow_anonymous true\nacl_file {acl}")
-    await broker.start()
-    try:
-        a = Watched()
-        async with opened(broker, "a", a, ["allowed"]) as one:
-            await a.until(lambda: one.connected)
-            with pytest.raises(LinesideError) as caught:
-                await one.publish("forbidden", b"x")
-            assert caught.value.code == "mqtt.refused"
-            assert "Not authorized" in caught.value.what
-    finally:
-        await broker.kill()
+    broker = await make_broker("allow_anonymous true", f"acl_file {acl}")
+    a = Watched()
+    async with opened(broker, "a", a, ["allowed"]) as one:
+        await a.until(lambda: one.connected)
+        with pytest.raises(LinesideError) as caught:
+            await one.publish("forbidden", b"x")
+        assert caught.value.code == "mqtt.refused"
+        assert "Not authorized" in caught.value.what
 
 
-async def test_a_refused_connection_is_not_connected_and_says_why(tmp_path, need_mosquitto):
-    broker = Broker(tmp_path, "allow_anonymous false")
-    await broker.start()
-    try:
-        a = Watched()
-        async with opened(broker, "a", a) as one:
-            await a.until(lambda: "refuses the connection" in one.state)
-            assert not one.connected
-            assert "Not authorized" in one.state
-    finally:
-        await broker.kill()
+async def test_a_refused_connection_is_not_connected_and_says_why(make_broker):
+    broker = await make_broker("allow_anonymous false")
+    a = Watched()
+    async with opened(broker, "a", a) as one:
+        await a.until(lambda: "refuses the connection" in one.state)
+        assert not one.connected
+        assert "Not authorized" in one.state
 
 
 async def test_leaving_while_nobody_listens_leaves_nothing_behind():

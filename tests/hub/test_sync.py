@@ -96,9 +96,8 @@ async def test_a_hub_process_killed_in_the_middle_loses_and_doubles_nothing(brok
 async def test_the_cursor_survives_a_restart_of_the_follower(broker, tmp_path, hub_key):
     box = Box(tmp_path / "box", broker.url, hub_key.public)
     await journaled(box, 300)
-    async with hub_in_process(tmp_path / "hub", hub_key, broker, [box.key.public]):
-        async with box.uplink() as up:
-            await until(lambda: up.state.received_seq == 300, up.changed)
+    async with hub_in_process(tmp_path / "hub", hub_key, broker, [box.key.public]), box.uplink() as up:
+        await until(lambda: up.state.received_seq == 300, up.changed)
     await broker.kill()
     async with box.uplink() as up:
         await until(lambda: up.state.received_seq == 300, up.changed)

@@ -262,6 +262,8 @@ class QuestionCard(Message):
     elapsed_low_s: float
     elapsed_high_s: float
     """-1 when nothing trusted bounds it."""
+    answers: tuple[str, ...] = ("happened", "again", "abort")
+    """The ones that make sense: "happened" does not, for a write that was certainly refused."""
 
 
 class ExceptionLine(Message):

@@ -1,4 +1,4 @@
-"""A small line for tests of the pure core: one plant, one recipe, virtual time, and every row folded as the engine does."""
+"""A small line for tests of the pure core: one plant, one recipe, virtual time, every row read back and folded."""
 
 from __future__ import annotations
 

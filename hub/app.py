@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Final
 
 import uvicorn
 
@@ -15,8 +16,10 @@ from edge.core.errors import LinesideError
 from hub.config import listen_address, read_hub, read_key
 from hub.console.pages import Console, make_app
 from hub.receive import Receiver
-from hub.store import open_store
+from hub.store import Store, open_store
 from hub.trust import Trust
+
+BEAT_S: Final = 15.0
 
 
 async def run(folder: Path, listen: str, stop: asyncio.Event) -> None:
@@ -43,14 +46,24 @@ async def run(folder: Path, listen: str, stop: asyncio.Event) -> None:
                 )
             )
             receiving = tasks.create_task(receiver.run(), name="hub receiver")
+            beating = tasks.create_task(_beat(store), name="hub watchdog")
             serving = tasks.create_task(server.serve(sockets=[server_socket]), name="hub console")
             notify.ready(f"Listening on {_where(server_socket)}.")
             print(f"hub {store.hub} shows its pages on http://{_where(server_socket)}", flush=True)  # noqa: T201
             await stop.wait()
             notify.stopping()
             receiving.cancel()
+            beating.cancel()
             server.should_exit = True
             await serving
+
+
+async def _beat(store: Store) -> None:
+    """Tell systemd that the hub works, for as long as its database answers."""
+    while True:
+        await store.count_chains()
+        notify.watchdog()
+        await asyncio.sleep(BEAT_S)
 
 
 class Changes:

@@ -301,6 +301,11 @@ class Store:
         async with self._engine.connect() as connection:
             return [_as_chain(row, row.beyond) for row in await connection.execute(query)]
 
+    async def count_chains(self) -> int:
+        """How many chains there are: also the cheapest sign that the database answers."""
+        async with self._engine.connect() as connection:
+            return await connection.scalar(select(func.count()).select_from(_chain)) or 0
+
     async def batches(self, limit: int = 200) -> list[tuple[str, str]]:
         """(device, batch) of the batches that rows started, newest first."""
         query = (

@@ -185,7 +185,10 @@ async def hub_in_process(folder, key, broker, trusted=()):
         (folder / "devices" / f"box-{number}.pub").write_text(public_text(public))
     trust = Trust(folder / "devices")
     async with open_store(folder / "hub.db", key) as store:
-        receiver = Receiver(store, trust, read_address(broker.url, None), retry_s=(0.01, 0.1))
+        changed = asyncio.Event()
+        address = read_address(broker.url, None)
+        receiver = Receiver(store, trust, address, on_change=changed.set, retry_s=(0.01, 0.1))
+        receiver.changed = changed
         receiving = asyncio.create_task(receiver.run())
         try:
             yield receiver, store

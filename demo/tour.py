@@ -423,7 +423,7 @@ class Tour:
         result.rows_pending = result.rows_made - result.rows_received
         result.chain_verified = await asyncio.to_thread(lambda: verify_journal(self.rig.journal).ok)
         verified = await self.hub_json("/api/verify")
-        result.hub_chain_verified = bool(verified and verified["ok"])
+        result.hub_chain_verified = bool(verified and verified["verified"])
         flipped = await asyncio.to_thread(_flip_a_bit, self.rig)
         self.tell(f"The record verifies. With one bit flipped: {flipped}")
 

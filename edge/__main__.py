@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -24,6 +24,9 @@ EXIT_FOUND: Final = 1
 """A check found something that does not hold."""
 EXIT_JOURNAL: Final = 74
 """The journal failed: the process ended itself, so that nothing is shown that is not saved."""
+
+if TYPE_CHECKING:
+    from edge.journal import ShownRow
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -230,9 +233,15 @@ def simulate_fault(
 
     Example: lineside simulate fault --control ./cell pump '{"do": "drop_replies", "n": 1}'
     """
-    from drivers.sim.cell import ask_device
+    from drivers.sim.cell import run_fault
 
-    print(json.dumps(ask_device(control, device, request)))
+    try:
+        asked = json.loads(request)
+    except json.JSONDecodeError as error:
+        raise LinesideError(
+            "sim.request", f"The request is not JSON: {error.msg}.", todo='Write for example \'{"do": "counters"}\'.'
+        ) from error
+    print(json.dumps(run_fault(control, device, asked)))
 
 
 # Recipes -----------------------------------------------------------------------------------------------------------
@@ -249,6 +258,7 @@ def recipe_check(
     Example: lineside recipe check cart-b1.yaml --plant plant.yaml
     """
     from edge.core.plant import read_plant
+    from edge.core.recipe import read_recipe, remarks
     from edge.library import read_bounded, read_checked_recipe
 
     try:
@@ -260,10 +270,14 @@ def recipe_check(
         print(json.dumps({"ok": False, "findings": [refusal.as_json()]}))
         raise typer.Exit(EXIT_REFUSED) from refusal
     steps = len(sealed.recipe.steps())
+    worth = remarks(read_recipe(sealed.data, str(file)))
     if as_json:
-        print(json.dumps({"ok": True, "recipe": sealed.recipe.recipe, "seal": sealed.seal, "steps": steps}))
+        facts = {"ok": True, "recipe": sealed.recipe.recipe, "seal": sealed.seal, "steps": steps}
+        print(json.dumps({**facts, "remarks": [remark.as_json() for remark in worth]}))
     else:
         print(f"{sealed.recipe.recipe} {sealed.recipe.version}: {steps} steps, nothing wrong. Seal {sealed.seal}")
+        for remark in worth:
+            print(f"remark: {remark}")
 
 
 # The journal -------------------------------------------------------------------------------------------------------
@@ -317,7 +331,20 @@ def journal_show(
     from edge.journal import show_rows
 
     for row in show_rows(path, after, limit):
-        print(json.dumps(row.as_json(), ensure_ascii=False) if as_json else row)
+        facts = {"seq": row.seq, "hash": row.hash, "epoch": row.epoch, "row": row.says or row.text}
+        print(json.dumps(facts, ensure_ascii=False) if as_json else _line(row))
+
+
+def _line(row: ShownRow) -> str:
+    """One row for reading: number, time, who, what."""
+    if row.says is None:
+        return f"{row.seq:>6}  {row.text}"
+    says = row.says
+    facts = "  ".join(f"{name}={value}" for name, value in says.get("facts", {}).items() if value not in ("", None))
+    utc = str(says.get("at", {}).get("utc", ""))[:23]
+    return (
+        f"{row.seq:>6}  {utc}  {says.get('actor', ''):<9} {says.get('kind', ''):<18} {says.get('batch', '')}  {facts}"
+    )
 
 
 def _progress(word: str) -> Callable[[int, int], None]:

@@ -432,7 +432,7 @@ class _Decision:
         match step:
             case Wait():
                 length_s = duration_s(step.duration) / batch.speed if step.duration else 0.0
-                timeout_s = duration_s(step.timeout) / batch.speed if step.timeout else 0.0
+                timeout_s = duration_s(step.timeout) if step.timeout else 0.0  # equipment does not run at `speed`
             case Hold():
                 length_s = duration_s(step.duration) / batch.speed
             case _:
@@ -650,7 +650,7 @@ class _Decision:
         low, high = (None, None)
         if step.limit is not None:
             low, high = limit_in(self.recipe(batch), step.limit, step.unit)
-        within = not isinstance(value, float) or inside(value, low, high)
+        within = inside(value, low, high) if isinstance(value, float) else not step.accept or value in step.accept
         self.emit(
             ev.ValueRecorded(
                 batch=batch.batch,
@@ -668,6 +668,11 @@ class _Decision:
         )
         if not within and step.limit is not None:
             self.outside(batch.batch, step, step.limit, f"{step.title}: {value:g} {step.unit}", low, high)
+        elif not within:
+            what = f"{step.title}: {value} is not what is accepted ({', '.join(step.accept)})."
+            self.raise_exception(batch.batch, step.id, step.category, "result.not_accepted", what)
+            if step.category == "critical":
+                self.hold(batch.batch, "limit", what)
         self.complete(batch.batch, step.id)
         self.proceed(batch.batch)
 

@@ -460,3 +460,24 @@ def test_a_next_that_skips_ahead_is_followed() -> None:
     line.start()
     line.confirm("010")
     assert line.active() == ["060"]
+
+
+def test_a_choice_that_is_not_accepted_holds_the_batch() -> None:
+    step = {"id": "010", "phase": "record", "title": "Sterility", "text": "?", "name": "s", "type": "choice"}
+    line = VirtualLine(
+        recipe=recipe([{**step, "choices": ["negative to date", "positive"], "accept": ["negative to date"]}])
+    )
+    line.start()
+    refused = refusal(line, cm.EnterValue(session="S", batch="B1", step="010", text="unsure"))
+    assert refused.code == "entry.choice"
+    made = line.enter("010", "positive")
+    assert "ExceptionRaised" in kinds(made)
+    assert line.batch().state is State.HELD
+    assert line.batch().exceptions[0].category == "critical"
+
+
+def test_the_time_out_of_a_wait_on_equipment_is_not_compressed() -> None:
+    line = VirtualLine()
+    line.start(speed=100.0)
+    line.to_step("040")
+    assert [timer.length_s for timer in effects(line.line).timers] == [3600.0]

@@ -249,6 +249,14 @@ class _Check:
             )
 
     def _record(self, step: Record, path: Path) -> Iterator[LinesideError]:
+        unknown = [choice for choice in step.accept if choice not in step.choices]
+        if unknown:
+            yield LinesideError(
+                "recipe.accept",
+                f"Step {step.id} accepts {unknown[0]!r}, which is not one of its choices.",
+                todo="Accept only what can be chosen.",
+                place=self._document.place((*path, "accept")),
+            )
         if (step.type == "choice") != bool(step.choices) or len(set(step.choices)) < len(step.choices):
             yield LinesideError(
                 "recipe.choices",

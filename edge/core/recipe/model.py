@@ -76,6 +76,9 @@ class Record(_Step):
     type: Literal["number", "text", "choice"] = "number"
     unit: str = ""
     choices: tuple[str, ...] = ()
+    accept: tuple[str, ...] = ()
+    """The choices that are all right; another one raises an exception record of this `category`. All, when empty."""
+    category: Literal["minor", "major", "critical"] = "critical"
     limit: Limit | None = None
 
 

@@ -261,7 +261,7 @@ BAD_STEPS = {
         - {id: a, phase: record, title: x, text: y, name: n, type: choice} # <- recipe.choices
         - {id: b, phase: record, title: x, text: y, name: n, choices: [a]} # <- recipe.choices
         - {id: c, phase: record, title: x, text: y, name: n, type: choice, choices: [a, a]} # <- recipe.choices
-        - {id: d, phase: record, title: x, text: y, name: n, type: choice, choices: [a], accept: [b]} # <- recipe.accept
+        - {id: z, phase: record, title: x, text: y, name: n, type: choice, choices: [a], accept: [b]} # <- recipe.accept
         - {id: d, phase: record, title: x, text: y, name: n, type: text, unit: h} # <- recipe.not_a_number
         - {id: e, phase: record, title: x, text: y, name: n, type: text, limit: {low: 1}} # <- recipe.not_a_number""",
     "people and codes": """

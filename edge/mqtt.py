@@ -35,6 +35,8 @@ INBOX_MAX: Final = 1_024
 PACKET_BYTES_MAX: Final = 1_048_576
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
+RETRY_S: Final = (0.5, 8.0)
+"""The first pause before connecting again, and the longest."""
 KEEPALIVE_S: Final = 15
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
@@ -97,9 +99,22 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+class _TidySocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails, which paho leaves open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 def _tls(ca: Path) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=str(ca))
+        context = ssl.create_default_context(cafile=str(ca))
+        context.sslsocket_class = _TidySocket
+        return context
     except OSError as error:  # ssl.SSLError is one too
         raise LinesideError(
             "mqtt.ca",
@@ -115,7 +130,7 @@ async def session(
     *,
     subscribe: Sequence[str] = (),
     on_change: Callable[[], None] = lambda: None,
-    retry_s: tuple[float, float] = (0.5, 15.0),
+    retry_s: tuple[float, float] = RETRY_S,
 ) -> AsyncIterator[Session]:
     """A Session that keeps itself connected until the block is left; then no task, socket or thread remains.
 

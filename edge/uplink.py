@@ -69,7 +69,7 @@ class Window:
         self.here = False
         """True while the hub has answered on this connection and is not overdue."""
         self.overdue = False
-        """True while a hail has gone unanswered for too long."""
+        """True while what was sent has gone unanswered for too long."""
         self.incarnation = ""
         self.superseded: list[str] = []
         self._timing = timing
@@ -105,7 +105,7 @@ class Window:
     def hailed(self, now: float, jitter: float) -> None:
         """`due` had come and a hail is under way: what was sent before it and is not receipted is sent again."""
         if self._asked or self._under_way:
-            self.here, self.overdue = self.here and not self._asked, self._asked
+            self.here, self.overdue = False, True
             self._patience_s = min(self._patience_s * 2, self._timing.resend_max_s)
         self._rewind(self.cursor)
         self._waiting = self._asked = True
@@ -169,7 +169,7 @@ class Uplink:
         give: Callable[[str], Awaitable[None]],
         on_change: Callable[[], None] = lambda: None,
         timing: Timing = Timing(),
-        retry_s: tuple[float, float] = (0.5, 15.0),
+        retry_s: tuple[float, float] = mqtt.RETRY_S,
     ) -> None:
         """`give` hands a receipt to the desk and returns when the desk has answered; `state_path` keeps the last
         receipt over a restart; `on_change` is called in the loop whenever `state` may have changed."""

@@ -37,7 +37,7 @@ class Receiver:
         address: mqtt.Address,
         *,
         on_change: Callable[[], None] = lambda: None,
-        retry_s: tuple[float, float] = (0.5, 15.0),
+        retry_s: tuple[float, float] = mqtt.RETRY_S,
     ) -> None:
         """`on_change` is called in the loop when rows, forks or the connection changed."""
         self._store = store

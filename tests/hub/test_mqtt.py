@@ -3,8 +3,15 @@
 import asyncio
 import socket
 import threading
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from sync_parts import free_port
 
 from edge.core.errors import LinesideError
@@ -168,3 +175,54 @@ def test_addresses_that_are_taken(tmp_path):
     with pytest.raises(LinesideError) as caught:
         read_address("mqtts://broker.example", tmp_path / "bad.pem")
     assert caught.value.code == "mqtt.ca"
+
+
+def certificates(folder):
+    """A CA and a certificate for localhost, as PEM files."""
+    now = datetime.now(UTC)
+
+    def certificate(name, key, issuer, issuer_key, extension):
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(extension, critical=True)
+            .sign(issuer_key, hashes.SHA256())
+        )
+
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca = certificate("ca", ca_key, "ca", ca_key, x509.BasicConstraints(ca=True, path_length=None))
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+    server = certificate("localhost", key, "ca", ca_key, names)
+    (folder / "ca.pem").write_bytes(ca.public_bytes(Encoding.PEM))
+    (folder / "server.pem").write_bytes(server.public_bytes(Encoding.PEM))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "server.key").write_bytes(pem)
+
+
+async def test_tls_carries_what_fits_in_no_one_read_and_refuses_a_strangers_broker(tmp_path, make_broker):
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for folder in (ours, other):
+        folder.mkdir()
+        certificates(folder)
+    broker = await make_broker(
+        "allow_anonymous true",
+        f"cafile {ours}/ca.pem",
+        f"certfile {ours}/server.pem",
+        f"keyfile {ours}/server.key",
+    )
+    url = f"mqtts://127.0.0.1:{broker.port}"
+    a, b = Watched(), Watched()
+    async with session(read_address(url, ours / "ca.pem"), "a", subscribe=["t"], on_change=a, retry_s=FAST) as one:
+        await a.until(lambda: one.connected)
+        payloads = [bytes([n]) * 15_000 for n in range(60)]
+        sent = asyncio.gather(*(one.publish("t", payload) for payload in payloads))
+        assert [(await anext(one)).payload for _ in payloads] == payloads
+        await sent
+    async with session(read_address(url, other / "ca.pem"), "b", on_change=b, retry_s=FAST) as two:
+        await b.until(lambda: "certificate verify failed" in two.state)
+        assert not two.connected

@@ -57,7 +57,7 @@ from ui.screens.sign import Answer, Question, Sign
 from ui.screens.start import Start
 from ui.screens.step import Step, Steps, main_card
 from ui.screens.stop import Gone, Stop
-from ui.view import Ask, Entry, Front, Go, Key, Target, Typed, View
+from ui.view import Ask, Entry, Front, Go, Key, Said, Target, Typed, View
 
 RECONNECT_S: Final = 0.25
 DRAFT_AFTER_S: Final = 0.3
@@ -149,9 +149,9 @@ class LinesideApp(App[None]):
     def compose(self) -> ComposeResult:
         """Header, strip, the present view; and what stands beside."""
         with Vertical(id="main"):
-            yield Static("", id="header")
-            yield Static("", id="strip")
-            yield Static("", id="dark")
+            yield Said("", id="header")
+            yield Said("", id="strip")
+            yield Said("", id="dark")
             yield Vertical(id="stage")
         if self._side is not None:
             with Vertical(id="side"):

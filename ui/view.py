@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
+from textual.visual import VisualType
 from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
@@ -75,12 +76,24 @@ class Typed(Message):
         self.entry, self.text, self.leaving = entry, text, leaving
 
 
+class Said(Static):
+    """A text that is laid out anew only when it changed."""
+
+    def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        """Show `content`."""
+        present = self.content
+        if isinstance(content, Content) and isinstance(present, Content) and content.is_same(present):
+            return
+        super().update(content, layout=layout)
+
+
 class Target(Button):
     """A finger target, at least three rows high, with the key that does the same."""
 
     def __init__(self, text: str | Content, *, id: str, key: str = "", kind: str = "plain") -> None:  # noqa: A002
         super().__init__(classes=kind, id=id)
         self.shortcut = key
+        self.styles.line_pad = 0
         self.tell(text)
 
     def tell(self, text: str | Content) -> None:
@@ -88,7 +101,7 @@ class Target(Button):
         sign = {"escape": "Esc"}.get(self.shortcut, self.shortcut.upper())
         words = Content(text) if isinstance(text, str) else text
         label = Content.assemble((f"{sign} ", "not bold dim"), words) if sign else words
-        if label != self.label:
+        if not (isinstance(self.label, Content) and label.is_same(self.label)):
             self.label = label
             self.styles.min_width = max(len(line) for line in label.plain.split("\n")) + 2
 
@@ -205,7 +218,7 @@ class View(Vertical):
 
     def compose(self) -> ComposeResult:
         """Band, body, bar."""
-        yield Static("", id="now")
+        yield Said("", id="now")
         with Vertical(classes="body"):
             yield from self.body()
         with Horizontal(classes="actions"):
@@ -300,6 +313,7 @@ __all__ = [
     "Key",
     "Line",
     "Pad",
+    "Said",
     "Target",
     "Typed",
     "View",

@@ -273,10 +273,13 @@ class Desk:
             batches.append(batch.model_copy(update={"active": active}))
         return self.picture.model_copy(update={"person": self._sessions.get(writer), "batches": tuple(batches)})
 
-    def log_in_everyone(self, person: PersonView) -> None:
-        """Without a PIN, for tests that begin behind the lock."""
+    def log_in_everyone(self, person: PersonView | None) -> None:
+        """Without a PIN, for tests that begin behind the lock; None logs everyone out."""
         for writer in self._watchers:
-            self._sessions[writer] = person
+            if person is None:
+                self._sessions.pop(writer, None)
+            else:
+                self._sessions[writer] = person
         self.tell()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -101,8 +101,9 @@ async def test_picture(open_screen: Opener, picture_of: SnapshotAssertion, name:
 async def test_the_picture_in_the_readme(open_screen: Opener, request: pytest.FixtureRequest) -> None:
     """`docs/screen.svg`: CART-B1 in the middle of the expansion, the hub away, 12 rows pending."""
     picture = make_picture(make_batch(HOLD, MONITOR, next_action=NEXT))
-    async with open_screen(picture, size=(112, 31)) as screen:
-        assert screen.says("12 pending")
+    async with open_screen(picture, size=(120, 34)) as screen:
+        assert screen.says("412 made = 400 received + 12 pending")
+        assert screen.says("060 Day 5: CAR-positive cells")
         svg = drawn(screen)
     if request.config.getoption("update_snapshots"):
         README_PICTURE.write_text(svg)

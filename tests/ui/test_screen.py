@@ -6,9 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from edge.core.errors import LinesideError
+from edge.core.terms import State
 from edge.wire import (
     ActOnBatch,
     AnswerQuestion,
@@ -40,7 +41,8 @@ from tests.ui.scripted import (
     make_picture,
     scripted_desk,
 )
-from ui.view import Target
+from ui import drawing
+from ui.view import Go, Target
 
 HELD = make_batch(questions=(QUESTION,), state="held", reason="The reply of the feed pump was lost.")
 PLACES: dict[str, tuple[Picture, list[str]]] = {
@@ -64,33 +66,52 @@ PLACES: dict[str, tuple[Picture, list[str]]] = {
 }
 
 
-async def go(screen: Screen, keys: list[str]) -> None:
+async def visit(screen: Screen, name: str) -> None:
+    """Go to one of PLACES, as if the screen had just been opened there."""
+    picture, keys = PLACES[name]
+    screen.desk.drafts.clear()
+    screen.desk.picture = picture
+    screen.desk.log_in_everyone(picture.person)
+    asked = [[card.title for card in batch.active] for batch in picture.batches]
+    await screen.until(
+        lambda: (
+            (latest := screen.app._latest)
+            and [[card.title for card in batch.active] for batch in latest.batches] == asked
+            and [batch.state for batch in latest.batches] == [batch.state for batch in picture.batches]
+            and not screen.app._draft_timers
+        )
+    )
+    screen.app.front.entries.clear()
+    screen.app._batch = screen.app._step = ""
+    screen.app._shown = ()
+    screen.app.on_go(Go("auto"))
+    await screen.until(lambda: screen.app._shown)
     for key in keys:
         await screen.pilot.press(key)
         await screen.pilot.pause()
         await screen.pilot.pause()
+    await screen.at({"resume": "step"}.get(name, name.partition("-")[0]))
 
 
-@pytest.mark.parametrize("size", [SMALL, KIOSK], ids=["80x24", "120x33"])
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize(
+    ("size", "language"), [(SMALL, "en"), (KIOSK, "en"), (SMALL, "de")], ids=["80x24", "120x33", "80x24-de"]
+)
 async def test_every_target_is_seen_whole_and_at_least_three_rows_high(
-    open_screen: Opener, name: str, size: tuple[int, int]
+    open_screen: Opener, size: tuple[int, int], language: str
 ) -> None:
-    picture, keys = PLACES[name]
-    async with open_screen(picture, size=size) as screen:
-        if name == "steps" and size == KIOSK:
-            return  # the list stands beside the body there
-        await go(screen, keys)
-        await screen.at(name.partition("-")[0] if name != "resume" else "step")
-        targets = [target for target in screen.app.query(Target) if target.is_on_screen and target.display]
-        assert targets
-        for target in targets:
-            region = target.region
-            assert region.height >= 3, target.id
-            assert screen.app.screen.region.contains_region(region), target.id
-            label, room = target.label, target.content_region.size
-            assert all(len(line) <= room.width for line in str(label).split("\n")), target.id
-        assert screen.static("now").startswith(("→", "▶", "‖")) or "→" in screen.static("now")
+    async with open_screen(make_picture(), size=size, language=language) as screen:
+        for name in PLACES:
+            if name == "steps" and size == KIOSK:
+                continue  # the list stands beside the body there
+            await visit(screen, name)
+            targets = [target for target in screen.app.query(Target) if target.is_on_screen and target.display]
+            assert targets, name
+            for target in targets:
+                region, room = target.region, target.content_region.size
+                assert region.height >= 3, (name, target.id)
+                assert screen.app.screen.region.contains_region(region), (name, target.id)
+                assert all(len(line) <= room.width for line in str(target.label).split("\n")), (name, target.id)
+            assert screen.static("now").startswith(("→", "▶", "‖")) or "→" in screen.static("now"), name
 
 
 async def test_log_in_by_badge_needs_no_field_and_shows_no_pin(open_screen: Opener) -> None:
@@ -452,3 +473,21 @@ async def test_text_from_the_desk_is_never_read_as_markup(open_screen: Opener) -
     card = INSTRUCT.model_copy(update={"text": "Press [bold]twice[/bold] on [red]STOP[/]."})
     async with open_screen(make_picture(make_batch(card))) as screen:
         assert screen.says("Press [bold]twice[/bold] on [red]STOP[/].")
+
+
+async def test_every_state_is_said_with_a_sign_and_a_word(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(HOLD))) as screen:
+        for state in State:
+            screen.desk.tell(make_picture(make_batch(HOLD, state=state.value)))
+            said = f"{drawing.STATE_MARK[state.value]} {state.value.upper()}"
+            await screen.until(lambda said=said: said in screen.static("header"))
+
+
+async def test_a_panel_beside_the_screen_takes_its_own_room(open_screen: Opener) -> None:
+    side = Static("PUMP 1 WRITE", id="counter")
+    async with open_screen(make_picture(make_batch(HOLD)), size=(130, 33), side=side) as screen:
+        assert screen.says("PUMP 1 WRITE")
+        assert screen.app.query_one("#main").size.width + side.size.width <= 130
+        await screen.pilot.press("escape")
+        await screen.at("home")
+        assert screen.says("PUMP 1 WRITE")

@@ -18,10 +18,10 @@ from tests.ui.scripted import RECORD, make_batch, make_picture, scripted_desk
 
 
 class Terminal:
-    """`python -m ui` in a pseudo-terminal of 80×24; `seen` is all it has drawn."""
+    """A Python program in a pseudo-terminal of 80×24; `seen` is all it has drawn."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, *command: str) -> None:
+        self._command = command
         self.seen = ""
         self._changed = asyncio.Event()
 
@@ -30,10 +30,7 @@ class Terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "ui",
-            "--desk",
-            str(self._socket),
+            *self._command,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -80,11 +77,38 @@ def memory_kib(pid: int) -> int:
 async def test_half_an_entry_survives_the_screen_being_killed(tmp_path: Path) -> None:
     picture = make_picture(make_batch(RECORD, next_action="Enter the share."))
     async with scripted_desk(tmp_path / "desk.sock", picture) as desk:
-        async with Terminal(desk.path) as first:
+        async with Terminal("-m", "ui", "--desk", str(desk.path)) as first:
             await first.until(lambda: "Value in %" in first.seen)
             first.press("41.7")
             await first.until(lambda: desk.drafts == {("B-2026-014", "060"): "41.7"} and "draft saved" in first.seen)
             assert memory_kib(first.process.pid) <= 60 * 1024
-        async with Terminal(desk.path) as second:
+        async with Terminal("-m", "ui", "--desk", str(desk.path)) as second:
             await second.until(lambda: "Value in %" in second.seen and "41.7" in second.seen)
             assert second.process.returncode is None
+
+
+HANDS = """
+import sys
+from pathlib import Path
+from ui.app import LinesideApp
+
+async def fly(pilot):
+    await pilot.press("escape")
+
+app = LinesideApp(Path(sys.argv[1]), on_real_key=lambda: Path(sys.argv[2]).write_text("hand"))
+app.run(auto_pilot=fly)
+"""
+
+
+async def test_real_hands_are_told_from_a_pilots(tmp_path: Path) -> None:
+    picture = make_picture(make_batch(RECORD, next_action="Enter the share."))
+    marker = tmp_path / "hands"
+    async with (
+        scripted_desk(tmp_path / "desk.sock", picture) as desk,
+        Terminal("-c", HANDS, str(desk.path), str(marker)) as terminal,
+    ):
+        await terminal.until(lambda: "Value in %" in terminal.seen)
+        assert not marker.exists()
+        terminal.press("7")
+        await terminal.until(lambda: ("B-2026-014", "060") in desk.drafts and "draft saved" in terminal.seen)
+        assert marker.read_text() == "hand"

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Button, Input, Static
+from textual.widgets import Button, Input
 
 from edge.core.people import Permission, permitted
 from edge.wire import ActOnBatch, BatchCard, Picture
 from ui import drawing
-from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Target, View
+from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, View
 
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "running": ("pause", "hold", "stop", "abort"),
@@ -46,7 +46,7 @@ class Acts(View):
 
     def body(self) -> Iterator[Widget]:
         words = self.words
-        yield Static(words("act.title", batch=self._batch), classes="title detail", markup=False)
+        yield Said(words("act.title", batch=self._batch), classes="title detail", markup=False)
         yield Choices(words, of="act", per_page=5)
         yield Line(self.front, (self._batch, "reason"), words("act.reason"), id="reason", length=2000)
         yield Pad("letters", words, lambda: self.field("reason"))

@@ -9,12 +9,12 @@ from uuid import uuid4
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Button, Static
+from textual.widgets import Button
 
 from edge.core.people import Permission, permitted
 from edge.wire import BatchCard, LogOut, Picture
 from ui import drawing
-from ui.view import Ask, Choice, Choices, Go, Target, View
+from ui.view import Ask, Choice, Choices, Go, Said, Target, View
 
 
 class Home(View):
@@ -23,11 +23,11 @@ class Home(View):
     place: ClassVar[str] = "home"
 
     def body(self) -> Iterator[Widget]:
-        yield Static(self.words("home.title"), classes="title", markup=False)
+        yield Said(self.words("home.title"), classes="title", markup=False)
         yield Choices(self.words, of="open", per_page=2)
         with Vertical(classes="scroll"):
-            yield Static("", id="equipment")
-            yield Static("", id="notices")
+            yield Said("", id="equipment")
+            yield Said("", id="notices")
 
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.log_out"), id="log-out", key="f9")

@@ -9,10 +9,10 @@ from uuid import uuid4
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Button, Input, Static
+from textual.widgets import Button, Input
 
 from edge.wire import LogIn, Picture
-from ui.view import Ask, Choice, Choices, Entry, Front, Line, Pad, Target, View
+from ui.view import Ask, Choice, Choices, Entry, Front, Line, Pad, Said, Target, View
 
 BADGE: Final[Entry] = ("", "badge")
 PERSON: Final[Entry] = ("", "person")
@@ -34,7 +34,7 @@ class Lock(View):
         with Horizontal(classes="columns"):
             with Vertical(classes="wide"):
                 yield Line(self.front, BADGE, words("lock.badge"), id="badge", replaced_by_typing=True)
-                yield Static(words("lock.or_name"), classes="label", markup=False)
+                yield Said(words("lock.or_name"), classes="label", markup=False)
                 yield Choices(words, of="person", per_page=4)
             with Vertical(classes="narrow"):
                 yield Line(self.front, None, words("lock.pin"), id="pin", secret=True, length=64)

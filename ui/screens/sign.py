@@ -14,7 +14,7 @@ from textual.widgets import Button, Input, Static
 from edge.core.people import Permission, roles_with
 from edge.wire import AnswerQuestion, BatchCard, PersonView, Picture, QuestionCard, SignStep, StepCard
 from ui import drawing
-from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Target, View
+from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, View
 
 
 class Signing(View):
@@ -31,8 +31,8 @@ class Signing(View):
         words = self.words
         with Horizontal(classes="columns"):
             with Vertical(classes="wide scroll"):
-                yield Static("", id="subject")
-                yield Static("", id="sign-person")
+                yield Said("", id="subject")
+                yield Said("", id="sign-person")
                 yield Choices(words, of="signer", per_page=2)
             with Vertical(classes="narrow"):
                 yield Line(self.front, None, words("sign.pin"), id="sign-pin", secret=True, length=64)
@@ -204,11 +204,11 @@ class Question(View):
         self._batch, self._question = batch, question
 
     def body(self) -> Iterator[Widget]:
-        yield Static("", id="title")
+        yield Said("", id="title")
         with Horizontal(id="compare"):
-            yield Static("", id="intent", classes="panel")
-            yield Static("", id="reading", classes="panel")
-        yield Static("", id="explain")
+            yield Said("", id="intent", classes="panel")
+            yield Said("", id="reading", classes="panel")
+        yield Said("", id="explain")
 
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.home"), id="home", key="escape")

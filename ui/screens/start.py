@@ -9,10 +9,10 @@ from uuid import uuid4
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Button, Input, Static
+from textual.widgets import Button, Input
 
 from edge.wire import Picture, RecipeLine, StartBatch
-from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Target, View
+from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Said, Target, View
 
 RECIPE: Final[Entry] = ("", "recipe")
 FIELDS: Final = ("order", "batch", "patient")
@@ -31,13 +31,13 @@ class Start(View):
         words = self.words
         with Horizontal(classes="columns"):
             with Vertical(classes="narrow detail"):
-                yield Static(words("start.recipe"), classes="label", markup=False)
+                yield Said(words("start.recipe"), classes="label", markup=False)
                 yield Choices(words, of="recipe", per_page=4)
             with Vertical(classes="wide"):
                 yield Line(self.front, ("", "order"), words("start.order"), id="order")
                 yield Line(self.front, ("", "batch"), words("start.batch"), id="batch")
                 yield Line(self.front, ("", "patient"), words("start.patient"), id="patient", replaced_by_typing=True)
-                yield Static("", id="ready", classes="detail")
+                yield Said("", id="ready", classes="detail")
         yield Pad("letters", words, lambda: self.field(self._at))
 
     def actions(self) -> Iterator[Widget]:

@@ -17,7 +17,7 @@ from textual.widgets import Button, Digits, Input, Static
 from edge.wire import BatchCard, ConfirmStep, EnterValue, Picture, ScanCode, StepCard
 from ui import drawing
 from ui.screens.acts import permitted_acts
-from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Target, Typed, View
+from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Said, Target, Typed, View
 
 WIDE: Final = 100
 """From this width on the step list stands beside the body."""
@@ -58,18 +58,18 @@ class Step(View):
     def body(self) -> Iterator[Widget]:
         words, front = self.words, self.front
         with Horizontal(classes="columns"):
-            yield Static("", id="list")
+            yield Said("", id="list")
             with Vertical(classes="wide detail scroll"):
-                yield Static("", id="title")
-                yield Static("", id="text")
-                yield Static("", id="facts")
+                yield Said("", id="title")
+                yield Said("", id="text")
+                yield Said("", id="facts")
                 with Horizontal(id="big"):
                     yield Digits("", id="digits")
-                    yield Static("", id="beside")
-                yield Static("", id="live")
-                yield Static("", id="progress")
-                yield Static("", id="why")
-                yield Static("", id="also")
+                    yield Said("", id="beside")
+                yield Said("", id="live")
+                yield Said("", id="progress")
+                yield Said("", id="why")
+                yield Said("", id="also")
             if self._asks == "value":
                 with Vertical(classes="narrow"):
                     unit = drawing.unit_sign(self._card.unit) if self._card else ""
@@ -78,11 +78,11 @@ class Step(View):
                     yield Pad("number", words, lambda: self.field("entry"))
             elif self._asks == "choice":
                 with Vertical(classes="narrow"):
-                    yield Static(words("step.choice"), classes="label", markup=False)
+                    yield Said(words("step.choice"), classes="label", markup=False)
                     yield Choices(words, of="choice", per_page=4)
         if self._asks == "scan":
             yield Line(front, self._entry, words("step.scan"), id="scan", replaced_by_typing=True, length=4096)
-        yield Static("", id="draft")
+        yield Said("", id="draft")
         if self._asks in {"value", "scan"}:
             yield Pad("letters", words, lambda: self.field("entry" if self._asks == "value" else "scan"))
 
@@ -345,8 +345,8 @@ class Steps(View):
         self._batch = batch
 
     def body(self) -> Iterator[Widget]:
-        yield Static(self.words("step.list"), classes="title", markup=False)
-        yield Static("", id="list")
+        yield Said(self.words("step.list"), classes="title", markup=False)
+        yield Said("", id="list")
 
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.home"), id="home", key="escape")

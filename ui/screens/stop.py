@@ -12,7 +12,7 @@ from textual.widgets import Button, Static
 from edge.core.errors import LinesideError
 from edge.wire import Picture
 from ui import drawing
-from ui.view import Front, Go, Target, View
+from ui.view import Front, Go, Said, Target, View
 
 
 class Stop(View):
@@ -26,7 +26,7 @@ class Stop(View):
         self.add_class("scan" if scanned else "refused")
 
     def body(self) -> Iterator[Widget]:
-        yield Static("", id="said")
+        yield Said("", id="said")
 
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.understood"), id="understood", key="f8", kind="primary")
@@ -61,7 +61,7 @@ class Gone(View):
     place: ClassVar[str] = "gone"
 
     def body(self) -> Iterator[Widget]:
-        yield Static("", id="said")
+        yield Said("", id="said")
 
     def actions(self) -> Iterator[Widget]:
         return iter(())

@@ -49,7 +49,7 @@ def main() -> None:
         settings = Path(folder) / "broker.toml"
         settings.write_text(SETTINGS.format(port=port))
         with Broker(config_path=str(settings)):
-            print(port, flush=True)  # noqa: T201  # whoever started it reads the port
+            print(port, flush=True)  # whoever started it reads the port
             stop.wait()
 
 

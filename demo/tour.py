@@ -97,6 +97,9 @@ class Tour:
         self.began_s = time.monotonic()
         self.story: list[str] = []
         self.taken_over = False
+        self.over = asyncio.Event()
+        """The script has ended; the next real key closes the screen."""
+        self.key = asyncio.Event()
         self.cut_at_s = 0.0
         self.beside = Beside()
         self.app = LinesideApp(line.desk, side=self.beside, on_real_key=self.take_over)
@@ -121,7 +124,8 @@ class Tour:
 
     def take_over(self) -> None:
         """A real key was pressed."""
-        if not self.taken_over:
+        self.key.set()
+        if not self.taken_over and not self.over.is_set():
             self.taken_over = True
             self.tell("You have the line. Ana's PIN is 2580, Ben's 1470, Dot's 7410. Ctrl+Q ends the demo.")
 
@@ -139,6 +143,8 @@ class Tour:
             network = self.rig.network
             text.append("network: " + ("cut ✖\n" if network and not network.plugged else "up ✔\n"))
             text.append(_hub_text(boxes))
+            if network and not network.plugged:
+                text.append("\n(as the box last told it)")
             self.beside.update(text)
             await asyncio.sleep(0.5)
 
@@ -161,13 +167,18 @@ class Tour:
 
     # The operator's hands ----------------------------------------------------------------------------------------
 
-    async def play(self, pilot: Pilot[None]) -> None:
+    async def play(self, pilot: Pilot[object]) -> None:
         """The whole script, as the screen's pilot."""
         self.pilot = pilot
         painter = asyncio.create_task(self.paint_beside(), name="demo.beside")
         try:
             await self.batch()
             await self.finish()
+            self.over.set()
+            if not self.headless:
+                self.tell("The end. Any key closes the demo.")
+                self.key.clear()
+                await self.key.wait()
         except TakenOverError:
             await self.app_ended()
         except LinesideError as error:
@@ -317,11 +328,12 @@ class Tour:
             f"HELD: intent {question.intent}, reading {reading.text if reading else '?'}. She signs: it happened."
         )
         self.result.held_questions += 1
+        self.tell(f"The pump's own counter says {sum((await self.counters()).values())}: it was written once.")
         await self.tap("#answer-happened")
         await self.until(lambda: self.app.place == "answer", "the answer cannot be signed")
         await self.sign("ana")
         await self.until(lambda: self.app.place != "answer", "the answer is not taken")
-        self.tell(f"The pump's own counter: {sum((await self.counters()).values())}.")
+        self.tell("Ana compares, and signs: it happened. The batch goes on.")
 
     # The scenes ----------------------------------------------------------------------------------------------------
 
@@ -391,7 +403,9 @@ class Tour:
         await self.rig.processes["runtime"].end()
         made = _head(self.rig.journal)
         deadline_s = time.monotonic() + SCENE_S_MAX
-        while time.monotonic() < deadline_s and _received(await self.hub_json("/api/boxes")) < made:
+        while _received(await self.hub_json("/api/boxes")) < made:
+            if time.monotonic() > deadline_s:
+                break  # the result says how many are missing
             await asyncio.sleep(LOOK_S)
         await self.count()
         self.tell(f"{self.result.rows_made} rows made = {self.result.rows_received} received + 0 pending.")
@@ -431,9 +445,7 @@ class Tour:
 def _hub_text(boxes: Any) -> str:
     if boxes is None:
         return "no answer"
-    lines = []
-    for box in boxes["boxes"]:
-        lines.append(f"made {box['made']} = received {box['received']} + pending {box['pending']}")
+    lines = [f"made {box['made']} = received {box['received']} + pending {box['pending']}" for box in boxes["boxes"]]
     return "\n".join(lines) or "no box yet"
 
 

@@ -112,7 +112,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
 
 
 def _lines(batch: Batch, recipe: Recipe) -> Iterable[StepLine]:
-    for step in recipe.steps().values():
+    for step in recipe.in_order():
         run = batch.steps.get(step.id)
         yield StepLine(
             step=step.id,

@@ -254,15 +254,15 @@ class Question(View):
                 (f"\n{before}", "$quiet"),
             )
         )
-        explain = [Content(words(f"question.explain.{choice}")) for choice in ("happened", "again", "abort")]
         keys = [
-            Content.assemble((f"{key}  ", "bold $primary"), text)
-            for key, text in zip(("F5", "F6", "F7"), explain, strict=True)
+            Content.assemble((f"{key}  ", "bold $primary"), Content(words(f"question.explain.{choice}")))
+            for key, choice in (("F5", "happened"), ("F6", "again"), ("F7", "abort"))
+            if choice in question.answers
         ]
         self.write("#explain", Content("\n").join(keys))
         self.offer("#home", shown=True)
         for choice in ("happened", "again", "abort"):
-            self.offer(f"#answer-{choice}", shown=able)
+            self.offer(f"#answer-{choice}", shown=able and choice in question.answers)
 
     def _age(self, question: QuestionCard) -> str:
         words = self.words

@@ -186,6 +186,10 @@ class Recipe(Frozen):
         """The main sequence: every operation's steps, joined in order."""
         return tuple(s for up in self.procedure for op in up.operations for s in op.steps)
 
+    def in_order(self) -> Iterator[Step]:
+        """Every step once, as the file lists them: a parallel, then its branches, then what follows."""
+        yield from _in_order(self.main())
+
     def sequences(self) -> Iterator[Sequence[Step]]:
         """The main sequence (operations joined in order), then each parallel branch, outermost first."""
         main = self.main()
@@ -203,3 +207,11 @@ def _branches(sequence: Sequence[Step]) -> Iterator[Sequence[Step]]:
             for branch in step.branches:
                 yield branch
                 yield from _branches(branch)
+
+
+def _in_order(sequence: Sequence[Step]) -> Iterator[Step]:
+    for step in sequence:
+        yield step
+        if isinstance(step, Parallel):
+            for branch in step.branches:
+                yield from _in_order(branch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
@@ -123,13 +124,21 @@ class Pad(Container):
         super().__init__(classes=f"pad {kind}")
         self._kind, self._words, self._target = kind, words, target
 
-    def compose(self) -> ComposeResult:
-        """Rows of keys."""
+    def on_mount(self) -> None:
+        """The letters, forty keys, are made only when somebody wants them."""
+        if self._kind != "letters":
+            self.fill()
+
+    def fill(self) -> None:
+        """Make the keys, once."""
+        if not self.children:
+            self.mount_all(self._rows())
+
+    def _rows(self) -> Iterator[Horizontal]:
         named = {"c": "do.clear", "<": "do.erase", "_": "do.space"}
         for row in PADS[self._kind]:
-            with Horizontal(classes="pad-row"):
-                for sign in row:
-                    yield Key(sign, self._words(named[sign]) if sign in named else sign)
+            keys = (Key(sign, self._words(named[sign]) if sign in named else sign) for sign in row)
+            yield Horizontal(*keys, classes="pad-row")
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Type, erase or clear."""
@@ -171,10 +180,16 @@ class Choices(Vertical):
         super().__init__(id=f"{of}-choices", classes="choices")
         self._words, self._of, self._per_page, self._page = words, of, per_page, 0
         self._all: tuple[Choice, ...] = ()
+        self._changing = asyncio.Lock()
+        """A picture and a finger may ask for a change at once."""
 
     async def show(self, choices: Sequence[Choice]) -> None:
         """Show these; targets that stay are kept."""
-        self._all = tuple(choices)
+        async with self._changing:
+            self._all = tuple(choices)
+            await self._show()
+
+    async def _show(self) -> None:
         paged = len(self._all) > self._per_page
         size = self._per_page - 1 if paged else self._per_page
         pages = max(1, -(-len(self._all) // size))
@@ -197,8 +212,9 @@ class Choices(Vertical):
         event.stop()
         name = (event.button.id or "").removeprefix(f"{self._of}-")
         if name == "more":
-            self._page += 1
-            await self.show(self._all)
+            async with self._changing:
+                self._page += 1
+                await self._show()
         else:
             self.post_message(self.Picked(self._of, name))
 
@@ -261,6 +277,12 @@ class View(Vertical):
 
     def leave(self) -> None:
         """Called before the view goes: nothing typed may be lost."""
+
+    def toggle_keyboard(self, name: str) -> None:
+        """Open or close the letters for the field `name`."""
+        self.query_one(".letters", Pad).fill()
+        self.toggle_class("typing")
+        self.focus_on(name)
 
     def field(self, name: str) -> Input:
         """A field by its id."""

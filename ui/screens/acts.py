@@ -103,9 +103,8 @@ class Acts(View):
         if event.button.id == "back":
             self.post_message(Go("auto", self._batch))
         elif event.button.id == "keyboard":
-            self.toggle_class("typing")
+            self.toggle_keyboard("reason")
             await self._again()
-            self.focus_on("reason")
         elif event.button.id == "confirm":
             act = cast("Literal['pause', 'hold', 'resume', 'stop', 'abort']", self._choice)
             reason = self.field("reason").value.strip()

@@ -111,8 +111,7 @@ class Start(View):
         if event.button.id == "back":
             self.post_message(Go("home"))
         elif event.button.id == "keyboard":
-            self.toggle_class("typing")
-            self.focus_on(self._at)
+            self.toggle_keyboard(self._at)
             if picture is not None:
                 await self.show(picture)
         elif event.button.id == "start-batch" and picture is not None:

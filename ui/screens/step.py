@@ -307,8 +307,7 @@ class Step(View):
             case "next-task":
                 self._next_task()
             case "keyboard":
-                self.toggle_class("typing")
-                self.focus_on("entry" if self._asks == "value" else "scan")
+                self.toggle_keyboard("entry" if self._asks == "value" else "scan")
                 await self.tick()
             case "confirm":
                 self._accept()

@@ -133,7 +133,7 @@ def ui(
     Example: lineside ui --box /etc/lineside
     """
     from edge.config import read_config
-    from ui import run_ui
+    from ui.app import run_ui
 
     run_ui(read_config(box).desk_socket, language)
 

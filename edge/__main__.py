@@ -23,7 +23,7 @@ EXIT_REFUSED: Final = 2
 EXIT_FOUND: Final = 1
 """A check found something that does not hold."""
 EXIT_JOURNAL: Final = 74
-"""The journal failed: the process ended itself, so that nothing is shown that is not saved."""
+"""A commit failed: the process ended itself, so that nothing is shown that is not saved. It may be started again."""
 
 if TYPE_CHECKING:
     from edge.journal import ShownRow
@@ -65,7 +65,7 @@ def main() -> None:
         app()
     except LinesideError as refusal:
         print(refusal, file=sys.stderr)
-        sys.exit(EXIT_JOURNAL if refusal.code == "journal.failed" else EXIT_REFUSED)
+        sys.exit(EXIT_JOURNAL if refusal.code in {"journal.failed", "hub.commit"} else EXIT_REFUSED)
 
 
 def _run(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:

@@ -45,6 +45,7 @@ class Drafts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._writing = asyncio.Lock()
         self.texts: dict[tuple[str, str], str] = {}
         try:
             kept = json.loads(path.read_bytes())
@@ -52,7 +53,7 @@ class Drafts:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             self.texts = {}  # a torn draft file costs what was half typed, never a record
 
-    def save(self, batch: str, step: str, text: str) -> None:
+    async def save(self, batch: str, step: str, text: str) -> None:
         """Keep the text for a step, durable when this returns; an empty text removes it."""
         key = (batch, step)
         if self.texts.get(key, "") == text:
@@ -62,10 +63,14 @@ class Drafts:
             self.texts[key] = text
         while len(self.texts) > DRAFTS_MAX:
             del self.texts[next(iter(self.texts))]
-        kept = [{"batch": b, "step": s, "text": t} for (b, s), t in self.texts.items()]
+        async with self._writing:
+            kept = [{"batch": b, "step": s, "text": t} for (b, s), t in self.texts.items()]
+            await asyncio.to_thread(self._write, orjson.dumps(kept))
+
+    def _write(self, data: bytes) -> None:
         partial = self._path.with_suffix(".partial")
         with partial.open("wb") as stream:
-            stream.write(orjson.dumps(kept))
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(self._path)
@@ -137,6 +142,10 @@ class Desk:
             await client.run()
         except (ConnectionError, asyncio.CancelledError):
             pass  # the other end went, or the desk closes: what was decided stays decided
+        except LinesideError as error:
+            if error.code not in {"journal.failed", "journal.closed"}:
+                raise
+            # the end of a session could not be written: the process ends for the same reason
         finally:
             self._clients.discard(client)
             writer.close()
@@ -263,7 +272,7 @@ class _Client:
                 await engine.submit(
                     cm.ConfirmStep(command_id=request.id, session=self.session, batch=request.batch, step=request.step)
                 )
-                self.desk.drafts.save(request.batch, request.step, "")
+                await self.desk.drafts.save(request.batch, request.step, "")
             case wire.EnterValue():
                 await engine.submit(
                     cm.EnterValue(
@@ -274,7 +283,7 @@ class _Client:
                         text=request.text,
                     )
                 )
-                self.desk.drafts.save(request.batch, request.step, "")
+                await self.desk.drafts.save(request.batch, request.step, "")
             case wire.ScanCode():
                 await engine.submit(
                     cm.ScanCode(
@@ -285,7 +294,7 @@ class _Client:
                         text=request.text,
                     )
                 )
-                self.desk.drafts.save(request.batch, request.step, "")
+                await self.desk.drafts.save(request.batch, request.step, "")
                 _raise_refused_scan(engine.shown.answered.get(request.id, ""))
             case wire.SignStep():
                 await self._sign(request)
@@ -293,7 +302,7 @@ class _Client:
                 await self._answer_question(request)
             case wire.SaveDraft():
                 self._need_session()
-                self.desk.drafts.save(request.batch, request.step, request.text)
+                await self.desk.drafts.save(request.batch, request.step, request.text)
             case wire.GiveReceipt():
                 await self._take_receipt(request)
             case wire.TellSync():

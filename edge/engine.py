@@ -90,11 +90,11 @@ class Engine:
 
     # Deciding -----------------------------------------------------------------------------------------------
 
-    def _decide(self, command: cm.Command, at: Stamp) -> tuple[list[RowBody], Appended | None]:
+    def _decide(self, command: cm.Command, at: Stamp, *, urgent: bool = False) -> tuple[list[RowBody], Appended | None]:
         rows = decide(self.line, command, Now(at, self._equipment.latest))
         if not rows:
             return rows, None
-        appended = self._journal.append(rows)
+        appended = self._journal.append(rows, urgent=urgent)
         for row in rows:
             self.line = apply(self.line, row)
         self._not_durable.append((appended.last_seq, self.line))
@@ -128,9 +128,14 @@ class Engine:
                 wanted = effects(self.line)
                 for write in wanted.writes:
                     self._begin_write(writes, write)
-                now_s = self._clock.now_s()
-                self._look(wanted.watches, now_s)
-                next_s = self._time(wanted.timers)
+                next_s = TICK_S
+                try:
+                    self._look(wanted.watches, self._clock.now_s())
+                    next_s = self._time(wanted.timers)
+                except LinesideError as refusal:
+                    if refusal.code != "journal.full":
+                        raise
+                    # level effects say it again at the next look, when the journal has caught up
                 self._on_progress()
                 await self._sleep(min(TICK_S, next_s))
 
@@ -164,6 +169,7 @@ class Engine:
                 why=outcome.why,
             ),
             self._clock.stamp(),
+            urgent=True,  # an outcome that is known must not become one in doubt because the queue is full
         )
         self._wake.set()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,7 @@ from edge.config import Config
 from edge.core import commands as cm
 from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
-from edge.core.events import RowBody, decode
+from edge.core.events import decode
 from edge.core.line import Book, Line, apply
 from edge.core.plant import Plant, read_plant
 from edge.core.record import row_hash
@@ -86,7 +85,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     async with open_journal(journal_path, config.state_dir / "epoch") as journal:
         with JournalReader(journal_path) as reader:
             line = fold(reader, Book(reference.plant))
-        line, notices = _start(line, journal, library, reference, clock)
+        line, notices = await _start(line, journal, library, reference, clock)
         woken: list[Engine] = []
         equipment = Equipment(
             line.book.plant,
@@ -138,11 +137,12 @@ async def _serve(engine: Engine, desk: Desk, socket: Path, stop: asyncio.Event) 
             raise result
 
 
-def _start(
+async def _start(
     line: Line, journal: Journal, library: Library, reference: Reference, clock: SystemClock
 ) -> tuple[Line, tuple[str, ...]]:
-    """Say in the journal that a runtime began, with what plant and recipes. What a running batch pins comes from
-    the library, whatever the files say now."""
+    """Say in the journal, durably, that a runtime began, with what plant and recipes.
+
+    What a running batch pins comes from the library, whatever the files say now."""
     notices: list[str] = []
     pinned = {batch.seal: library.recipe(batch.seal) for batch in line.batches.values()}
     plant = reference.plant
@@ -169,17 +169,11 @@ def _start(
                 raise
             notices.append(f"{refusal.what} {refusal.todo}")
             continue
-        line = _append(line, journal, rows)
+        if rows:
+            await journal.append(rows).durable()
+        for row in rows:
+            line = apply(line, row)
     return line, tuple(notices)
-
-
-def _append(line: Line, journal: Journal, rows: Iterable[RowBody]) -> Line:
-    made = list(rows)
-    if made:
-        journal.append(made)
-    for row in made:
-        line = apply(line, row)
-    return line
 
 
 def _first_sync(config: Config, line: Line) -> Sync:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import os
 import shutil
@@ -91,6 +92,8 @@ class Rig:
     broker_port: int = 0
     hub_port: int = 0
     network: Cable | None = None
+    mosquitto: str = ""
+    """Path of Debian's mosquitto; the demo's own broker when empty."""
 
     @property
     def box(self) -> Path:
@@ -116,12 +119,12 @@ class Rig:
     def reactor(self) -> SimControl:
         return SimControl(self.folder / "cell" / "reactor.sock")
 
-    async def start(self, name: str, *arguments: str) -> Process:
-        """Start `python ARGUMENTS` as the process `name`; its output goes to a log file of that name."""
+    async def start(self, name: str, *arguments: str, program: str = sys.executable) -> Process:
+        """Start `program ARGUMENTS` as the process `name`; its output goes to a log file of that name."""
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
             child = await asyncio.create_subprocess_exec(
-                sys.executable,
+                program,
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
@@ -136,16 +139,18 @@ class Rig:
         await self.until(lambda: "\n" in process.tail(), f"{process.name} says nothing", process)
         return process.log.read_text().splitlines()[0]
 
-    async def until(self, holds: Callable[[], Any], else_what: str, *processes: Process) -> None:
-        """Wait until `holds()`, at most `READY_S_MAX`; a process that ended meanwhile is named."""
+    async def until(
+        self, holds: Callable[[], Any], else_what: str, *processes: Process, poll_s: float = POLL_S
+    ) -> None:
+        """Wait until `holds()` (or what it awaits) is true, at most `READY_S_MAX`; a process that ended is named."""
         deadline_s = time.monotonic() + READY_S_MAX
-        while not holds():
+        while not await _held(holds):
             for process in processes:
                 if process.child.returncode is not None:
                     raise _did_not(f"{process.name} ended with {process.child.returncode}: {process.tail()}")
             if time.monotonic() > deadline_s:
                 raise _did_not(else_what + "".join(f"\n{p.name}: {p.tail()}" for p in processes))
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
 
     async def start_cell(self) -> None:
         process = await self.start(
@@ -162,25 +167,38 @@ class Rig:
             yaml.dump(plant, out)
 
     async def start_broker(self) -> None:
-        port = ("--port", str(self.broker_port)) if self.broker_port else ()
-        process = await self.start("broker", "-m", "demo.broker", *port)
-        self.broker_port = int(await self.first_line(process))
+        """The demo's broker or, with `mosquitto`, Debian's; again on the same port after it was ended."""
+        if self.mosquitto:
+            self.broker_port = self.broker_port or _free_port()
+            settings = self.folder / "mosquitto.conf"
+            owner = Path("/proc/self").owner()  # started by root it would become another user, who may not read here
+            settings.write_text(f"listener {self.broker_port} 127.0.0.1\nallow_anonymous true\nuser {owner}\n")
+            process = await self.start("broker", "-c", str(settings), program=self.mosquitto)
+        else:
+            port = ("--port", str(self.broker_port)) if self.broker_port else ()
+            process = await self.start("broker", "-m", "demo.broker", *port)
+            if not self.broker_port:
+                self.broker_port = int(await self.first_line(process))
+        await self.until(lambda: _listening(self.broker_port), "the broker does not answer", process)
 
     async def start_hub(self) -> None:
         process = await self.start("hub", "-m", "edge", "hub", "run", "--hub", str(self.hub))
         await self.until(lambda: _listening(self.hub_port), "the hub does not answer", process)
 
-    async def start_runtime(self) -> None:
-        process = await self.start("runtime", "-m", "edge", "edge", "run", "--box", str(self.box))
-        deadline_s = time.monotonic() + READY_S_MAX
-        while True:
-            try:
-                await self.picture()
-                return
-            except LinesideError as error:
-                if process.child.returncode is not None or time.monotonic() > deadline_s:
-                    raise _did_not(f"the runtime is not ready: {process.tail()}") from error
-            await asyncio.sleep(POLL_S)
+    async def start_runtime(self, *program: str) -> None:
+        """Start the runtime and wait until it answers. `program` stands in for `-m edge` in tests that plant a bug."""
+        process = await self.start("runtime", *(program or ("-m", "edge")), "edge", "run", "--box", str(self.box))
+        await self.until(self.answers, "the runtime is not ready", process)
+
+    async def answers(self) -> bool:
+        """True when a runtime answers at the desk."""
+        try:
+            await self.picture()
+        except LinesideError as error:
+            if error.code not in {"desk.unreachable", "desk.lost"}:
+                raise
+            return False
+        return True
 
     async def start_follower(self) -> None:
         await self.start("follower", "-m", "edge", "edge", "follow", "--box", str(self.box))
@@ -246,6 +264,11 @@ async def rig(
             yield made
     finally:
         await made.end()
+
+
+async def _held(holds: Callable[[], Any]) -> Any:
+    found = holds()
+    return await found if inspect.isawaitable(found) else found
 
 
 def _free_port() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +18,14 @@ from edge.desk_client import DeskClient, connect
 from edge.library import read_bounded
 
 LOST = {"desk.lost", "desk.unreachable"}
-STALE = {"signature.role", "step.not_active", "batch.not_running", "question.closed", "session.none", "signature.same_person"}
+STALE = {
+    "signature.role",
+    "step.not_active",
+    "batch.not_running",
+    "question.closed",
+    "session.none",
+    "signature.same_person",
+}
 """Refusals that only say that the picture was older than the line: look again."""
 BATCH_S_MAX = 110.0
 
@@ -32,6 +38,14 @@ class Operator:
     batch: str = "B-001"
     decided_again: int = 0
     questions: int = 0
+    connections: int = 0
+    """How often the operator had to connect and log in."""
+    shown_seq: int = 0
+    """The last row that the desk showed: no power cut may take it back."""
+    acknowledged: list[str] = field(default_factory=list)
+    """Ids of the requests that the desk said are done: each must be in a row."""
+    leaves: set[str] = field(default_factory=set)
+    """Steps that the operator leaves to somebody else."""
     steps: dict[str, Step] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,7 +58,9 @@ class Operator:
         while time.monotonic() < deadline_s:
             try:
                 async with logged_in(self.rig) as client:
+                    self.connections += 1
                     async for picture in client.pictures():
+                        self.shown_seq = max(self.shown_seq, picture.as_of_seq)
                         card = next((b for b in picture.batches if b.batch == self.batch), None)
                         if card is None:
                             await self.start(client, picture)
@@ -55,13 +71,20 @@ class Operator:
             except LinesideError as error:
                 if error.code not in LOST:
                     raise
-                await asyncio.sleep(0.02)  # the runtime is away: an operator waits
+                await self.rig.until(self.rig.answers, "the runtime does not come back")
         raise AssertionError("the batch did not end")
+
+    async def ask(self, client: DeskClient, request: wire.Request) -> None:
+        """Ask the desk, and keep what it said is done."""
+        await client.ask(request)
+        self.acknowledged.append(request.id)
 
     async def start(self, client: DeskClient, picture: wire.Picture) -> None:
         """Start the batch of the demo's order."""
         seal = picture.recipes[0].seal
-        await client.ask(wire.StartBatch(id=uuid4().hex, batch=self.batch, order="ORD-17", recipe=seal, patient=DIN))
+        await self.ask(
+            client, wire.StartBatch(id=uuid4().hex, batch=self.batch, order="ORD-17", recipe=seal, patient=DIN)
+        )
 
     async def act(self, client: DeskClient, card: wire.BatchCard) -> None:
         """Do the one thing that the picture asks for."""
@@ -70,8 +93,10 @@ class Operator:
                 await self.answer(client, card.questions[0])
             elif card.state == "held":
                 raise AssertionError(f"held without a question: {card.reason}")
-            elif card.state == "running" and card.active and card.active[0].asks != "nothing":
-                await client.ask(self.request(card.active[0]))
+            elif card.state == "running" and card.active:
+                task = card.active[0]
+                if task.asks != "nothing" and task.step not in self.leaves:
+                    await self.ask(client, self.request(task))
         except LinesideError as error:
             if error.code not in STALE:
                 raise
@@ -83,7 +108,8 @@ class Operator:
             return
         intent = float(question.intent.split()[0])
         answer = "happened" if abs(float(now.value) - intent) < 0.05 and "happened" in question.answers else "again"
-        await client.ask(
+        await self.ask(
+            client,
             wire.AnswerQuestion(
                 id=uuid4().hex,
                 batch=self.batch,
@@ -91,7 +117,7 @@ class Operator:
                 answer=answer,
                 person="ana",
                 pin=PINS["ana"],
-            )
+            ),
         )
         self.questions += 1
         self.decided_again += answer == "again"

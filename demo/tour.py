@@ -21,13 +21,12 @@ from rich.text import Text
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from demo.rig import DIN, OTHER_DIN, Rig, rig
+from demo.rig import DIN, OTHER_DIN, PEOPLE, Rig, rig
 from demo.script import BY_ROLE, PINS, entry_for
 from edge.core import events as ev
 from edge.core.errors import LinesideError
 from edge.core.events import decode
 from edge.core.recipe import read_recipe
-from edge.core.recipe.model import Step
 from edge.core.review import as_built
 from edge.journal import JournalReader, verify_journal
 from edge.library import read_bounded
@@ -104,7 +103,7 @@ class Tour:
         self.beside = Beside()
         self.app = LinesideApp(line.desk, side=self.beside, on_real_key=self.take_over)
         document = read_recipe(read_bounded(line.box / "recipes" / "cart-b1.yaml"), "cart-b1.yaml")
-        self.steps: dict[str, Step] = document.recipe.steps()
+        self.steps = document.recipe.steps()
         self.scenes: dict[str, Callable[[StepCard], Awaitable[None]]] = {
             "020": self.cut_network,
             "030": self.scan_wrong_bag,
@@ -284,14 +283,11 @@ class Tour:
         return next((card for card in picture.batches if card.batch == BATCH), None)
 
     async def at_step(self, task: StepCard) -> None:
-        """Wait until the screen has come to this step by itself."""
-        place = "sign" if task.asks == "sign" else "step"
-
-        def there() -> bool:
-            title = self.app.query("#subject" if place == "sign" else "#title")
-            return self.app.place == place and any(task.step in str(w.render()) for w in title)
-
-        await self.until(there, f"the screen does not come to step {task.step}")
+        """Wait until the screen has come to this step, and to this signature of it, by itself."""
+        wanted: tuple[object, ...] = ("step", BATCH, task.step, task.asks)
+        if task.asks == "sign":
+            wanted = ("sign", BATCH, task.step, len(task.signers))
+        await self.until(lambda: self.app.showing == wanted, f"the screen does not come to step {task.step}")
 
     async def do(self, task: StepCard) -> None:
         """What the step asks of a person."""
@@ -315,8 +311,15 @@ class Tour:
 
     async def sign(self, person: str) -> None:
         """Choose the signer where there is a choice, then the PIN."""
-        if self.shown(f"#signer-{person}"):
+        name = next(known.name for known in PEOPLE if known.id == person)
+
+        def chosen() -> bool:
+            return any(name in str(shown.render()) for shown in self.app.query("#sign-person"))
+
+        await self.until(lambda: chosen() or self.shown(f"#signer-{person}"), f"{person} cannot sign")
+        if not chosen():
             await self.tap(f"#signer-{person}")
+        await self.until(chosen, f"{person} is not chosen")
         await self.write("#sign-pin", PINS[person])
         await self.tap("#confirm")
 

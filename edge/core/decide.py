@@ -388,10 +388,10 @@ class _Decision:
 
     def walk(self, batch_id: str, sequence: Sequence[Step]) -> bool:
         """Go along one sequence: True when all of it is done. Activates at most the first step not yet begun."""
-        by_id = {step.id: step for step in sequence}
-        order = list(sequence)
-        step: Step | None = order[0] if order else None
-        while step is not None:
+        places = {step.id: place for place, step in enumerate(sequence)}
+        place = 0
+        while place < len(sequence):
+            step = sequence[place]
             if self.line.batches[batch_id].state is not State.RUNNING:
                 return False
             run = self.line.batches[batch_id].steps.get(step.id)
@@ -400,11 +400,7 @@ class _Decision:
                 run = self.line.batches[batch_id].steps[step.id]
             if run.state == "active" and not self.finish_composite(batch_id, step):
                 return False
-            if step.next is not None:
-                step = by_id[step.next]
-            else:
-                place = order.index(step) + 1
-                step = order[place] if place < len(order) else None
+            place = place + 1 if step.next is None else places[step.next]
         return True
 
     def finish_composite(self, batch_id: str, step: Step) -> bool:

@@ -8,6 +8,7 @@ A tag is written "role.tag" where `role` is a key of `units`; a value may be a n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -196,8 +197,12 @@ class Recipe(Frozen):
         yield main
         yield from _branches(main)
 
-    def steps(self) -> dict[str, Step]:
+    def steps(self) -> Mapping[str, Step]:
         """Every step by id, parallel ones included."""
+        return self._by_id
+
+    @cached_property  # asked for at every look at the head
+    def _by_id(self) -> Mapping[str, Step]:
         return {step.id: step for sequence in self.sequences() for step in sequence}
 
 

@@ -130,6 +130,11 @@ class LinesideApp(App[None]):
         """What is shown: "lock", "home", "start", "step", ... ; empty before the first paint."""
         return self._view.place if self._view else ""
 
+    @property
+    def showing(self) -> tuple[object, ...]:
+        """What is shown, exactly: the place, then batch and step, and for a signature how many are still to come."""
+        return self._shown
+
     def get_driver_class(self) -> type[Driver]:
         """The terminal's driver; with `on_real_key` it also reports what real hands do."""
         base = super().get_driver_class()

@@ -381,6 +381,8 @@ class _Decision:
             case State.RUNNING:
                 if self.walk(batch_id, self.recipe(batch).main()) and not self.line.batches[batch_id].active():
                     self.change(batch_id, State.COMPLETE, "recipe", "Every step is done.")
+                if self.line.batches[batch_id].state is State.HOLDING:
+                    self.proceed(batch_id)  # the guard refused what the walk intended: nothing is under way
             case State.PAUSING if all(run.phase in {"monitor", "parallel"} for run in batch.active()):
                 self.change(batch_id, State.PAUSED, batch.cause, batch.reason)
             case _:
@@ -550,7 +552,9 @@ class _Decision:
         question = batch.questions.get(command.question)
         if question is None:
             raise LinesideError(
-                "question.closed", "This question has been answered already.", todo="Look at the batch again."
+                "question.closed",
+                "This question is not open any more: it was answered, or the batch was ended.",
+                todo="Look at the batch again.",
             )
         if command.answer not in question.answers:
             raise LinesideError(
@@ -559,12 +563,12 @@ class _Decision:
                 effect="The batch stays held.",
                 todo="Choose to do it again, or abort.",
             )
-        if batch.state is State.HOLDING:
+        if batch.state is not State.HELD:
             raise LinesideError(
                 "batch.transition",
-                f"Batch {batch.batch} is still concluding another write.",
+                f"Cannot answer: batch {batch.batch} is {batch.state.value}.",
                 effect="The batch is unchanged.",
-                todo="Try again in a few seconds.",
+                todo=ACT_HINT.get(batch.state, "Look at the batch's state first."),
             )
         if not permitted((command.signed.role,), Permission.ANSWER) or command.signed.role not in command.signed.roles:
             raise not_permitted(command.signed.person, Permission.ANSWER)

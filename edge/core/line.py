@@ -247,7 +247,10 @@ def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
 def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
     match event:
         case ev.BatchStateChanged():
-            return replace(batch, state=State(event.now), cause=event.cause, reason=event.reason)
+            state = State(event.now)
+            ending = state in OVER or state in {State.STOPPING, State.ABORTING}
+            questions = {} if ending else batch.questions  # nothing is left to decide
+            return replace(batch, state=state, cause=event.cause, reason=event.reason, questions=questions)
         case ev.StepActivated():
             run = StepRun(
                 event.step,

@@ -1,0 +1,525 @@
+"""One line on virtual time, driven at random: recipes, people, equipment, time and power are drawn from one seed.
+
+`Run` plays the engine, the devices, the people and the power over the pure core, and checks after every row what
+must always hold. What breaks raises `Broken` with the seed in it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edge.core import commands as cm
+from edge.core import events as ev
+from edge.core.decide import TRANSITIONS, Now, decide
+from edge.core.errors import LinesideError
+from edge.core.events import RowBody, decode, encode
+from edge.core.line import OVER, SAFE_STEP, Batch, Book, Line, Question, StepRun, Write, apply, effects, elapsed
+from edge.core.plant import Plant
+from edge.core.recipe.model import Hold, Instruct, Monitor, Recipe, Record, Scan, Set, Sign, Step, Wait
+from edge.core.terms import Act, ClockQuality, Quality, Reading, Role, Stamp, State
+from tests.core.parts import PLANT, recipe
+
+STEPS_MAX: Final = 90
+DIN: Final = "=DIN1"
+SLACK_S: Final = 1e-6
+PEOPLE: Final = {
+    "ana": (Role.OPERATOR,),
+    "ben": (Role.VERIFIER, Role.OPERATOR),
+    "chi": (Role.SUPERVISOR, Role.VERIFIER),
+    "dot": (Role.AUDITOR,),
+}
+# Where a batch goes by itself. Everything else takes a person's act, that is TRANSITIONS.
+BY_ITSELF: Final = {
+    (State.HOLDING, State.HELD),
+    (State.STOPPING, State.STOPPED),
+    (State.ABORTING, State.ABORTED),
+    (State.RESTARTING, State.RUNNING),
+    (State.PAUSING, State.PAUSED),
+    (State.RUNNING, State.COMPLETE),
+    (State.RUNNING, State.HOLDING),
+    (State.PAUSING, State.HOLDING),
+    (State.PAUSED, State.HOLDING),
+    (State.RESTARTING, State.HOLDING),
+    (State.HELD, State.RESTARTING),
+}
+LEGAL: Final = BY_ITSELF | {(was, now) for (was, _), now in TRANSITIONS.items()}
+# BR-2 takes less than recipes ask for: its writes are refused by the guard when they are intended.
+PLANT_2: Final = PLANT.model_copy(
+    update={
+        "units": {
+            "BR-1": PLANT.units["BR-1"],
+            "BR-2": PLANT.units["BR-2"].model_copy(
+                update={
+                    "tags": {
+                        name: tag.model_copy(update={"high": 36.0} if tag.access == "write" else {})
+                        for name, tag in PLANT.units["BR-2"].tags.items()
+                    }
+                }
+            ),
+        }
+    }
+)
+
+Key = tuple[str, str, int, str]
+
+
+class Broken(AssertionError):
+    """Something that must always hold does not."""
+
+
+# Recipes -------------------------------------------------------------------------------------------------------------
+
+
+def random_recipe(chance: random.Random) -> Recipe:
+    """A recipe of few steps in which every phase may stand, parallel branches and jumps included."""
+    numbers = iter(range(10, 1000, 10))
+    steps = _sequence(chance, numbers, chance.randint(1, 6), depth=0)
+    return recipe(steps)
+
+
+def _sequence(chance: random.Random, numbers: Any, length: int, depth: int) -> list[dict[str, Any]]:
+    made = [_step(chance, f"{next(numbers):03d}", numbers, depth) for _ in range(length)]
+    if length > 2 and chance.random() < 0.2:
+        made[0]["next"] = made[2]["id"]
+    return made
+
+
+def _step(chance: random.Random, name: str, numbers: Any, depth: int) -> dict[str, Any]:
+    limit = {"low": 36.0, "high": 38.0, "category": chance.choice(["minor", "major", "critical"])}
+    tag = {"tag": "reactor.temperature", "limit": limit, "on_bad_quality": chance.choice(["hold", "continue"])}
+    roles = chance.choice([["operator"], ["operator", "verifier"]])
+    base = {"id": name, "title": f"Step {name}"}
+    kinds: list[dict[str, Any]] = [
+        {"phase": "instruct", "text": "Do it."},
+        {"phase": "record", "text": "Count.", "name": "n", "unit": "%", "limit": {**limit, "low": 10, "high": 90}},
+        {"phase": "record", "text": "Look.", "name": "c", "type": "choice", "choices": ["a", "b"], "accept": ["a"]},
+        {"phase": "scan", "text": "Scan.", "name": "din", "expect": "patient"},
+        {"phase": "scan", "text": "Scan.", "name": "lot", "expect": "lot", "prefix": "L-"},
+        {"phase": "set", "tag": "reactor.setpoint", "value": chance.choice([30.0, 37.0])},
+        {"phase": "set", "tag": "reactor.setpoint", "value": chance.choice([30.0, 37.0])},
+        {"phase": "wait", "duration": "1 h"},
+        {"phase": "wait", "timeout": chance.choice(["30 min", ""]), **tag},
+        {"phase": "hold", "duration": "2 h", **tag},
+        {"phase": "sign", "text": "Sign.", "meaning": "reviewed", "roles": roles},
+    ]  # fmt: skip
+    if depth < 2 and chance.random() < 0.25:
+        branches = [_sequence(chance, numbers, chance.randint(1, 3), depth + 1) for _ in range(2)]
+        if chance.random() < 0.5:
+            monitor = {
+                "id": f"{next(numbers):03d}",
+                "title": "Watch",
+                "phase": "monitor",
+                "until": branches[0][-1]["id"],
+            }
+            branches.append([{**monitor, **tag}])
+        return {**base, "phase": "parallel", "branches": branches}
+    return {**base, **chance.choice(kinds)}
+
+
+# The run -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Made:
+    """One row as it was written, when it truly was, and the head after it."""
+
+    body: RowBody
+    data: bytes
+    true_s: float
+    line: Line
+
+
+class Run:
+    """A line that lives and dies by one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.recipe = random_recipe(self.chance)
+        plant: Plant = self.chance.choice([PLANT, PLANT_2])
+        self.line = Line(Book(plant, {"seal": self.recipe}, frozenset({"seal"})))
+        self.true_s = 1000.0
+        self.boot, self.boot_s = 1, 0.0
+        self.made: list[Made] = []
+        self.ends: list[int] = [0]
+        """Row counts at which a decision was whole: only there can a crash cut."""
+        self.durable = 0
+        self.commands: list[cm.Command] = []
+        # The engine's side of writes, and the devices' own counters.
+        self.started: set[Key] = set()
+        self.flying: dict[Key, Write] = {}
+        self.executed: Counter[Key] = Counter()
+        self.late: list[Key] = []
+        self.begin()
+
+    # What happens --------------------------------------------------------------------------------------------------
+
+    def play(self) -> Run:
+        """Up to `STEPS_MAX` random happenings; then everything that holds at the end is checked."""
+        happenings: list[tuple[int, Callable[[], None]]] = [
+            (2, self.somebody_starts_a_batch),
+            (30, self.somebody_does_a_step),
+            (3, self.somebody_acts),
+            (8, self.somebody_answers),
+            (3, self.somebody_does_anything),
+            (2, self.somebody_repeats),
+            (14, self.writes_begin),
+            (14, self.a_write_ends),
+            (2, self.a_late_outcome_comes),
+            (14, self.time_passes),
+            (10, self.a_reading_tells),
+            (16, self.rows_become_durable),
+            (3, self.the_power_goes),
+            (1, self.the_runtime_stops),
+        ]
+        weights, acts = zip(*happenings, strict=True)
+        for _ in range(STEPS_MAX):
+            self.chance.choices(acts, weights)[0]()
+        self.crash_at_every_row()
+        return self
+
+    def begin(self) -> None:
+        """A runtime starts, and people log in."""
+        self.started, self.flying = set(), {}
+        self.do(cm.StartRuntime(version="t"))
+        self.do(cm.LoadRecipe(recipe="R", version="1", title="A recipe", seal="seal"))
+        for person, roles in PEOPLE.items():
+            self.do(cm.OpenSession(session=person, person=person, roles=roles, method="badge and PIN"))
+        self.rows_become_durable()
+
+    def somebody_starts_a_batch(self) -> None:
+        name = f"B{self.chance.randint(1, 3)}"
+        self.do(cm.StartBatch(session=self.person(), batch=name, order="O", seal="seal", patient=DIN, speed=1.0))
+
+    def somebody_does_a_step(self) -> None:
+        found = self.any_active()
+        if found is None:
+            self.somebody_starts_a_batch()
+            return
+        batch, run, step = found
+        name, person = {"command_id": f"c{len(self.commands)}", "batch": batch.batch, "step": run.step}, self.person()
+        good = self.chance.random() < 0.8
+        match step:
+            case Instruct():
+                self.do(cm.ConfirmStep(session="ana", **name))
+            case Record():
+                text = self.chance.choice(["50", "a"] if good else ["99", "b", "x", ""])
+                self.do(cm.EnterValue(session="ana", text=text, **name))
+            case Scan():
+                self.do(
+                    cm.ScanCode(session="ana", text=self.chance.choice([DIN, "L-1"] if good else ["=DIN2", ""]), **name)
+                )
+            case Sign():
+                self.do(cm.SignStep(session=person, signed=self.signed(step.roles[len(run.signed)]), **name))
+            case _:
+                pass
+
+    def somebody_acts(self) -> None:
+        if batch := self.any_batch():
+            act = self.chance.choice([Act.PAUSE, Act.HOLD, Act.RESUME, Act.RESUME, Act.RESUME, Act.STOP, Act.ABORT])
+            self.do(cm.ActOnBatch(session=self.person(), batch=batch.batch, act=act, reason="because"))
+
+    def somebody_answers(self) -> None:
+        asked = [(b, q) for b in self.line.batches.values() for q in b.questions.values()]
+        if asked:
+            self.answer(*self.chance.choice(asked))
+
+    def answer(self, batch: Batch, question: Question) -> None:
+        command = cm.AnswerQuestion(
+            command_id=f"c{len(self.commands)}",
+            session=self.person(),
+            batch=batch.batch,
+            question=question.question,
+            answer=self.chance.choice(["happened", "again", "again", "abort"]),
+            reading=37.0,
+            signed=self.signed(Role.OPERATOR),
+        )
+        self.do(command)
+
+    def somebody_does_anything(self) -> None:
+        """An entry for some step of some batch, whether it is under way or not, of the right kind or not."""
+        name = {
+            "session": self.chance.choice([*PEOPLE, "nobody"]),
+            "batch": self.chance.choice(["B1", "B2", "B3", "B9"]),
+            "step": self.chance.choice([*self.recipe.steps(), "nowhere"]),
+        }
+        self.do(
+            self.chance.choice(
+                [
+                    cm.ConfirmStep(**name),
+                    cm.EnterValue(text="50", **name),
+                    cm.ScanCode(text=DIN, **name),
+                    cm.SignStep(signed=self.signed(Role.OPERATOR), **name),
+                ]
+            )
+        )
+
+    def somebody_repeats(self) -> None:
+        """The same request once more, as a screen sends it that never heard the answer."""
+        if self.commands:
+            command = self.chance.choice(self.commands)
+            known = any(made.body.event.command_id == command.command_id for made in self.made)
+            rows = self.do(command)
+            self.hold(not (known and rows), f"a repeated {type(command).__name__} was done twice")
+
+    def writes_begin(self) -> None:
+        """The engine's rule: once in a run, and only for a durable intent."""
+        for write in effects(self.line).writes:
+            key = (write.batch, write.step, write.attempt, write.tag)
+            if key in self.started or write.seq > self.durable:
+                continue
+            self.started.add(key)
+            self.flying[key] = write
+            if self.chance.random() < 0.7:
+                self.executed[key] += 1
+                self.judge_device(key)
+
+    def a_write_ends(self) -> None:
+        if self.flying:
+            key = self.chance.choice(sorted(self.flying))
+            del self.flying[key]
+            outcome = self.chance.choice(
+                ["confirmed", "confirmed", "unknown"] if self.executed[key] else ["unknown", "refused"]
+            )
+            self.conclude(key, outcome)
+
+    def a_late_outcome_comes(self) -> None:
+        """Of a write that a run began which is no longer there."""
+        if self.late:
+            rows = self.conclude(self.chance.choice(self.late), "confirmed")
+            self.hold(not rows, "an outcome from an earlier run decided something")
+
+    def conclude(self, key: Key, outcome: Any) -> list[ev.Event]:
+        batch, step, attempt, tag = key
+        return self.do(
+            cm.ConcludeWrite(batch=batch, step=step, attempt=attempt, tag=tag, outcome=outcome, reading=37.0, why="w")
+        )
+
+    def time_passes(self) -> None:
+        """Some time, and the engine tells which timers are due; sometimes it asks a little early."""
+        self.true_s += self.chance.choice([1.0, 300.0, 1800.0, 3600.0, 7200.0])
+        at = self.stamp()
+        for timer in effects(self.line).timers:
+            passed = elapsed(timer.since, timer.before_boot, at)
+            if passed.low_s < timer.length_s and self.chance.random() < 0.8:
+                continue
+            high_s = -1.0 if passed.high_s == float("inf") else passed.high_s
+            self.do(
+                cm.PassTimer(batch=timer.batch, step=timer.step, timer=timer.timer, low_s=passed.low_s, high_s=high_s)
+            )
+
+    def a_reading_tells(self) -> None:
+        watches = effects(self.line).watches
+        if watches:
+            watch = self.chance.choice(watches)
+            finding = "met" if watch.kind == "until" else "outside"
+            finding = self.chance.choice([finding, finding, finding, "back", "bad_quality"])
+            good = finding != "bad_quality"
+            reading = Reading(37.0, "degC", Quality.GOOD if good else Quality.BAD, "", self.true_s)
+            self.do(cm.NoteReading(batch=watch.batch, step=watch.step, finding=finding, reading=reading))  # type: ignore[arg-type]
+
+    def rows_become_durable(self) -> None:
+        self.durable = len(self.made)
+
+    def the_power_goes(self) -> None:
+        """What was not durable may be gone, whole decisions at a time; another runtime begins, perhaps another boot."""
+        cut = self.chance.choice([end for end in self.ends if end >= self.durable])
+        self.late += sorted(self.flying)
+        del self.made[cut:]
+        self.ends = [end for end in self.ends if end <= cut]
+        self.line = self.made[-1].line
+        if self.chance.random() < 0.5:
+            self.true_s += self.chance.choice([10.0, 5000.0])
+            self.boot, self.boot_s = self.boot + 1, self.true_s - 5.0
+        self.begin()
+        self.nothing_of_an_earlier_run_is_wanted()
+
+    def the_runtime_stops(self) -> None:
+        """In order: when it is not refused, nothing is in doubt afterwards."""
+        if self.do(cm.StopRuntime()):
+            asked = sum(len(b.questions) for b in self.line.live())
+            self.begin()
+            self.hold(sum(len(b.questions) for b in self.line.live()) == asked, "a clean stop left a doubt")
+
+    # How it is decided and what is checked --------------------------------------------------------------------------
+
+    def do(self, command: cm.Command) -> list[ev.Event]:
+        """Decide, write, read back and fold, as the engine does. A refusal changes nothing."""
+        before = self.line
+        try:
+            rows = decide(before, command, Now(self.stamp(), lambda _: None))
+        except LinesideError as refusal:
+            self.hold(bool(refusal.code and refusal.what), "a refusal without words")
+            self.hold(self.line is before, "a refusal changed the head")
+            return []
+        if command.command_id and command not in self.commands:
+            self.commands.append(command)
+        for row in rows:
+            data = encode(row)
+            self.judge_row(row.event)
+            self.line = apply(self.line, decode(data))
+            self.made.append(Made(row, data, self.true_s, self.line))
+        if rows:
+            self.ends.append(len(self.made))
+        self.judge_head()
+        return [row.event for row in rows]
+
+    def hold(self, holds: bool, what: str) -> None:
+        """Fail with the seed when it does not hold."""
+        if not holds:
+            said = "\n".join(f"{n} {m.body.event}" for n, m in enumerate(self.made, 1))
+            raise Broken(f"seed {self.seed}: {what}\n{said[-6000:]}")
+
+    def judge_row(self, event: ev.Event) -> None:
+        """What a single row may say, before it is folded."""
+        batch = self.line.batches.get(event.batch)
+        over = batch is not None and batch.state in OVER
+        self.hold(not over, f"a row after the end of its batch: {event}")
+        match event:
+            case ev.BatchStarted():
+                units = [unit for other in self.line.live() for unit in other.units.values()]
+                self.hold(not set(units) & set(event.units.values()), "two batches share a unit")
+            case ev.BatchStateChanged():
+                assert batch is not None
+                self.hold(event.was == batch.state.value, f"{event} from {batch.state}")
+                self.hold((State(event.was), State(event.now)) in LEGAL, f"no legal transition: {event}")
+            case ev.CommandIntended():
+                self.judge_intent(event)
+            case ev.TimerDue():
+                self.judge_timer(event)
+            case ev.StepCompleted():
+                self.judge_completion(event)
+            case _:
+                pass
+
+    def judge_intent(self, event: ev.CommandIntended) -> None:
+        same = [e for e in self.events(ev.CommandIntended, event) if (e.attempt, e.tag) == (event.attempt, event.tag)]
+        self.hold(not same, f"intended twice: {event}")
+        if event.attempt > 1:
+            question = f"{event.step}.{event.attempt - 1}"
+            again = [
+                e for e in self.events(ev.QuestionAnswered, event) if (e.question, e.answer) == (question, "again")
+            ]
+            self.hold(len(again) == 1, f"a write is repeated without a signed decision: {event}")
+
+    def judge_timer(self, event: ev.TimerDue) -> None:
+        """By the true time, which the line itself cannot see."""
+        run = self.line.batches[event.batch].steps[event.step]
+        length_s = run.duration_s if event.timer == "duration" else run.timeout_s
+        passed_s = self.true_s - self.activated_s(event)
+        self.hold(passed_s >= length_s - SLACK_S, f"{event} after {passed_s} s of {length_s} s")
+
+    def judge_completion(self, event: ev.StepCompleted) -> None:
+        step = self.recipe.steps()[event.step]
+        match step:
+            case Wait() | Hold() if step.duration:
+                done = any(e.timer == "duration" for e in self.events(ev.TimerDue, event))
+                self.hold(done, f"done before its time: {event}")
+            case Set():
+                happened = [e for e in self.events(ev.QuestionAnswered, event) if e.answer == "happened"]
+                known = self.events(ev.CommandConfirmed, event) or happened
+                self.hold(bool(known), f"a write that nobody confirmed: {event}")
+            case Sign():
+                people = {e.person for e in self.events(ev.SignatureMade, event)}
+                self.hold(len(people) == len(step.roles), f"not signed by all: {event}")
+            case Instruct() | Record() | Scan() | Monitor() | Wait():
+                pass
+            case _:
+                branches = self.line.batches[event.batch].steps
+                self.hold(
+                    all(branches[branch[-1].id].state == "done" for branch in step.branches), f"not all done: {event}"
+                )
+
+    def judge_head(self) -> None:
+        """What must be true between any two decisions."""
+        wanted = effects(self.line)
+        for batch in self.line.batches.values():
+            asks = batch.questions and batch.state not in {State.HELD, State.HOLDING}
+            self.hold(not asks, f"{batch.batch} is {batch.state} with an open question")
+        for batch in self.line.live():
+            flying = [intent for intent in batch.intents.values() if not intent.in_doubt]
+            resting = batch.state not in {State.HOLDING, State.STOPPING, State.ABORTING}
+            self.hold(resting or bool(flying), f"{batch.batch} stays {batch.state} and nothing is under way")
+            self.hold(batch.state is not State.RESTARTING, f"{batch.batch} stays restarting")
+            something = batch.state is not State.RUNNING or bool(batch.active())
+            self.hold(something, f"{batch.batch} is running and no step is under way")
+        doubted = {
+            (b.batch, i.step, i.attempt, i.tag) for b in self.line.live() for i in b.intents.values() if i.in_doubt
+        }
+        self.hold(not doubted & {(w.batch, w.step, w.attempt, w.tag) for w in wanted.writes}, "a write in doubt")
+
+    def judge_device(self, key: Key) -> None:
+        """By the device's own count."""
+        self.hold(self.executed[key] == 1, f"the device was written to twice for {key}")
+        batch, step, _, tag = key
+        count = sum(n for (b, s, _, t), n in self.executed.items() if (b, s, t) == (batch, step, tag))
+        again = [e for e in self.events(ev.QuestionAnswered, key) if e.answer == "again"] if step != SAFE_STEP else []
+        self.hold(count <= 1 + len(again), f"the device was written to {count} times for {key}")
+
+    def nothing_of_an_earlier_run_is_wanted(self) -> None:
+        begun = max(n for n, made in enumerate(self.made, 1) if isinstance(made.body.event, ev.RuntimeStarted))
+        old = [write for write in effects(self.line).writes if write.seq < begun]
+        self.hold(not old, f"a write of an earlier run is wanted: {old}")
+
+    def crash_at_every_row(self) -> None:
+        """Wherever the rows end, a runtime starts, asks about every open write and wants none of them."""
+        folded = Line(self.line.book)
+        for made in self.made:
+            folded = apply(folded, decode(made.data))
+            self.hold(folded == made.line, f"the rows up to {folded.seq} do not give the head")
+            line = folded
+            for row in decide(folded, cm.StartRuntime(version="t"), Now(self.stamp(), lambda _: None)):
+                line = apply(line, row)
+            old = [write for write in effects(line).writes if write.seq <= folded.seq]
+            self.hold(not old, f"after a crash at row {folded.seq} it wants {old}")
+            opened = [i for b in folded.live() for i in b.intents.values()]
+            left = [i for b in line.live() for i in b.intents.values() if i.seq <= folded.seq]
+            self.hold(not left, f"after a crash at row {folded.seq} nobody was asked about {left} of {opened}")
+
+    # Looking ---------------------------------------------------------------------------------------------------------
+
+    def stamp(self) -> Stamp:
+        return Stamp("2026-01-01T00:00:00.000000Z", ClockQuality.FREE, self.true_s - self.boot_s, f"boot-{self.boot}")
+
+    def events(self, kind: type[Any], like: ev.Event | Key) -> list[Any]:
+        """Rows of a kind about the same batch and step."""
+        batch, step = (like[0], like[1]) if isinstance(like, tuple) else (like.batch, like.step)  # type: ignore[attr-defined]
+        found = [made.body.event for made in self.made if isinstance(made.body.event, kind)]
+        return [event for event in found if (event.batch, event.step) == (batch, step)]
+
+    def activated_s(self, like: Any) -> float:
+        return next(
+            made.true_s
+            for made in reversed(self.made)
+            if isinstance(made.body.event, ev.StepActivated)
+            and (made.body.event.batch, made.body.event.step) == (like.batch, like.step)
+        )
+
+    def any_batch(self) -> Batch | None:
+        return self.chance.choice(list(self.line.batches.values())) if self.line.batches else None
+
+    def any_active(self) -> tuple[Batch, StepRun, Step] | None:
+        steps = self.recipe.steps()
+        found = [(batch, run, steps[run.step]) for batch in self.line.live() for run in batch.active()]
+        return self.chance.choice(found) if found else None
+
+    def person(self) -> str:
+        return self.chance.choice(["ana", "ana", "ben", "chi", "dot"])
+
+    def signed(self, role: Role) -> cm.Signed:
+        person = self.chance.choice([name for name, roles in PEOPLE.items() if role in roles] * 3 + ["dot"])
+        return cm.Signed(
+            person=person,
+            roles=PEOPLE[person],
+            role=role,
+            methods=("name", "PIN"),
+            meaning="m",
+            session=person,
+            subject_seq=self.line.seq,
+            subject_hash="00" * 32,
+            attestation="00" * 64,
+        )

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 import orjson
-import zstandard
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.core.errors import LinesideError
@@ -159,6 +158,8 @@ def read(data: bytes, trusted: Mapping[str, bytes]) -> Frame:
 
 
 def _sign(frame: Frame, signer: Signer) -> bytes:
+    import zstandard  # here, because the runtime reads receipts and makes no frames
+
     raw = b"".join(part for row in frame.rows for part in (_LENGTH.pack(len(row.body)), row.body))
     header = _HEADER.pack(
         MAGIC,
@@ -179,6 +180,8 @@ def _sign(frame: Frame, signer: Signer) -> bytes:
 
 def _decompress(body: bytes, raw_size: int) -> bytes:
     """The raw rows. The size is bounded by what the header and zstd's own header say, before any work."""
+    import zstandard
+
     try:
         stated = zstandard.frame_content_size(body)
         if stated != raw_size or raw_size > RAW_BYTES_MAX:

@@ -1,0 +1,144 @@
+"""What a process at the line carries: a module that is not configured is not imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo.rig import PEOPLE
+from provisioning.device import init_device
+
+NEVER = {
+    "aiosqlite", "fastapi", "httpx", "iotcore", "jinja2", "paho", "rich", "sqlalchemy", "starlette",
+    "textual", "typst", "uvicorn", "zstandard",
+}  # fmt: skip
+"""What no runtime needs: the screen, the hub, the follower, the demo and the tests have these."""
+
+PRINT_WHEN_READY = """
+import json, os, signal, sys
+from edge import notify
+
+def ready(*_):
+    print(json.dumps(sorted(sys.modules)), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+notify.ready = ready
+from edge.__main__ import main
+main()
+"""
+
+PLANT = """\
+plant: TEST
+connections:
+  plc:
+    driver: {driver}
+    settings: {settings}
+units:
+  P-1:
+    class: pump
+    tags:
+      speed: {{connection: plc, address: "{address}", unit: mL/min}}
+"""
+MODBUS = PLANT.format(driver="modbus", settings="{host: 127.0.0.1, port: 9}", address="input 0 float32")
+OPCUA = PLANT.format(
+    driver="opcua", settings='{endpoint: "opc.tcp://127.0.0.1:9/", security: none}', address="ns=2;s=speed"
+)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Path:
+    """A box folder with Modbus alone."""
+    folder = tmp_path / "box"
+    init_device(folder, box="BOX-1", people=PEOPLE)
+    (folder / "plant.yaml").write_text(MODBUS)
+    return folder
+
+
+def modules_when_ready(box: Path, *command: str) -> set[str]:
+    """Run the real command until it says that it is ready; what it had imported then. It must end in order."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRINT_WHEN_READY, *command, "--box", str(box)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def packages(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+def test_a_runtime_with_modbus_alone_carries_nothing_else(box: Path) -> None:
+    modules = modules_when_ready(box, "edge", "run")
+    assert not packages(modules) & (NEVER | {"asyncua", "ui", "hub", "provisioning", "demo"})
+    assert {m for m in modules if m.startswith("drivers.")} == {"drivers.modbus"}
+    assert {"pymodbus", "edge.engine", "edge.desk"} <= modules, "the runtime was not there"
+
+
+def test_what_is_configured_is_there_and_the_broker_is_the_followers(box: Path) -> None:
+    (box / "plant.yaml").write_text(OPCUA)
+    with (box / "lineside.toml").open("a") as settings:
+        settings.write('\n[broker]\nurl = "mqtt://127.0.0.1:9"\n[hub]\npublic_key = "device.pub"\n')
+    modules = modules_when_ready(box, "edge", "run")
+    assert not packages(modules) & (NEVER | {"pymodbus"})
+    assert "asyncua" in modules
+    follower = modules_when_ready(box, "edge", "follow")
+    assert "paho" in packages(follower)
+    assert not packages(follower) & {"asyncua", "pymodbus", "drivers", "ui", "hub", "fastapi", "textual"}
+
+
+def imported(code: str) -> set[str]:
+    """The modules that are there after `code`, in an interpreter of its own."""
+    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    return set(json.loads(done.stdout))
+
+
+def test_the_core_brings_no_clock_no_loop_and_no_socket() -> None:
+    libraries = imported(
+        "from pydantic import BaseModel, TypeAdapter\nTypeAdapter(type('Any', (BaseModel,), {}))\n"
+        "import orjson, ruamel.yaml\nfrom cryptography.hazmat.primitives.asymmetric import ed25519"
+    )
+    core = imported(
+        "import importlib, pkgutil, edge.core\n"
+        "for module in pkgutil.walk_packages(edge.core.__path__, 'edge.core.'): importlib.import_module(module.name)"
+    )
+    assert {"edge.core.decide", "edge.core.recipe.check"} <= core
+    never = {
+        "apsw",
+        "asyncio",
+        "logging",
+        "multiprocessing",
+        "sqlite3",
+        "ssl",
+        "subprocess",
+        "asyncua",
+        "pymodbus",
+        "paho",
+    }
+    assert not packages(core) & never
+    added = packages(core - libraries)
+    assert not added & {"random", "secrets", "select", "selectors", "socket", "tempfile", "threading", "time", "uuid"}
+    assert {m for m in core if m.startswith("edge")} == {m for m in core if m == "edge" or m.startswith("edge.core")}
+
+
+def test_the_command_line_imports_only_what_a_command_needs() -> None:
+    code = (
+        "import contextlib, io, sys\nfrom edge.__main__ import main\n"
+        "sys.argv = ['lineside', 'journal', 'verify', '--help']\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): main()"
+    )
+    heavy = {"apsw", "asyncua", "cryptography", "fastapi", "paho", "pymodbus", "ruamel", "textual", "zstandard"}
+    assert not packages(imported(code)) & heavy
+
+
+def test_a_module_too_many_would_be_seen(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "PRINT_WHEN_READY", "import textual\n" + PRINT_WHEN_READY)
+    assert "textual" in packages(modules_when_ready(box, "edge", "run")) & NEVER

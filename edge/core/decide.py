@@ -33,7 +33,7 @@ from edge.core.line import (
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import Hold, Instruct, Limit, Monitor, Parallel, Recipe, Record, Scan, Set, Sign, Step, Wait
-from edge.core.terms import Act, Quality, Reading, Role, Stamp, State, Value, duration_s
+from edge.core.terms import TRANSITIONS, Act, Quality, Reading, Role, Stamp, State, Value, duration_s
 
 BOX: Final = "lineside"
 """The actor of what the box does by itself."""
@@ -41,30 +41,6 @@ TEXT_CHARS_MAX: Final = 256
 PIN_FAILURES_MAX: Final = 5
 LOCK_S: Final = 900.0
 """A lock lasts so long by the boot's clock; a restart of the machine begins it anew."""
-
-# What each ISA-88 state permits a person to ask, and where it leads. What is not here is refused.
-TRANSITIONS: Final[Mapping[tuple[State, Act], State]] = {
-    (State.RUNNING, Act.PAUSE): State.PAUSING,
-    (State.RUNNING, Act.HOLD): State.HOLDING,
-    (State.RUNNING, Act.STOP): State.STOPPING,
-    (State.RUNNING, Act.ABORT): State.ABORTING,
-    (State.PAUSING, Act.HOLD): State.HOLDING,
-    (State.PAUSING, Act.STOP): State.STOPPING,
-    (State.PAUSING, Act.ABORT): State.ABORTING,
-    (State.PAUSED, Act.RESUME): State.RUNNING,
-    (State.PAUSED, Act.HOLD): State.HOLDING,
-    (State.PAUSED, Act.STOP): State.STOPPING,
-    (State.PAUSED, Act.ABORT): State.ABORTING,
-    (State.HOLDING, Act.STOP): State.STOPPING,
-    (State.HOLDING, Act.ABORT): State.ABORTING,
-    (State.HELD, Act.RESUME): State.RESTARTING,
-    (State.HELD, Act.STOP): State.STOPPING,
-    (State.HELD, Act.ABORT): State.ABORTING,
-    (State.RESTARTING, Act.HOLD): State.HOLDING,
-    (State.RESTARTING, Act.STOP): State.STOPPING,
-    (State.RESTARTING, Act.ABORT): State.ABORTING,
-    (State.STOPPING, Act.ABORT): State.ABORTING,
-}
 
 
 @dataclass(frozen=True, slots=True)

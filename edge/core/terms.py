@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -78,6 +79,31 @@ class Act(StrEnum):
     RESUME = "resume"
     STOP = "stop"
     ABORT = "abort"
+
+
+# What each ISA-88 state permits a person to ask, and where it leads. What is not here is refused.
+TRANSITIONS: Final[Mapping[tuple[State, Act], State]] = {
+    (State.RUNNING, Act.PAUSE): State.PAUSING,
+    (State.RUNNING, Act.HOLD): State.HOLDING,
+    (State.RUNNING, Act.STOP): State.STOPPING,
+    (State.RUNNING, Act.ABORT): State.ABORTING,
+    (State.PAUSING, Act.HOLD): State.HOLDING,
+    (State.PAUSING, Act.STOP): State.STOPPING,
+    (State.PAUSING, Act.ABORT): State.ABORTING,
+    (State.PAUSED, Act.RESUME): State.RUNNING,
+    (State.PAUSED, Act.HOLD): State.HOLDING,
+    (State.PAUSED, Act.STOP): State.STOPPING,
+    (State.PAUSED, Act.ABORT): State.ABORTING,
+    (State.HOLDING, Act.STOP): State.STOPPING,
+    (State.HOLDING, Act.ABORT): State.ABORTING,
+    (State.HELD, Act.RESUME): State.RESTARTING,
+    (State.HELD, Act.STOP): State.STOPPING,
+    (State.HELD, Act.ABORT): State.ABORTING,
+    (State.RESTARTING, Act.HOLD): State.HOLDING,
+    (State.RESTARTING, Act.STOP): State.STOPPING,
+    (State.RESTARTING, Act.ABORT): State.ABORTING,
+    (State.STOPPING, Act.ABORT): State.ABORTING,
+}
 
 
 @dataclass(frozen=True, slots=True)

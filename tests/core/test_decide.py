@@ -6,10 +6,10 @@ import pytest
 
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core.decide import LOCK_S, PIN_FAILURES_MAX, TRANSITIONS
+from edge.core.decide import LOCK_S, PIN_FAILURES_MAX
 from edge.core.errors import LinesideError
 from edge.core.line import OVER, SAFE_STEP, effects, elapsed
-from edge.core.terms import Act, Quality, Role, State
+from edge.core.terms import TRANSITIONS, Act, Quality, Role, State
 from tests.core.parts import STEPS, VirtualLine, kinds, recipe
 
 

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core.decide import TRANSITIONS, Now, decide
+from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode, encode
 from edge.core.line import OVER, SAFE_STEP, Batch, Book, Line, Question, StepRun, Write, apply, effects, elapsed
 from edge.core.plant import Plant
 from edge.core.recipe.model import Hold, Instruct, Monitor, Recipe, Record, Scan, Set, Sign, Step, Wait
-from edge.core.terms import Act, ClockQuality, Quality, Reading, Role, Stamp, State
+from edge.core.terms import TRANSITIONS, Act, ClockQuality, Quality, Reading, Role, Stamp, State
 from tests.core.parts import PLANT, recipe
 
 STEPS_MAX: Final = 90

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Final, Literal, cast
+from typing import ClassVar, Literal, cast
 from uuid import uuid4
 
 from textual.content import Content
@@ -11,27 +11,17 @@ from textual.widget import Widget
 from textual.widgets import Button, Input
 
 from edge.core.people import Permission, permitted
+from edge.core.terms import TRANSITIONS
 from edge.wire import ActOnBatch, BatchCard, Picture
 from ui import drawing
 from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, View
-
-ALLOWED: Final[dict[str, tuple[str, ...]]] = {
-    "running": ("pause", "hold", "stop", "abort"),
-    "pausing": ("hold", "stop", "abort"),
-    "paused": ("resume", "hold", "stop", "abort"),
-    "holding": ("stop", "abort"),
-    "held": ("resume", "stop", "abort"),
-    "restarting": ("hold", "stop", "abort"),
-    "stopping": ("abort",),
-}
-"""What the ISA-88 states permit, as `edge.core.terms.State` says."""
 
 
 def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
     """What this person may do with the batch now."""
     roles = picture.person.roles if picture.person else ()
-    acts = (act for act in ALLOWED.get(batch.state, ()) if not (act == "resume" and batch.questions))
-    return tuple(act for act in acts if permitted(roles, Permission(act)))
+    acts = (act.value for state, act in TRANSITIONS if state == batch.state)
+    return tuple(act for act in acts if permitted(roles, Permission(act)) and not (act == "resume" and batch.questions))
 
 
 class Acts(View):

@@ -189,7 +189,8 @@ class VirtualLine:
         )
 
     def answer(self, question: str, answer: Any, role: Role = Role.OPERATOR) -> list[ev.Event]:
-        signed = self.signed("ana", role)
+        meaning = {"happened": "it happened", "again": "do it again", "abort": "abort"}[answer]
+        signed = replace(self.signed("ana", role), meaning=meaning)
         return self.do(
             cm.AnswerQuestion(session="S", batch="B1", question=question, answer=answer, reading=37.0, signed=signed)
         )

@@ -5,7 +5,17 @@ Absolute figures say little on a shared machine: every goal is a ratio, measured
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
+
+Say = Callable[[str], None]
+"""Tells a person how far a measurement is."""
+
+
+def p99(values: Sequence[float]) -> float:
+    """The 99th percentile."""
+    return quantiles(values, n=100)[98]
 
 
 @dataclass(frozen=True, slots=True)

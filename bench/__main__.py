@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from bench import Figure, journal
+from bench import Figure, Say, footprint, journal, loop
 
-ROWS: dict[str, Callable[[], Sequence[Figure]]] = {
+ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "journal": journal.measure,
+    "loop": loop.measure,
+    "footprint": footprint.measure,
 }
 """A row of the bench: its name and the function that measures it. Add yours here."""
 
@@ -30,28 +35,45 @@ def main(
     for name in chosen:
         if name not in ROWS:
             raise typer.BadParameter(f"{name!r} is not a row of the bench. There are: {', '.join(ROWS)}.")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    if not as_json:
-        print(f"{at}  Python {platform.python_version()}  {machine}")
-    measured = {}
+    Path("build").mkdir(exist_ok=True)  # what is measured lies on the disk of the working directory
+    about: dict[str, Any] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+    }
+    measured, loads = {}, {}
     for name in chosen:
-        measured[name] = figures = ROWS[name]()
-        if not as_json:
-            _print_table(name, figures)
+        loads[name] = os.getloadavg()[0]
+        measured[name] = ROWS[name](_progress(name))
     if as_json:
         found = {
             name: [asdict(figure) | {"ratio": figure.ratio, "met": figure.met} for figure in figures]
             for name, figures in measured.items()
         }
-        print(json.dumps({"at": at, "python": platform.python_version(), "machine": machine, "rows": found}))
+        print(json.dumps(about | {"load_before": loads, "rows": found}))
+        return
+    print(f"{about['at']}  Python {about['python']}  {about['machine']}")
+    for name, figures in measured.items():
+        _print_table(f"{name} (load before it: {loads[name]:.1f})", figures)
 
 
-def _print_table(name: str, figures: Sequence[Figure]) -> None:
-    print(f"\n{name}")
+def _progress(row: str) -> Say:
+    """On stderr, so that stdout is the table alone; at a terminal in one line."""
+    begun_s = time.monotonic()
+    end = "\x1b[K\r" if sys.stderr.isatty() else "\n"
+
+    def say(what: str) -> None:
+        print(f"{row}, {time.monotonic() - begun_s:4.0f} s: {what}", end=end, file=sys.stderr, flush=True)
+
+    return say
+
+
+def _print_table(title: str, figures: Sequence[Figure]) -> None:
+    print(f"\n{title}")
     width = max(len(figure.what) for figure in figures)
     for figure in figures:
-        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} x {figure.raw:,.0f}"
+        raw = figure.raw or 0.0
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} x {raw:,.{0 if raw >= 100 else 2}f}"
         bounds = [f"{sign} {bound:g}" for sign, bound in (("≥", figure.at_least), ("≤", figure.at_most)) if bound]
         verdict = {True: "met", False: "NOT MET", None: ""}[figure.met]
         print(
@@ -61,4 +83,6 @@ def _print_table(name: str, figures: Sequence[Figure]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
+    app()

@@ -11,12 +11,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import apsw
 
-from bench import Figure
+from bench import Figure, Say, p99
 from edge.core.events import RowBody, ValueRecorded, encode
 from edge.core.terms import ClockQuality, Stamp
 from edge.journal import WAL_PAGES_MAX, Journal, open_journal
@@ -134,12 +134,7 @@ class Ours:
             self.lags_s.append(time.perf_counter() - due)
 
 
-def p99(values: Sequence[float]) -> float:
-    """The 99th percentile."""
-    return quantiles(values, n=100)[98]
-
-
-async def _measure(folder: Path, disk: str, vfs: str | None, scale: float) -> list[Figure]:
+async def _measure(folder: Path, disk: str, vfs: str | None, scale: float, say: Say) -> list[Figure]:
     raw = Raw(folder / "raw.db", vfs)
     found: dict[str, list[float]] = {}
 
@@ -148,7 +143,8 @@ async def _measure(folder: Path, disk: str, vfs: str | None, scale: float) -> li
 
     async with open_journal(folder / "journal.db", folder / "epoch", vfs=vfs) as journal:
         ours = Ours(journal)
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
+            say(f"{disk}: round {number + 1} of {ROUNDS}")
             await note("idle lag", ours.idle(200))
             await note("raw 1", raw.rate(1, int(400 * scale)))
             await note("1", ours.rate(1, 1, int(400 * scale)))
@@ -173,13 +169,12 @@ async def _measure(folder: Path, disk: str, vfs: str | None, scale: float) -> li
     ]
 
 
-def measure() -> list[Figure]:
+def measure(say: Say) -> list[Figure]:
     """Medians of seven rounds, raw and ours in turn. The folder is on the disk of the working directory."""
-    Path("build").mkdir(exist_ok=True)
     slow = SlowDisk("bench-slow")
     figures = []
     for disk, vfs, scale in (("this disk", None, 1.0), ("1 ms flush", "bench-slow", 0.5)):
         with TemporaryDirectory(dir="build", prefix="bench-") as folder:
-            figures += asyncio.run(_measure(Path(folder), disk, vfs, scale))
+            figures += asyncio.run(_measure(Path(folder), disk, vfs, scale, say))
     slow.unregister()
     return figures

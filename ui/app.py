@@ -26,7 +26,6 @@ target everywhere, Escape goes back or home.
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -421,7 +420,4 @@ class LinesideApp(App[None]):
 
 def run_ui(desk_socket: Path, language: str = "en") -> None:
     """Run the screen in this terminal until it is closed."""
-    # What is loaded now stays: the collector need not look at it, and so comes soon after views that went.
-    gc.collect()
-    gc.freeze()
     LinesideApp(desk_socket, language=language).run()

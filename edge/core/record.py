@@ -11,9 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 ROW_DOMAIN: Final = b"lineside.row.1"
 ZERO_HASH: Final = bytes(32)
 
@@ -76,6 +73,10 @@ def signed_bytes(domain: bytes, message: bytes) -> bytes:
 
 def signature_holds(public: bytes, domain: bytes, message: bytes, signature: bytes) -> bool:
     """True when `signature` was made with the private key of `public` (32 bytes) for this domain and message."""
+    # The screen knows rows and people and verifies nothing: it is spared the library's 7 MiB.
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, signed_bytes(domain, message))
     except (InvalidSignature, ValueError):

@@ -38,10 +38,15 @@ def state(line: Rig, step: str) -> str:
     return next((built.state for built in batch.steps if built.step == step), "") if batch else ""
 
 
-async def killed_during(line: Rig, step: str, name: str, start: Callable[[], Awaitable[None]]) -> None:
-    """Kill a process once the step runs; start it again only when the step is done."""
+async def killed_during(
+    line: Rig, operator: Operator, step: str, name: str, start: Callable[[], Awaitable[None]], *, after: str = ""
+) -> None:
+    """Kill a process once the step runs; start it again only when the step is done. The operator has waited at this
+    step, or at the one that it comes `after`, so that it cannot be over before it is looked at."""
+    operator.leaves.discard(after)
     await line.until(lambda: state(line, step) == "active", f"step {step} does not begin", poll_s=0.01)
     await line.processes[name].kill()
+    operator.leaves.discard(step)
     await line.until(lambda: state(line, step) == "done", f"step {step} noticed that the {name} is gone")
     await start()
 
@@ -83,7 +88,7 @@ async def screen_killed_at_an_entry(line: Rig, operator: Operator, step: str) ->
         await screen.process.wait()
     async with badged_in(line) as screen:
         await shows(screen, step, "Value in", HALF)
-    operator.leaves.clear()
+    operator.leaves.discard(step)
     await line.until(lambda: state(line, step) == "done", f"step {step} noticed that the screen is gone")
 
 
@@ -104,18 +109,18 @@ async def test_no_step_notices_that_a_process_beside_the_runtime_is_killed(
 ) -> None:
     mosquitto = needs_program("mosquitto")
     async with rig(tmp_path, speed=SPEED, cell_speed=400.0) as line, asyncio.TaskGroup() as tasks:
-        operator = Operator(line, leaves={"060"})
+        operator = Operator(line, leaves={"011", "032", "040", "041", "060", "070", "071"})
         working = tasks.create_task(operator.work())
-        await killed_during(line, "011", "follower", line.start_follower)
-        await killed_during(line, "034", "hub", line.start_hub)
-        await killed_during(line, "038", "broker", line.start_broker)
+        await killed_during(line, operator, "011", "follower", line.start_follower)
+        await killed_during(line, operator, "032", "hub", line.start_hub)
+        await killed_during(line, operator, "040", "broker", line.start_broker)
         await line.until(lambda: strip_balances(line), "the demo's broker does not bring the rows over")
         line.mosquitto = mosquitto
-        await killed_during(line, "051", "broker", line.start_broker)
-        await screen_killed_at_an_entry(line, operator, "060")
+        await killed_during(line, operator, "051", "broker", line.start_broker, after="041")
         await line.until(lambda: strip_balances(line), "mosquitto does not bring the rows over")
-        await killed_during(line, "061", "broker", line.start_broker)
-        await killed_during(line, "072", "hub", line.start_hub)
+        await screen_killed_at_an_entry(line, operator, "060")
+        await killed_during(line, operator, "070", "broker", line.start_broker)
+        await killed_during(line, operator, "072", "hub", line.start_hub, after="071")
         await working
         await line.until(lambda: strip_balances(line), "rows stay pending")
         await line.processes["runtime"].end()

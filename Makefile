@@ -21,7 +21,7 @@ help: ## List these targets
 demo: $(READY) compiled ## Three minutes: a batch, the network cut, the power pulled, a record that verifies
 	@$(BIN)/lineside demo $(if $(HEADLESS),--headless)
 
-test: $(READY) programs ## Every test, on all cores
+test: $(READY) programs compiled ## Every test, on all cores
 	@$(BIN)/python -m pytest -n auto --dist loadgroup
 
 check: $(READY) ## Style, types and the direction of imports

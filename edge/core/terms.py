@@ -106,7 +106,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Act], State]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stamp:
     """When a row was made. `boottime_s` (CLOCK_BOOTTIME) orders and measures within one `boot`;
     `utc` (ISO 8601, microseconds, "Z") is for people and carries its quality."""

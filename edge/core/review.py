@@ -157,8 +157,10 @@ def as_text(record: AsBuilt) -> str:
         f"Batch {record.batch}  order {record.order}  patient {record.patient or '-'}{release}",
         f"Recipe {record.recipe} {record.version}  seal {record.seal}",
         f"Units {', '.join(f'{role} = {unit}' for role, unit in record.units.items()) or '-'}",
-        (f"Started {record.started_utc} by {record.started_by}; {record.state} {record.ended_utc}; "
-        f"as of row {record.as_of_seq}"),
+        (
+            f"Started {record.started_utc} by {record.started_by}; {record.state} {record.ended_utc}; "
+            f"as of row {record.as_of_seq}"
+        ),
     ]
     for step in record.steps:
         lines.append(f"{step.step}  {step.title}  [{step.phase}, {step.state}]  {step.began_utc} to {step.ended_utc}")

@@ -85,7 +85,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     async with open_journal(journal_path, config.state_dir / "epoch") as journal:
         with JournalReader(journal_path) as reader:
             line = fold(reader, Book(reference.plant))
-        line, notices = await _start(line, journal, library, reference, clock)
+        line = replace(line, book=_book(line, library, reference))
         woken: list[Engine] = []
         equipment = Equipment(
             line.book.plant,
@@ -93,7 +93,8 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             now_s=clock.now_s,
             utc=clock.utc,
             on_change=lambda: woken[0].wake() if woken else None,
-        )
+        )  # refuses wrong settings and addresses, before a row says that a runtime began
+        line, notices = await _start(line, journal, library, reference, clock)
         async with equipment:
             await equipment.watch(line.book.plant.tags())
             engine = Engine(line, journal, equipment, clock, on_progress=notify.watchdog)
@@ -137,22 +138,24 @@ async def _serve(engine: Engine, desk: Desk, socket: Path, stop: asyncio.Event) 
             raise result
 
 
-async def _start(
-    line: Line, journal: Journal, library: Library, reference: Reference, clock: SystemClock
-) -> tuple[Line, tuple[str, ...]]:
-    """Say in the journal, durably, that a runtime began, with what plant and recipes.
-
-    What a running batch pins comes from the library, whatever the files say now."""
-    notices: list[str] = []
+def _book(line: Line, library: Library, reference: Reference) -> Book:
+    """What decisions read. What a running batch pins comes from the library, whatever the files say now."""
     pinned = {batch.seal: library.recipe(batch.seal) for batch in line.batches.values()}
     plant = reference.plant
     if line.plant_content and line.plant_content != reference.content and line.live():
         plant = library.plant(line.plant_content)
+    effective = {sealed.seal: sealed.recipe for sealed in reference.recipes}
+    return Book(plant, pinned | effective, frozenset(effective))
+
+
+async def _start(
+    line: Line, journal: Journal, library: Library, reference: Reference, clock: SystemClock
+) -> tuple[Line, tuple[str, ...]]:
+    """Say in the journal, durably, that a runtime began, with what plant and recipes."""
+    notices: list[str] = []
     library.put("plant", reference.content, reference.plant_data)
     for sealed in reference.recipes:
         library.put("recipe", sealed.seal, sealed.data)
-    effective = {sealed.seal: sealed.recipe for sealed in reference.recipes}
-    line = replace(line, book=Book(plant, pinned | effective, frozenset(effective)))
     commands: list[cm.Command] = [
         cm.StartRuntime(version=edge.__version__),
         cm.LoadPlant(plant=reference.plant.plant, content=reference.content),

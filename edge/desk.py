@@ -38,6 +38,12 @@ from edge.picture import picture
 CLIENTS_MAX: Final = 32
 DRAFTS_MAX: Final = 200
 PICTURES_PER_S_MAX: Final = 10
+ENTRIES: Final[Mapping[type[wire.Message], Callable[..., cm.Command]]] = {
+    wire.ConfirmStep: cm.ConfirmStep,
+    wire.EnterValue: cm.EnterValue,
+    wire.ScanCode: cm.ScanCode,
+}
+"""What a person does at a step, as the line takes it: the fields have the same names."""
 
 
 class Drafts:
@@ -268,34 +274,8 @@ class _Client:
                         reason=request.reason,
                     )
                 )
-            case wire.ConfirmStep():
-                await engine.submit(
-                    cm.ConfirmStep(command_id=request.id, session=self.session, batch=request.batch, step=request.step)
-                )
-                await self.desk.drafts.save(request.batch, request.step, "")
-            case wire.EnterValue():
-                await engine.submit(
-                    cm.EnterValue(
-                        command_id=request.id,
-                        session=self.session,
-                        batch=request.batch,
-                        step=request.step,
-                        text=request.text,
-                    )
-                )
-                await self.desk.drafts.save(request.batch, request.step, "")
-            case wire.ScanCode():
-                await engine.submit(
-                    cm.ScanCode(
-                        command_id=request.id,
-                        session=self.session,
-                        batch=request.batch,
-                        step=request.step,
-                        text=request.text,
-                    )
-                )
-                await self.desk.drafts.save(request.batch, request.step, "")
-                _raise_refused_scan(engine.shown.answered.get(request.id, ""))
+            case wire.ConfirmStep() | wire.EnterValue() | wire.ScanCode():
+                await self._enter(request)
             case wire.SignStep():
                 await self._sign(request)
             case wire.AnswerQuestion():
@@ -310,6 +290,14 @@ class _Client:
             case _:
                 assert_never(request)
         return {}
+
+    async def _enter(self, request: wire.ConfirmStep | wire.EnterValue | wire.ScanCode) -> None:
+        """What a person does at a step. The draft of it goes; a refused scan is a row first, then it is said."""
+        facts = request.model_dump(exclude={"id", "do"})
+        command = ENTRIES[type(request)](command_id=request.id, session=self.session, **facts)
+        await self.desk.engine.submit(command)
+        await self.desk.drafts.save(request.batch, request.step, "")
+        _raise_refused_scan(self.desk.engine.shown.answered.get(request.id, ""))
 
     def send_picture(self) -> None:
         """Push a picture, unless the client is slow to read: it gets the next one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edge.core import commands as cm
@@ -33,7 +33,7 @@ from edge.core.line import (
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import Hold, Instruct, Limit, Monitor, Parallel, Recipe, Record, Scan, Set, Sign, Step, Wait
-from edge.core.terms import TRANSITIONS, Act, Quality, Reading, Role, Stamp, State, Value, duration_s
+from edge.core.terms import TRANSITIONS, Act, Reading, Role, Stamp, State, Value, duration_s
 
 BOX: Final = "lineside"
 """The actor of what the box does by itself."""
@@ -81,6 +81,9 @@ class _Decision:
             self.actor, self.roles = session.person, session.roles
 
     def emit(self, event: Event) -> None:
+        """Add a row. The first one carries the request's id, so that a repeated request finds its answer."""
+        if self.command_id and not self.rows:
+            event = replace(event, command_id=self.command_id)
         row = RowBody(event, self.now.at, self.actor)
         self.rows.append(row)
         self.line = apply(self.line, row)
@@ -188,7 +191,6 @@ class _Decision:
         self.actor = command.person
         self.emit(
             ev.SessionOpened(
-                command_id=self.command_id,
                 session=command.session,
                 person=command.person,
                 roles=[role.value for role in command.roles],
@@ -200,9 +202,7 @@ class _Decision:
         open_session = self.line.sessions.get(session)
         if open_session is not None:
             self.actor = open_session.person
-            self.emit(
-                ev.SessionClosed(command_id=self.command_id, session=session, person=open_session.person, reason=reason)
-            )
+            self.emit(ev.SessionClosed(session=session, person=open_session.person, reason=reason))
 
     def refuse_log_in(self, person: str) -> None:
         failures = self.line.failures.get(person)
@@ -257,7 +257,6 @@ class _Decision:
         self.emit(
             ev.BatchStarted(
                 batch=command.batch,
-                command_id=self.command_id,
                 order=command.order,
                 patient=command.patient.strip(),
                 recipe=loaded.recipe,
@@ -316,7 +315,6 @@ class _Decision:
         self.emit(
             ev.BatchStateChanged(
                 batch=batch_id,
-                command_id=self.command_id,
                 was=batch.state.value,
                 now=target.value,
                 cause=cause,
@@ -432,7 +430,7 @@ class _Decision:
             self.intend(batch_id, step.id, 1, full_name, set_point_in(recipe, step, tag.unit))
 
     def complete(self, batch_id: str, step: str) -> None:
-        self.emit(ev.StepCompleted(batch=batch_id, command_id=self.command_id, step=step))
+        self.emit(ev.StepCompleted(batch=batch_id, step=step))
 
     # Equipment commands ----------------------------------------------------------------------------------------
 
@@ -552,7 +550,6 @@ class _Decision:
         self.emit(
             ev.QuestionAnswered(
                 batch=batch.batch,
-                command_id=self.command_id,
                 question=question.question,
                 step=question.step,
                 answer=command.answer,
@@ -613,7 +610,7 @@ class _Decision:
         if not isinstance(step, Instruct):
             raise wrong_kind(step)
         self.need_role(step.role)
-        self.emit(ev.StepConfirmed(batch=batch.batch, command_id=self.command_id, step=step.id))
+        self.emit(ev.StepConfirmed(batch=batch.batch, step=step.id))
         self.complete(batch.batch, step.id)
         self.proceed(batch.batch)
 
@@ -630,13 +627,11 @@ class _Decision:
         self.emit(
             ev.ValueRecorded(
                 batch=batch.batch,
-                command_id=self.command_id,
                 step=step.id,
                 name=step.name,
                 value=value,
                 unit=step.unit,
                 source="entered",
-                quality=Quality.GOOD.value,
                 low=low,
                 high=high,
                 within=within,
@@ -664,7 +659,6 @@ class _Decision:
             self.emit(
                 ev.ScanRefused(
                     batch=batch.batch,
-                    command_id=self.command_id,
                     step=step.id,
                     scanned=text[:TEXT_CHARS_MAX],
                     expected=expected,
@@ -674,21 +668,7 @@ class _Decision:
             category = "critical" if step.expect == "patient" else "minor"
             self.raise_exception(batch.batch, step.id, category, "scan.refused", why)
             return
-        self.emit(
-            ev.ValueRecorded(
-                batch=batch.batch,
-                command_id=self.command_id,
-                step=step.id,
-                name=step.name,
-                value=text,
-                unit="",
-                source="scanned",
-                quality=Quality.GOOD.value,
-                low=None,
-                high=None,
-                within=True,
-            )
-        )
+        self.emit(ev.ValueRecorded(batch=batch.batch, step=step.id, name=step.name, value=text, source="scanned"))
         self.complete(batch.batch, step.id)
         self.proceed(batch.batch)
 
@@ -723,7 +703,6 @@ class _Decision:
         self.emit(
             ev.SignatureMade(
                 batch=batch_id,
-                command_id=self.command_id,
                 step=step,
                 person=signed.person,
                 role=signed.role.value,
@@ -786,10 +765,8 @@ class _Decision:
                         value=reading.value,
                         unit=reading.unit,
                         source=full_name,
-                        quality=reading.quality.value,
                         low=low,
                         high=high,
-                        within=True,
                     )
                 )
                 self.complete(batch.batch, step.id)

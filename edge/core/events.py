@@ -174,12 +174,12 @@ class ValueRecorded(Event):
     step: str
     name: str
     value: Value
-    unit: str
     source: str
-    quality: str
-    low: float | None
-    high: float | None
-    within: bool
+    unit: str = ""
+    quality: str = "good"
+    low: float | None = None
+    high: float | None = None
+    within: bool = True
     """False when outside low..high: an ExceptionRaised row follows."""
 
 

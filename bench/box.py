@@ -190,10 +190,20 @@ async def device(channels: int) -> AsyncIterator[Device]:
         await _end(child)
 
 
-def lay_out(folder: Path, port: int, *, channels: int, rounds: int) -> Path:
-    """A box folder with Modbus alone: for each channel a unit, and a recipe that answers `rounds` of its rises."""
-    box = folder / "box"
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box folder, and the socket of its desk: in a folder with a short name, as sockets need it."""
+
+    folder: Path
+    desk: Path
+
+
+def lay_out(folder: Path, state: Path, port: int, *, channels: int, rounds: int) -> Box:
+    """A box with Modbus alone: for each channel a unit, and a recipe that answers `rounds` of its rises. Its journal
+    lies in `state`."""
+    box, desk = folder / "box", folder / "desk.sock"
     init_device(box, box="BOX-1", people=[ANA])
+    (box / "lineside.toml").write_text(f'box = "BOX-1"\nstate_dir = "{state}"\ndesk_socket = "{desk}"\n')
     units = "".join(
         f"  U-{channel}:\n    class: cell\n    tags:\n"
         f"      cue: {{connection: plc, address: input {channel} uint16}}\n"
@@ -213,7 +223,7 @@ def lay_out(folder: Path, port: int, *, channels: int, rounds: int) -> Path:
         'recipe: BENCH\nversion: "1.0"\ntitle: Answers\nunits:\n  cell: {class: cell}\nprocedure:\n'
         f"  - unit_procedure: Bench\n    operations:\n      - operation: Answer\n        steps:\n{steps}"
     )
-    return box
+    return Box(box, desk)
 
 
 async def log_in(client: DeskClient) -> None:

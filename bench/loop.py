@@ -78,15 +78,15 @@ async def _turns(simulated: Device, plain: Plain, count: int, say: Say) -> tuple
     return from_poll, from_rise
 
 
-async def _measure(folder: Path, batches: int, say: Say) -> list[Figure]:
+async def _measure(folder: Path, disk: Path, batches: int, say: Say) -> list[Figure]:
     rounds = TURNS // batches + 1
     async with device(batches) as simulated:
-        box = lay_out(folder, simulated.port, channels=batches, rounds=rounds)
-        async with running(folder, "edge", "run", "--box", str(box)), connect(box / "state" / "desk.sock") as client:
+        box = lay_out(folder, disk, simulated.port, channels=batches, rounds=rounds)
+        async with running(folder, "edge", "run", "--box", str(box.folder)), connect(box.desk) as client:
             await log_in(client)
             for number in range(batches):
                 await start_batch(client, f"B-{number}")
-            plain = Plain(folder, simulated.port)
+            plain = Plain(disk, simulated.port)
             try:
                 from_poll, from_rise = await _turns(simulated, plain, TURNS, say)
             finally:
@@ -110,6 +110,6 @@ def measure(say: Say) -> list[Figure]:
     """One batch, then ten at once; pooled over all answers."""
     figures = []
     for batches in (1, BATCHES):
-        with TemporaryDirectory(dir="build", prefix="bench-") as folder:
-            figures += asyncio.run(_measure(Path(folder).absolute(), batches, say))
+        with TemporaryDirectory(prefix="bench-") as folder, TemporaryDirectory(dir="build", prefix="bench-") as disk:
+            figures += asyncio.run(_measure(Path(folder), Path(disk).absolute(), batches, say))
     return figures

@@ -31,6 +31,7 @@ ROWS_BETWEEN_MAX = 12
 AT_INTENTS = 4
 """So many kills wait for a write that is intended and has no outcome yet."""
 POLL_S = 0.002
+AGAIN = "do it again"
 CARELESS = Path(__file__).with_name("careless_runtime.py")
 
 
@@ -105,8 +106,9 @@ async def test_killed_at_random_moments_the_record_is_the_same_and_nothing_is_wr
     assert set(operator.acknowledged) <= made_by, f"seed {SEED}: an entry that was acknowledged is lost"
     assert as_built(said)["B-001"].outline() == (await expected).outline(), f"seed {SEED}"
     judge_writes(said, counters)
-    again = {answer.command_id for answer in decided_again(said)}
-    assert again <= operator.again, f"seed {SEED}: nobody asked for a write to be done again"
+    signed = {b.event.command_id for _, b in said if isinstance(b.event, ev.SignatureMade) and b.event.meaning == AGAIN}
+    assert len(signed) == len(decided_again(said)), f"seed {SEED}: a decision without a signature"
+    assert signed <= operator.again, f"seed {SEED}: nobody asked for a write to be done again"
 
 
 @pytest.mark.timeout(120)

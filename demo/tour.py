@@ -42,6 +42,8 @@ DARK_S: Final = 2.0
 OUTAGE_S_MIN: Final = 20.0
 SCENE_S_MAX: Final = 60.0
 LOOK_S: Final = 0.1
+AGAIN_S: Final = 5.0
+"""A step that did not take what was done is done again, as a person would."""
 
 
 class TakenOverError(Exception):
@@ -208,7 +210,8 @@ class Tour:
     async def tap(self, target: str) -> None:
         """A finger on a target that is shown."""
         await self.until(lambda: self.shown(target), f"{target} is not shown")
-        await self.pilot.click(target)
+        while not await self.pilot.click(target):  # a new picture moved it: the finger comes down again
+            await self.until(lambda: self.shown(target), f"{target} is not shown any more")
         await self.pilot.pause()
 
     def shown(self, target: str) -> bool:
@@ -218,7 +221,9 @@ class Tour:
     async def write(self, field_id: str, text: str) -> None:
         """Type into a field."""
         await self.until(lambda: self.shown(field_id), f"{field_id} is not shown")
-        self.app.query_one(field_id, Input).focus()
+        entry = self.app.query_one(field_id, Input)
+        entry.clear()
+        entry.focus()
         await self.pilot.press(*text)
         await self.pilot.pause()
 
@@ -238,9 +243,6 @@ class Tour:
         if self.shown("#recipe-0"):
             await self.tap("#recipe-0")
         for name, text in (("#order", ORDER), ("#batch", BATCH), ("#patient", DIN)):
-            await self.until(lambda name=name: self.app.query(name), f"{name} is not there")  # type: ignore[misc]
-            entry = self.app.query_one(name, Input)
-            entry.clear()
             await self.write(name, text)
         await self.tap("#start-batch")
 
@@ -250,7 +252,7 @@ class Tour:
         await self.log_in()
         await self.start_batch()
         last = ("", -1)
-        waited_s = time.monotonic()
+        since_s = time.monotonic()
         while True:
             await self.look()
             card = await self.now()
@@ -263,19 +265,20 @@ class Tour:
                 return
             task = next((c for c in card.active if c.asks != "nothing"), None)
             key = (task.step, len(task.signers)) if task else ("", -1)
-            if (task is None and not card.questions) or key == last:
-                if time.monotonic() - waited_s > SCENE_S_MAX * 2:
-                    raise _stuck(f"nothing moves: {card.next_action}")
-                continue
-            waited_s = time.monotonic()
+            waited_s = time.monotonic() - since_s
             if card.questions:
                 await self.answer(card)
-            elif task is not None:
+            elif task is not None and (key != last or waited_s > AGAIN_S):
                 scene = self.scenes.pop(task.step, None)
                 if scene is not None:
                     await scene(task)
                 await self.do(task)
                 last = key
+            elif waited_s > SCENE_S_MAX * 2:
+                raise _stuck(f"nothing moves: {card.next_action}")
+            else:
+                continue
+            since_s = time.monotonic()
 
     async def now(self) -> BatchCard | None:
         """The batch as the box shows it."""
@@ -316,10 +319,13 @@ class Tour:
         def chosen() -> bool:
             return any(name in str(shown.render()) for shown in self.app.query("#sign-person"))
 
-        await self.until(lambda: chosen() or self.shown(f"#signer-{person}"), f"{person} cannot sign")
-        if not chosen():
-            await self.tap(f"#signer-{person}")
-        await self.until(chosen, f"{person} is not chosen")
+        deadline_s = time.monotonic() + SCENE_S_MAX
+        while not chosen():  # a finger may come down just when a new picture is painted: it taps again
+            if time.monotonic() > deadline_s:
+                raise _stuck(f"{person} is not chosen")
+            if self.shown(f"#signer-{person}"):
+                await self.pilot.click(f"#signer-{person}")
+            await self.look()
         await self.write("#sign-pin", PINS[person])
         await self.tap("#confirm")
 

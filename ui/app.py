@@ -404,6 +404,10 @@ class LinesideApp(App[None]):
             if target.shortcut == event.key and target.display and not isinstance(target, Key):
                 target.press()
                 return True
+        if event.key == "enter" and isinstance(view, Lock) and self.focused is view.field("badge"):
+            # at once, not when the field has worked off its keys: what follows a badge is the PIN, in clear there
+            view.focus_on("pin")
+            return True
         if not event.is_printable or isinstance(self.focused, Input):
             return False
         self.screen.set_focus(None)  # so that the Enter of a scanner presses no target

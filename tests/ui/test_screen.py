@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.widgets import Input, Static
 
 from edge.core.errors import LinesideError
@@ -125,6 +126,15 @@ async def test_log_in_by_badge_needs_no_field_and_shows_no_pin(open_screen: Open
         (request,) = screen.desk.of(LogIn)
         assert (request.badge, request.person, request.pin) == ("B-0017", "", "1234")
         assert "Ana Ruiz" in screen.static("header")
+
+
+async def test_a_pin_typed_at_machine_speed_never_stands_in_the_badge_field(open_screen: Opener) -> None:
+    async with open_screen(make_picture(person=None)) as screen:
+        await screen.at("lock")
+        for key in [*"BANA", "enter", *"2580"]:
+            screen.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await screen.until(lambda: screen.value("pin") == "2580")
+        assert screen.value("badge") == "BANA"
 
 
 async def test_a_refused_log_in_says_what_it_means_and_what_to_do(open_screen: Opener) -> None:

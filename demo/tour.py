@@ -179,9 +179,9 @@ class Tour:
             if not self.headless:
                 self.tell("The end. Any key closes the demo.")
                 self.key.clear()
-                await self.key.wait()
+                await self.while_open(self.key.is_set)
         except TakenOverError:
-            await self.app_ended()
+            await self.while_open()
         except LinesideError as error:
             self.result.failed.append(str(error))
         finally:
@@ -189,9 +189,10 @@ class Tour:
             await asyncio.gather(painter, return_exceptions=True)
             self.app.exit()
 
-    async def app_ended(self) -> None:
-        """Let the person at the keyboard go on until the screen is closed."""
-        await asyncio.Event().wait()
+    async def while_open(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Wait while the screen is open and it does not hold: the person at the keyboard has the line."""
+        while self.app.is_running and not until():  # noqa: ASYNC110  the screen has no event for its own end
+            await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
         """Let time pass, unless a person took over."""
@@ -491,7 +492,7 @@ def _stuck(what: str) -> LinesideError:
     )
 
 
-async def _tour(folder: Path, *, headless: bool) -> Result:
+async def _tour(folder: Path, *, headless: bool) -> Result | None:
     print("Starting a cell, a broker, a hub and a box …", file=sys.stderr, flush=True)
     async with rig(folder, speed=SPEED) as line:
         tour = Tour(line, headless=headless)
@@ -499,16 +500,22 @@ async def _tour(folder: Path, *, headless: bool) -> Result:
         await tour.app.run_async(headless=headless, size=size, auto_pilot=tour.play)
         for told in [] if headless else tour.story:
             print(told, file=sys.stderr)
-        if not tour.taken_over:
-            tour.result.judge()
+        if tour.taken_over:
+            print("You took over: nothing was counted.", file=sys.stderr)
+            return None
+        tour.result.judge()
         return tour.result
 
 
 def run_tour(*, headless: bool, keep: Path | None) -> int:
-    """Run the demo; prints its result as one JSON object and returns the exit code: 0, or 1 with the reason named."""
+    """Run the demo; prints its result as one JSON object and returns the exit code: 0, or 1 with the reason named.
+
+    When a person took over there is nothing to judge: 0."""
     with contextlib.ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lineside-")))
         result = asyncio.run(_tour(folder, headless=headless))
+    if result is None:
+        return 0
     facts = asdict(result)
     failed = facts.pop("failed")
     print(json.dumps(facts))

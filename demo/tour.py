@@ -335,7 +335,8 @@ class Tour:
         question = card.questions[0]
         reading = question.reading_now
         self.tell(
-            f"HELD: intent {question.intent}, reading {reading.text if reading else '?'}. She signs: it happened."
+            f"The reply is lost. HELD: intent {question.intent}, "
+            f"reading {reading.text if reading else '?'} {question.unit}."
         )
         self.result.held_questions += 1
         self.tell(f"The pump's own counter says {sum((await self.counters()).values())}: it was written once.")

@@ -241,6 +241,8 @@ class StepCard(Message):
     meaning: str = ""
     signers: tuple[str, ...] = ()
     """Roles still to sign, first one first."""
+    roles: tuple[str, ...] = ()
+    """Who may do what the step asks for: a person with one of these roles. Everyone, when empty."""
     readings: tuple[ReadingView, ...] = ()
     elapsed_s: float = 0.0
     duration_s: float = 0.0
@@ -258,6 +260,9 @@ class QuestionCard(Message):
     why: str
     intent: str
     reading_before: str
+    """"" when it was not known."""
+    unit: str
+    """Of intent and reading before."""
     reading_now: ReadingView | None
     elapsed_low_s: float
     elapsed_high_s: float

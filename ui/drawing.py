@@ -48,6 +48,11 @@ def unit_sign(unit: str) -> str:
     return UNIT_SIGNS.get(unit, unit)
 
 
+def quantity(value: str, unit: str) -> str:
+    """A value with its unit for people; the unit may be empty."""
+    return f"{value} {unit_sign(unit)}".strip()
+
+
 def number(value: float) -> str:
     """A number without needless digits."""
     return f"{value:g}" if abs(value) < 1e6 else f"{value:.6g}"

@@ -107,7 +107,7 @@ class Operator:
         now = question.reading_now
         if now is None or now.quality != "good" or now.value is None:
             return
-        intent = float(question.intent.split()[0])
+        intent = float(question.intent)
         answer = "happened" if abs(float(now.value) - intent) < 0.05 and "happened" in question.answers else "again"
         name = uuid4().hex
         if answer == "again":

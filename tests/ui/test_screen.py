@@ -504,3 +504,13 @@ async def test_a_panel_beside_the_screen_takes_its_own_room(open_screen: Opener)
         await screen.pilot.press("escape")
         await screen.at("home")
         assert screen.says("PUMP 1 WRITE")
+
+
+async def test_a_step_of_another_role_says_whose_it_is_and_offers_nothing(open_screen: Opener) -> None:
+    step = INSTRUCT.model_copy(update={"roles": ("quality",)})
+    async with open_screen(make_picture(make_batch(step))) as screen:
+        await screen.at("step")
+        await screen.until(lambda: screen.says("This step is for the role quality"))
+        assert not screen.shows("#confirm")
+        screen.desk.tell(make_picture(make_batch(INSTRUCT.model_copy(update={"roles": ("operator",)}))))
+        await screen.until(lambda: screen.shows("#confirm"))

@@ -116,6 +116,7 @@ TEXT: Final[dict[str, str]] = {
     "step.draft.saved": "✔ Entwurf gesichert: er übersteht einen Stromausfall",
     "step.draft.failed": "✖ Entwurf nicht gesichert: {why}",
     "step.busy": "… die Box antwortet, noch ist nichts getan",
+    "step.role": "Dieser Schritt ist für die Rolle {roles}: jemanden mit dieser Rolle rufen.",
     "step.no_scan": "✖ Ein Code wurde gescannt, aber dieser Schritt verlangt keinen. Er blieb ohne Wirkung.",
     "step.progress": "{elapsed} von {duration}",
     "step.left": "noch {left}",

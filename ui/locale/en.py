@@ -125,6 +125,7 @@ TEXT: Final[dict[str, str]] = {
     "step.draft.saved": "✔ draft saved: it survives a power cut",
     "step.draft.failed": "✖ draft not saved: {why}",
     "step.busy": "… the box is answering, nothing is done yet",
+    "step.role": "This step is for the role {roles}: ask someone who has it.",
     "step.no_scan": "✖ A code was scanned, but this step asks for none. Nothing was done with it.",
     "step.progress": "{elapsed} of {duration}",
     "step.left": "{left} left",

@@ -187,7 +187,7 @@ def compared(front: Front, question: QuestionCard) -> Content:
     reading = drawing.value_text(words, now) if now else words("question.no_reading")
     return Content.assemble(
         (f"{words('question.intent.short')}  ", "$quiet"),
-        (f"{question.intent}\n", "bold"),
+        (f"{drawing.quantity(question.intent, question.unit)}\n", "bold"),
         (f"{words('question.reading.short')}  ", "$quiet"),
         (f"{reading}  ", "bold"),
         drawing.verdict(words, now) if now else "",
@@ -241,12 +241,13 @@ class Question(View):
         reading.border_title = Content(words("question.reading")).markup
         intent.update(
             Content.assemble(
-                (f"{question.intent}\n", "bold $primary"),
+                (f"{drawing.quantity(question.intent, question.unit)}\n", "bold $primary"),
                 (self._age(question), "$quiet"),
             )
         )
         shown = drawing.value_text(words, now) if now else words("question.no_reading")
-        before = words("question.before", value=question.reading_before) if question.reading_before else ""
+        known = drawing.quantity(question.reading_before, question.unit) if question.reading_before else ""
+        before = words("question.before", value=known) if known else ""
         reading.update(
             Content.assemble(
                 (f"{shown}  ", "bold $primary"),

@@ -122,6 +122,8 @@ class Step(View):
         word = f"{drawing.STATE_MARK[batch.state]} {words(f'state.{batch.state}')}"
         reason = f"{word}: {batch.reason}" if batch.reason else ""
         next_action = words("step.no_scan") if self._stray else batch.next_action
+        if card is not None and not self._stray and not self._may(picture, card):
+            next_action = words("step.role", roles=", ".join(words(f"role.{role}") for role in card.roles))
         self.tell_now(next_action, reason, "stop" if self._stray else drawing.tone(batch.state))
         if card is None:
             self._show_end(batch)
@@ -255,7 +257,8 @@ class Step(View):
         words, entered = self.words, self.front.entries.get(self._entry, "").strip()
         acts = permitted_acts(picture, batch)
         asked = card is not None and batch.state in {"running", "pausing"}
-        ready = asked and (self._asks == "confirm" or bool(entered and self._asks in {"value", "scan", "choice"}))
+        ready = self._may(picture, card) and asked
+        ready = ready and (self._asks == "confirm" or bool(entered and self._asks in {"value", "scan", "choice"}))
         typing = self.has_class("typing")
         self.offer("#home", shown=True)
         self.offer("#steps", shown=not wide and not typing)
@@ -267,6 +270,11 @@ class Step(View):
         self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
         self.offer("#resume", shown="resume" in acts and not typing)
         self.offer("#confirm", shown=ready)
+
+    def _may(self, picture: Picture, card: StepCard | None) -> bool:
+        """Whether the person logged in has a role that does this step."""
+        mine = picture.person.roles if picture.person else ()
+        return card is None or not card.roles or bool(set(mine) & set(card.roles))
 
     async def tick(self) -> None:
         """Time passed."""

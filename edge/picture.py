@@ -98,6 +98,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         title=recipe.title,
         state=batch.state.value,
         reason=batch.reason,
+        restored=batch.restored,
         units=dict(batch.units),
         speed=batch.speed,
         steps=tuple(_lines(batch, recipe)),
@@ -273,6 +274,11 @@ def _next_action(batch: Batch, cards: list[StepCard]) -> str:
     match batch.state:
         case State.HELD if batch.questions:
             return "Compare intent and reading, then answer the question."
+        case State.HELD if batch.restored:
+            return (
+                "Compare the batch with the hub, the equipment and the paper. "
+                "A supervisor or quality then resumes it with a reason, or it is stopped."
+            )
         case State.HELD:
             return f"Held: {batch.reason} When it is mended, resume the batch."
         case State.PAUSED:

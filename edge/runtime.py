@@ -18,7 +18,7 @@ from edge.core.errors import LinesideError
 from edge.core.events import decode
 from edge.core.line import Book, Line, apply
 from edge.core.plant import Plant, read_plant
-from edge.core.record import row_hash
+from edge.core.record import Row, row_hash
 from edge.desk import Desk, Drafts
 from edge.directory import Directory
 from edge.engine import Engine
@@ -85,6 +85,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     async with open_journal(journal_path, config.state_dir / "epoch") as journal:
         with JournalReader(journal_path) as reader:
             line = fold(reader, Book(reference.plant))
+            continues = reader.rows_back(1)[0] if journal.restored else None
         line = replace(line, book=_book(line, library, reference))
         woken: list[Engine] = []
         equipment = Equipment(
@@ -94,7 +95,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             utc=clock.utc,
             on_change=lambda: woken[0].wake() if woken else None,
         )  # refuses wrong settings and addresses, before a row says that a runtime began
-        line, notices = await _start(line, journal, library, reference, clock)
+        line, notices = await _start(line, journal, library, reference, clock, continues)
         async with equipment:
             await equipment.watch(line.book.plant.tags())
             engine = Engine(line, journal, equipment, clock, on_progress=notify.watchdog)
@@ -149,7 +150,12 @@ def _book(line: Line, library: Library, reference: Reference) -> Book:
 
 
 async def _start(
-    line: Line, journal: Journal, library: Library, reference: Reference, clock: SystemClock
+    line: Line,
+    journal: Journal,
+    library: Library,
+    reference: Reference,
+    clock: SystemClock,
+    continues: Row | None,
 ) -> tuple[Line, tuple[str, ...]]:
     """Say in the journal, durably, that a runtime began, with what plant and recipes."""
     notices: list[str] = []
@@ -157,7 +163,7 @@ async def _start(
     for sealed in reference.recipes:
         library.put("recipe", sealed.seal, sealed.data)
     commands: list[cm.Command] = [
-        cm.StartRuntime(version=edge.__version__),
+        cm.StartRuntime(version=edge.__version__, continues=continues),
         cm.LoadPlant(plant=reference.plant.plant, content=reference.content),
     ]
     commands += [

@@ -290,6 +290,8 @@ class BatchCard(Message):
     title: str
     state: str
     reason: str
+    restored: bool = False
+    """Held because the box came back from a backup: resuming needs the permission to continue."""
     units: Mapping[str, str]
     speed: float
     steps: tuple[StepLine, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from edge.core.record import Row
 from edge.core.terms import Act, Reading, Role, Value
 
 
@@ -43,9 +44,11 @@ class Signed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRuntime(Command):
-    """A runtime of this version begins."""
+    """A runtime of this version begins. `continues` is the journal's last row when it belongs to another epoch: the
+    journal came from a backup, and rows made after that one are not in it."""
 
     version: str
+    continues: Row | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from edge.core.events import Event, RowBody
 from edge.core.guard import may_write
 from edge.core.line import (
     OVER,
+    RESTORE,
     SAFE_STEP,
     SEMANTICS,
     Batch,
@@ -136,14 +137,27 @@ class _Decision:
 
     def start_runtime(self, command: cm.StartRuntime) -> None:
         dark = between(self.line.at, self.now.at)
-        clean = not self.line.running
+        continues = command.continues
+        clean = not self.line.running and continues is None
         high_s = -1.0 if dark.high_s == float("inf") else dark.high_s
         self.emit(ev.RuntimeStarted(version=command.version, clean=clean, dark_low_s=dark.low_s, dark_high_s=high_s))
+        if continues is not None:
+            came = {"epoch": continues.epoch.hex(), "last_hash": continues.hash.hex()}
+            self.emit(ev.JournalContinued(last_seq=continues.seq, **came))
         for batch in self.line.live():
+            if continues is not None and batch.state not in {State.STOPPING, State.ABORTING}:
+                self.hold_restored(batch.batch, continues.seq)
             for intent in batch.intents.values():
                 why = "The box stopped between the intent and the outcome: nobody knows whether it was written."
                 self.unknown(batch.batch, intent, why, None)
             self.proceed(batch.batch)
+
+    def hold_restored(self, batch_id: str, last_seq: int) -> None:
+        """Hold until somebody decides. The cause takes an earlier one's place: no answer to a question ends it."""
+        why = f"This box came back from a backup: what happened after row {last_seq} is not in its journal."
+        self.raise_exception(batch_id, "", "critical", "journal.restored", why)
+        self.hold(batch_id, RESTORE, why)
+        self.change(batch_id, State.HELD, RESTORE, why)
 
     def stop_runtime(self) -> None:
         for batch in self.line.live():
@@ -288,7 +302,10 @@ class _Decision:
 
     def act(self, command: cm.ActOnBatch) -> None:
         batch = self.batch(command.batch)
-        self.need(Permission(command.act.value))
+        if command.act is Act.RESUME and batch.restored:
+            self.may_continue(batch, command.reason)
+        else:
+            self.need(Permission(command.act.value))
         target = TRANSITIONS.get((batch.state, command.act))
         if target is None:
             raise LinesideError(
@@ -309,6 +326,25 @@ class _Decision:
         if target is State.ABORTING:
             self.make_safe(batch.batch)
         self.proceed(batch.batch)
+
+    def may_continue(self, batch: Batch, reason: str) -> None:
+        """Refuse to go on with a restored batch unless somebody who may decides so, and says why."""
+        if not permitted(self.roles, Permission.CONTINUE):
+            able = " or ".join(role.value for role in roles_with(Permission.CONTINUE))
+            raise LinesideError(
+                "batch.restored",
+                f"Cannot resume: batch {batch.batch} came back with a backup, and rows after it may be missing.",
+                effect="The batch stays held. Nothing moves.",
+                todo=f"Let someone with the role {able} compare it with the hub, the equipment and the paper, and "
+                "resume it with a reason.",
+            )
+        if not reason.strip():
+            raise LinesideError(
+                "batch.restored_reason",
+                f"Cannot resume without a reason: batch {batch.batch} came back with a backup.",
+                effect="The batch stays held. Nothing moves.",
+                todo="Say what you compared and why the batch may go on; it becomes part of the record.",
+            )
 
     def change(self, batch_id: str, target: State, cause: str, reason: str) -> None:
         batch = self.line.batches[batch_id]

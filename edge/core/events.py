@@ -41,6 +41,16 @@ class RuntimeStarted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class JournalContinued(Event):
+    """This journal came from a backup or another box: a new epoch begins here and continues row `last_seq` of
+    `epoch`. Rows that the box made after it are not here; every batch that had not ended is held."""
+
+    epoch: str
+    last_seq: int
+    last_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RuntimeStopped(Event):
     """A clean stop: every outcome is known, nothing is in doubt."""
 
@@ -128,7 +138,7 @@ class BatchStarted(Event):
 @dataclass(frozen=True, kw_only=True)
 class BatchStateChanged(Event):
     """The batch went from one ISA-88 state to another, for this reason. `cause` is "person", "question",
-    "quality", "limit", "timeout" or "recipe"; a hold that a question caused ends with its answer."""
+    "quality", "limit", "timeout", "recipe" or "restore"; a hold that a question caused ends with its answer."""
 
     was: str
     now: str

@@ -30,6 +30,8 @@ OVER: Final = frozenset({State.COMPLETE, State.STOPPED, State.ABORTED})
 """States in which a batch has ended."""
 SAFE_STEP: Final = "safe-state"
 """Stands in the place of a step id for the writes of a unit's safe state."""
+RESTORE: Final = "restore"
+"""The cause of a hold that began because the journal came from a backup."""
 
 
 NO_TIME: Final = Elapsed(0.0, 0.0)
@@ -131,6 +133,11 @@ class Batch:
     questions: Mapping[str, Question] = field(default_factory=dict)
     exceptions: tuple[ExceptionRecord, ...] = ()
 
+    @property
+    def restored(self) -> bool:
+        """Held because the journal came from a backup, until somebody decides that nothing is missing or it is lost."""
+        return self.state is State.HELD and self.cause == RESTORE
+
     def active(self) -> list[StepRun]:
         """Steps under way."""
         return [run for run in self.steps.values() if run.state == "active"]
@@ -208,6 +215,8 @@ def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
     match event:
         case ev.RuntimeStarted():
             return _runtime_started(line, event, at)
+        case ev.JournalContinued():
+            return line  # what follows from it is said by the rows after it
         case ev.RuntimeStopped():
             return replace(line, running=False, sessions={})
         case ev.PlantLoaded():

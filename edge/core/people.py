@@ -26,6 +26,8 @@ class Permission(StrEnum):
     """Hold at once. Everyone who works at the line may."""
     RESUME = "resume"
     """Go on after a pause or a hold."""
+    CONTINUE = "continue"
+    """Go on with a batch that came back with a backup: decide that what the journal may lack is known or lost."""
     STOP = "stop"
     """End the batch in order."""
     ABORT = "abort"
@@ -52,8 +54,8 @@ _AT_THE_LINE: Final = frozenset(
 PERMITS: Final[Mapping[str, frozenset[Permission]]] = {
     Role.OPERATOR: _AT_THE_LINE,
     Role.VERIFIER: frozenset({Permission.READ, Permission.HOLD}),
-    Role.SUPERVISOR: _AT_THE_LINE,
-    Role.QUALITY: frozenset({Permission.READ, Permission.HOLD}),
+    Role.SUPERVISOR: _AT_THE_LINE | {Permission.CONTINUE},
+    Role.QUALITY: frozenset({Permission.READ, Permission.HOLD, Permission.CONTINUE}),
     Role.ENGINEER: frozenset({Permission.READ, Permission.HOLD}),
     Role.ADMINISTRATOR: frozenset({Permission.READ, Permission.PEOPLE}),
     Role.AUDITOR: frozenset({Permission.READ}),

@@ -36,6 +36,7 @@ def test_every_role_is_in_the_table_and_nothing_else_grants_anything() -> None:
     [
         (Permission.START, {"operator", "supervisor"}),
         (Permission.ANSWER, {"operator", "supervisor"}),
+        (Permission.CONTINUE, {"supervisor", "quality"}),
         (Permission.ABORT, {"operator", "supervisor"}),
         (Permission.HOLD, {"operator", "verifier", "supervisor", "quality", "engineer"}),
         (Permission.PEOPLE, {"administrator"}),

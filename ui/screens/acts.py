@@ -20,8 +20,11 @@ from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, Vi
 def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
     """What this person may do with the batch now."""
     roles = picture.person.roles if picture.person else ()
-    acts = (act.value for state, act in TRANSITIONS if state == batch.state)
-    return tuple(act for act in acts if permitted(roles, Permission(act)) and not (act == "resume" and batch.questions))
+    acts = [act.value for state, act in TRANSITIONS if state == batch.state]
+    needs = {act: Permission(act) for act in acts}
+    if batch.restored:
+        needs["resume"] = Permission.CONTINUE
+    return tuple(act for act in acts if permitted(roles, needs[act]) and not (act == "resume" and batch.questions))
 
 
 class Acts(View):

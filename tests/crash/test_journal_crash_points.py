@@ -9,7 +9,7 @@ import pytest
 import edge.journal
 from edge.journal import Appended, open_journal, verify_journal
 from tests.crash.disk import CrashDisk, image
-from tests.crash.runs import body, losses, run, run_again
+from tests.crash.runs import body, losses, losses_after_a_second_run, run
 
 SEEDS = range(2)
 
@@ -44,34 +44,15 @@ async def test_a_crashed_journal_goes_on(tmp_path):
         assert report.ok, report.fault
 
 
-async def _losses_after_a_second_run(folder, *, sync_failed):
-    """A kill, or a failed sync, at sampled points of a run; then a second run, and the power fails in that."""
-    first = folder / "first"
-    first.mkdir()
-    disk = CrashDisk()
-    await run(first, disk, groups=6)
-    opened = next(i for i, op in enumerate(disk.log) if op.mark == "opened")
-    points = [i for i, op in enumerate(disk.log) if i > opened and (op.what == "sync" or not sync_failed)]
-    found = []
-    for at in random.Random(3).sample(points, 10):
-        again = folder / f"again-{at}"
-        again.mkdir()
-        (again / "epoch").write_bytes((first / "epoch").read_bytes())
-        second = await run_again(again, disk, at, sync_failed=sync_failed)
-        begun = [i for i, op in enumerate(second.log) if op.mark == "opened" and i >= at - 40]
-        found += await losses(again, second.log, SEEDS[:1], start=begun[-2], step=3)
-    return found
-
-
 @pytest.mark.parametrize("sync_failed", [False, True], ids=["killed", "sync failed"])
 async def test_what_a_second_run_reads_as_durable_is_durable(tmp_path, sync_failed):
-    assert await _losses_after_a_second_run(tmp_path, sync_failed=sync_failed) == []
+    assert await losses_after_a_second_run(tmp_path, random.Random(3), sync_failed=sync_failed) == []
 
 
 @pytest.mark.parametrize("sync_failed", [False, True], ids=["killed", "sync failed"])
 async def test_planted_opening_without_settling_is_found(tmp_path, monkeypatch, sync_failed):
     monkeypatch.setattr(edge.journal, "_settle_log", lambda _path, _vfs: None)
-    assert await _losses_after_a_second_run(tmp_path, sync_failed=sync_failed)
+    assert await losses_after_a_second_run(tmp_path, random.Random(3), sync_failed=sync_failed)
 
 
 # The bugs that these tests exist for: planted, each must be found ------------------------------------------

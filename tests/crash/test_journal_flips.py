@@ -11,7 +11,7 @@ import edge.core.record
 from edge.core.errors import LinesideError
 from edge.core.record import row_hash
 from edge.journal import JournalReader, open_journal, show_rows, verify_journal
-from tests.crash.runs import body
+from tests.crash.runs import body, flips
 
 ROWS = 40
 
@@ -94,25 +94,9 @@ def test_a_rewritten_end_differs_from_the_expected_head(path):
 
 
 def test_flipped_bits_in_the_file_are_found_when_they_change_the_record(path):
-    whole = path.read_bytes()
     with JournalReader(path) as reader:
         rows = reader.rows(0, ROWS)
-    head = (rows[-1].seq, rows[-1].hash)
-    rng = random.Random(5)
-    found = 0
-    for _ in range(400):
-        damaged = bytearray(whole)
-        damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
-        path.write_bytes(damaged)
-        report = verify_journal(path, expect_head=head)
-        if report.ok:
-            with JournalReader(path) as reader:  # the flip was in a place that holds nothing
-                assert reader.rows(0, ROWS + 1) == rows
-        else:
-            found += 1
-            assert report.fault is not None
-            assert report.fault.why
-    assert found > 200
+    assert sum(flips(path, rows, random.Random(5), 400)) > 200
 
 
 @pytest.mark.parametrize("keep", [0, 1, 99, 100, 4095, 4096, 8192, 20000])

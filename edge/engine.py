@@ -19,9 +19,11 @@ from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
 from edge.core.limits import Watcher
-from edge.core.line import Book, Line, Timer, Watch, Write, apply, effects, elapsed
-from edge.core.record import ZERO_HASH
+from edge.core.line import Book, Line, Timer, Watch, Write, apply, effects, elapsed, seal_due
+from edge.core.record import SEAL_DOMAIN, ZERO_HASH, Signer, sealed_bytes
+from edge.core.room import Level
 from edge.core.terms import Reading, Stamp, Value
+from edge.disk import Disk
 from edge.equipment import Equipment
 from edge.journal import Appended, Journal
 
@@ -40,11 +42,13 @@ class Engine:
         journal: Journal,
         equipment: Equipment,
         clock: Clock,
+        signer: Signer,
         *,
+        disk: Disk | None = None,
         on_progress: Callable[[], object] = lambda: None,
     ) -> None:
-        """`line` is the head folded from every row of `journal`. `on_progress` is called at least every
-        `TICK_S` while the engine gets on with its work."""
+        """`line` is the head folded from every row of `journal`; `signer` seals what is made. `on_progress` is called
+        at least every `TICK_S` while the engine gets on with its work."""
         self.line = line
         self.shown = line
         """The head as of the last durable row: all that may be shown or answered."""
@@ -53,6 +57,9 @@ class Engine:
         self._journal = journal
         self._equipment = equipment
         self._clock = clock
+        self._signer = signer
+        self._disk = disk
+        """Watched while `run` runs; None where there is none to watch."""
         self._on_progress = on_progress
         self._wake = asyncio.Event()
         self._not_durable: deque[tuple[int, Line]] = deque()
@@ -91,7 +98,7 @@ class Engine:
     # Deciding -----------------------------------------------------------------------------------------------
 
     def _decide(self, command: cm.Command, at: Stamp, *, urgent: bool = False) -> tuple[list[RowBody], Appended | None]:
-        rows = decide(self.line, command, Now(at, self._equipment.latest))
+        rows = decide(self.line, command, Now(at, self._equipment.latest, self._disk.room if self._disk else None))
         if not rows:
             return rows, None
         appended = self._journal.append(rows, urgent=urgent)
@@ -100,7 +107,30 @@ class Engine:
         self._not_durable.append((appended.last_seq, self.line))
         last_seq, last_hash = appended.last_seq, appended.hashes[-1]
         appended.add_done_callback(lambda error: None if error else self._became_durable(last_seq, last_hash))
+        self._seal_when_due(at)
         return rows, appended
+
+    def _seal_when_due(self, at: Stamp) -> None:
+        if not seal_due(self.line, at):
+            return
+        try:
+            self._seal(at)
+        except LinesideError as refusal:
+            if refusal.code != "journal.full":
+                raise
+            # what was decided before is accepted all the same; the next look seals it
+
+    def _seal(self, at: Stamp) -> None:
+        """Seal the last row, durable or not: the seal's own row comes after it, so they are lost together or not."""
+        seq, row_hash = self._journal.head_seq, self._journal.head_hash
+        message = sealed_bytes(self._journal.journal_id, self._journal.epoch, seq, row_hash)
+        command = cm.SealRows(
+            seq=seq,
+            row_hash=row_hash.hex(),
+            public_key=self._signer.public.hex(),
+            signature=self._signer.sign(SEAL_DOMAIN, message).hex(),
+        )
+        self._decide(command, at, urgent=True)  # a full queue is when much happens: that above all is sealed
 
     async def _durable(self, rows: list[RowBody], appended: Appended | None) -> list[RowBody]:
         if appended is not None:
@@ -119,6 +149,8 @@ class Engine:
     async def run(self) -> None:
         """Make effects true until cancelled. Raises `journal.failed` when a commit failed."""
         async with asyncio.TaskGroup() as writes:
+            if self._disk is not None:
+                writes.create_task(self._disk.keep_forecasting(), name="edge.engine.forecast")
             while True:
                 self._wake.clear()
                 if self._journal.failed.done():
@@ -130,8 +162,10 @@ class Engine:
                     self._begin_write(writes, write)
                 next_s = TICK_S
                 try:
+                    self._look_at_disk()
                     self._look(wanted.watches, self._clock.now_s())
                     next_s = self._time(wanted.timers)
+                    self._seal_when_due(self._clock.stamp())
                 except LinesideError as refusal:
                     if refusal.code != "journal.full":
                         raise
@@ -173,6 +207,15 @@ class Engine:
         )
         self._wake.set()
 
+    def _look_at_disk(self) -> None:
+        """A full disk holds what runs, in urgent rows; when there is room again nothing moves by itself."""
+        if self._disk is None:
+            return
+        if self._disk.look():
+            self.changed.set()
+        if self._disk.room.level is Level.FULL:
+            self._decide(cm.HoldOnFullDisk(), self._clock.stamp(), urgent=True)
+
     def _look(self, watches: tuple[Watch, ...], now_s: float) -> None:
         self._watchers = {
             watch: self._watchers.get(watch) or Watcher(watch, now_s) for watch in watches
@@ -211,6 +254,7 @@ class Engine:
         deadline_s = self._clock.now_s() + CONCLUDE_S_MAX
         while effects(self.line).writes and self._clock.now_s() < deadline_s:
             await self._sleep_until_changed()
+        self._seal(self._clock.stamp())
         try:
             await self.submit(cm.StopRuntime())
         except LinesideError as refusal:

@@ -21,6 +21,7 @@ from edge.core.plant import Plant, read_plant
 from edge.core.record import Row, row_hash
 from edge.desk import Desk, Drafts
 from edge.directory import Directory
+from edge.disk import Disk
 from edge.engine import Engine
 from edge.equipment import Equipment, installed_drivers
 from edge.identity import DeviceKey, read_public
@@ -74,13 +75,20 @@ def fold(reader: JournalReader, book: Book) -> Line:
 async def run(config: Config, stop: asyncio.Event) -> None:
     """Run one box until `stop` is set; ends cleanly with RuntimeStopped. Raises LinesideError when it cannot start,
     and `journal.failed` when it must not go on."""
+    clock = SystemClock()
+    disk = Disk(config.state_dir, clock.utc)
+    with disk.naming_full():
+        await _run(config, stop, clock, disk)
+
+
+async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Disk) -> None:
     reference = read_reference(config)
     directory = Directory.load(config.directory)
     signer = DeviceKey.load(config.device_key)
     hub_public = read_public(config.hub.public_key) if config.hub else None
     config.state_dir.mkdir(parents=True, exist_ok=True)
+    disk.start()
     library = Library(config.state_dir / "library")
-    clock = SystemClock()
     journal_path = config.state_dir / "journal.db"
     async with open_journal(journal_path, config.state_dir / "epoch") as journal:
         with JournalReader(journal_path) as reader:
@@ -98,7 +106,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         line, notices = await _start(line, journal, library, reference, clock, continues)
         async with equipment:
             await equipment.watch(line.book.plant.tags())
-            engine = Engine(line, journal, equipment, clock, on_progress=notify.watchdog)
+            engine = Engine(line, journal, equipment, clock, signer, disk=disk, on_progress=notify.watchdog)
             woken.append(engine)
             desk = Desk(
                 engine,
@@ -115,7 +123,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
                     name: "connected" if health.connected else health.detail
                     for name, health in equipment.health().items()
                 },
-                notices=notices,
+                notices=lambda: (*notices, *disk.notices()),
             )
             await _serve(engine, desk, config.desk_socket, stop)
 

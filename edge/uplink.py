@@ -311,7 +311,7 @@ class Uplink:
             )
 
     async def _hand_on(self) -> None:
-        """Give the desk the newest receipt, seldom, and only when it covers more than rows about receipts:
+        """Give the desk the newest receipt, seldom, and only when it covers more than receipts and seals:
         otherwise receipts and the rows that keep them would chase each other for ever."""
         while True:
             await self._received.wait()
@@ -362,7 +362,7 @@ class Uplink:
 
 def _is_work(row: Row) -> bool:
     try:
-        return bool(orjson.loads(row.body)["kind"] != "ReceiptStored")
+        return bool(orjson.loads(row.body)["kind"] not in {"ReceiptStored", "Sealed"})
     except (ValueError, KeyError, TypeError):
         return True  # a kind that this version cannot read is a row like any other
 

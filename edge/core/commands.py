@@ -85,6 +85,21 @@ class TakeReceipt(Command):
     receipt: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealRows(Command):
+    """The device signed the last row, and with it all before."""
+
+    seq: int
+    row_hash: str
+    public_key: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldOnFullDisk(Command):
+    """The disk is full: what runs must wait, so that stops and outcomes can still be written."""
+
+
 # People ----------------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ from edge.core.line import (
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import Hold, Instruct, Limit, Monitor, Parallel, Recipe, Record, Scan, Set, Sign, Step, Wait
+from edge.core.room import Level, Room, refuse_batch_that_will_not_fit, refuse_while_full, said
 from edge.core.terms import TRANSITIONS, Act, Reading, Role, Stamp, State, Value, duration_s
 
 BOX: Final = "lineside"
@@ -46,10 +47,12 @@ LOCK_S: Final = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What a decision knows besides the head: the time, and the latest reading of a tag by its full name."""
+    """What a decision knows besides the head: the time, the latest reading of a tag by its full name, and the room
+    on the disk (None where no disk is watched)."""
 
     at: Stamp
     reading: Callable[[str], Reading | None]
+    room: Room | None = None
 
 
 def decide(line: Line, command: cm.Command, now: Now) -> list[RowBody]:
@@ -104,6 +107,10 @@ class _Decision:
                     self.emit(ev.RecipeLoaded(recipe=recipe, version=version, title=title, seal=seal))
             case cm.TakeReceipt():
                 self.take_receipt(command)
+            case cm.SealRows():
+                self.seal_rows(command)
+            case cm.HoldOnFullDisk():
+                self.hold_on_full_disk()
             case cm.OpenSession():
                 self.open_session(command)
             case cm.CloseSession():
@@ -183,7 +190,7 @@ class _Decision:
         self.emit(ev.PlantLoaded(plant=command.plant, content=command.content))
 
     def take_receipt(self, command: cm.TakeReceipt) -> None:
-        """A row only when it says something new about a row that is not itself a receipt."""
+        """A row only when it says something new about a row that is neither a receipt nor a seal."""
         same = command.incarnation == self.line.incarnation
         nothing_new = command.stored_seq <= self.line.stored_seq or self.line.record_seq <= self.line.stored_seq
         if same and nothing_new:
@@ -197,6 +204,26 @@ class _Decision:
                 receipt=command.receipt,
             )
         )
+
+    def seal_rows(self, command: cm.SealRows) -> None:
+        """A row only when there is something to seal that is neither a receipt nor a seal: else they never end."""
+        if self.line.record_seq > self.line.sealed_seq:
+            self.emit(
+                ev.Sealed(
+                    sealed_seq=command.seq,
+                    sealed_hash=command.row_hash,
+                    public_key=command.public_key,
+                    signature=command.signature,
+                )
+            )
+
+    def hold_on_full_disk(self) -> None:
+        """Hold what runs, while the disk is full. A person resumes it when there is room again."""
+        room = self.now.room
+        if room is not None and room.level is Level.FULL:
+            for batch in self.line.live():
+                self.hold(batch.batch, "disk", f"The disk is full: {said(room.free_bytes)} free.")
+                self.proceed(batch.batch)
 
     # People --------------------------------------------------------------------------------------------------
 
@@ -268,6 +295,9 @@ class _Decision:
                 "This recipe makes one batch for one patient, and no patient identity was given.",
                 todo="Scan the patient identity (DIN) from the order.",
             )
+        if self.now.room is not None:
+            running = sum(len(self.recipe(batch).steps()) for batch in line.live())
+            refuse_batch_that_will_not_fit(self.now.room, running + len(recipe.steps()))
         self.emit(
             ev.BatchStarted(
                 batch=command.batch,
@@ -321,6 +351,8 @@ class _Decision:
                 effect="The batch stays held. Nothing moves.",
                 todo="Answer the question first.",
             )
+        if command.act is Act.RESUME and self.now.room is not None:
+            refuse_while_full(self.now.room)
         reason = command.reason.strip() or f"{command.act.value} by {self.actor}"
         self.change(batch.batch, target, "person", reason)
         if target is State.ABORTING:

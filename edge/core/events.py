@@ -84,6 +84,17 @@ class ReceiptStored(Event):
     receipt: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sealed(Event):
+    """The device whose key is `public_key` (hex) signed the rows up to `sealed_seq`: `signature` (hex) is over
+    `edge.core.record.sealed_bytes`."""
+
+    sealed_seq: int
+    sealed_hash: str
+    public_key: str
+    signature: str
+
+
 # People ----------------------------------------------------------------------------------------------------
 
 
@@ -138,7 +149,7 @@ class BatchStarted(Event):
 @dataclass(frozen=True, kw_only=True)
 class BatchStateChanged(Event):
     """The batch went from one ISA-88 state to another, for this reason. `cause` is "person", "question",
-    "quality", "limit", "timeout", "recipe" or "restore"; a hold that a question caused ends with its answer."""
+    "quality", "limit", "timeout", "recipe", "restore" or "disk"; a hold that a question caused ends with its answer."""
 
     was: str
     now: str

@@ -26,6 +26,10 @@ SEMANTICS: Final = 1
 """The behaviour of `decide` that a batch pins when it starts."""
 ANSWERED_MAX: Final = 1024
 """How many command ids the head remembers, so that a repeated request does nothing twice."""
+SEAL_ROWS: Final = 256
+"""After so many rows they are sealed at once ..."""
+SEAL_AFTER_S: Final = 60.0
+"""... and after so long in any case."""
 OVER: Final = frozenset({State.COMPLETE, State.STOPPED, State.ABORTED})
 """States in which a batch has ended."""
 SAFE_STEP: Final = "safe-state"
@@ -180,7 +184,10 @@ class Line:
     stored_seq: int = 0
     incarnation: str = ""
     record_seq: int = 0
-    """The last row that is not itself a receipt."""
+    """The last row that is neither a receipt nor a seal."""
+    sealed_seq: int = 0
+    unsealed_since: Stamp | None = None
+    """The time of the first such row that is not sealed yet."""
 
     def live(self) -> list[Batch]:
         """Batches that have not ended."""
@@ -207,8 +214,22 @@ def apply(line: Line, row: RowBody) -> Line:
         while len(kept) > ANSWERED_MAX:
             del kept[next(iter(kept))]
         answered = kept
-    record_seq = line.record_seq if isinstance(event, ev.ReceiptStored) else seq
-    return replace(changed, seq=seq, at=row.at, answered=answered, record_seq=record_seq)
+    record_seq, since = line.record_seq, changed.unsealed_since
+    if not isinstance(event, ev.ReceiptStored | ev.Sealed):
+        if record_seq <= line.sealed_seq:
+            since = row.at
+        record_seq = seq
+    return replace(changed, seq=seq, at=row.at, answered=answered, record_seq=record_seq, unsealed_since=since)
+
+
+def seal_due(line: Line, now: Stamp) -> bool:
+    """True when the device must seal the rows now. Never for receipts and seals alone: a quiet box makes no rows."""
+    if line.record_seq <= line.sealed_seq:
+        return False
+    since = line.unsealed_since
+    if since is None or since.boot != now.boot or line.seq - line.sealed_seq >= SEAL_ROWS:
+        return True
+    return now.boottime_s - since.boottime_s >= SEAL_AFTER_S
 
 
 def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
@@ -225,6 +246,8 @@ def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
             return replace(line, recipes={**line.recipes, event.seal: event})
         case ev.ReceiptStored():
             return replace(line, stored_seq=event.stored_seq, incarnation=event.incarnation)
+        case ev.Sealed():
+            return replace(line, sealed_seq=event.sealed_seq, unsealed_since=None)
         case ev.SessionOpened():
             roles = tuple(Role(role) for role in event.roles)
             failures = {p: f for p, f in line.failures.items() if p != event.person}

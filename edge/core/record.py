@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 ROW_DOMAIN: Final = b"lineside.row.1"
+SEAL_DOMAIN: Final = b"lineside.seal.1"
 ZERO_HASH: Final = bytes(32)
 
 
@@ -36,6 +37,11 @@ class Fault:
 def row_hash(journal: bytes, epoch: bytes, seq: int, previous: bytes, body: bytes) -> bytes:
     """The chained hash of one row; see the module's text for the exact input."""
     return hashlib.sha256(ROW_DOMAIN + journal + epoch + seq.to_bytes(8, "big") + previous + body).digest()
+
+
+def sealed_bytes(journal: bytes, epoch: bytes, seq: int, row_hash: bytes) -> bytes:
+    """What the device signs, under `SEAL_DOMAIN`, to seal row `seq` of `epoch` and with its hash all rows before."""
+    return journal + epoch + seq.to_bytes(8, "big") + row_hash
 
 
 def chain_faults(

@@ -8,7 +8,7 @@ from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.decide import LOCK_S, PIN_FAILURES_MAX
 from edge.core.errors import LinesideError
-from edge.core.line import OVER, SAFE_STEP, effects, elapsed
+from edge.core.line import OVER, SAFE_STEP, SEAL_AFTER_S, SEAL_ROWS, effects, elapsed, seal_due
 from edge.core.terms import TRANSITIONS, Act, Quality, Role, State
 from tests.core.parts import STEPS, VirtualLine, kinds, recipe
 
@@ -451,6 +451,43 @@ def test_a_receipt_is_a_row_only_when_it_says_something_about_other_rows() -> No
     line.start()
     assert kinds(receipt(line.line.seq)) == ["ReceiptStored"]
     assert kinds(receipt(1, "restored")) == ["ReceiptStored"]
+
+
+def sealed(line: VirtualLine) -> list[ev.Event]:
+    return line.do(cm.SealRows(seq=line.line.seq, row_hash="00" * 32, public_key="00" * 32, signature="00" * 64))
+
+
+def test_seals_come_by_time_or_rows_and_never_for_themselves_or_receipts() -> None:
+    line = VirtualLine()
+    since = line.line.unsealed_since
+    assert since is not None
+
+    def due(after_s: float = 0.0, boot: str | None = None) -> bool:
+        return seal_due(line.line, replace(since, boottime_s=since.boottime_s + after_s, boot=boot or since.boot))
+
+    assert not due(SEAL_AFTER_S - 1)
+    assert due(SEAL_AFTER_S)
+    assert due(boot="another"), "rows of an earlier boot are not left open"
+    assert kinds(sealed(line)) == ["Sealed"]
+    assert line.line.sealed_seq == line.line.seq - 1
+    assert sealed(line) == []
+    receipt = cm.TakeReceipt(hub="h", incarnation="i", stored_seq=line.line.seq, head_hash="00" * 32, receipt="{}")
+    assert kinds(line.do(receipt)) == ["ReceiptStored"]
+    assert not due(1e9, "another"), "seals and receipts must not chase each other"
+    assert line.do(replace(receipt, stored_seq=line.line.seq)) == []
+    while line.line.seq - line.line.sealed_seq < SEAL_ROWS:
+        assert not due()
+        line.do(cm.OpenSession(session=f"S{line.line.seq}", person="ana", roles=(Role.OPERATOR,), method="m"))
+    assert due()
+
+
+def test_a_receipt_is_no_row_when_only_a_seal_is_new() -> None:
+    line = VirtualLine()
+    receipt = cm.TakeReceipt(hub="h", incarnation="i", stored_seq=line.line.seq, head_hash="00" * 32, receipt="{}")
+    line.do(receipt)
+    line.do(replace(receipt, incarnation="j"))
+    sealed(line)
+    assert line.do(replace(receipt, incarnation="j", stored_seq=line.line.seq)) == []
 
 
 def test_a_next_that_skips_ahead_is_followed() -> None:

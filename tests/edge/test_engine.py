@@ -20,13 +20,16 @@ from drivers.sim.pump import serve_pump_and_balance
 from edge.clock import SystemClock
 from edge.core import commands as cm
 from edge.core.errors import LinesideError
-from edge.core.line import Book, Line
+from edge.core.events import RuntimeStopped, Sealed, decode
+from edge.core.line import SEAL_ROWS, Book, Line
 from edge.core.plant import Plant, read_plant
 from edge.core.recipe.model import Recipe
+from edge.core.record import SEAL_DOMAIN, sealed_bytes, signature_holds
 from edge.core.terms import Act, Role, State
 from edge.engine import TICK_S, Engine
 from edge.equipment import Equipment, installed_drivers
-from edge.journal import Journal, open_journal
+from edge.identity import DeviceKey
+from edge.journal import Journal, JournalReader, open_journal
 
 NAMES = itertools.count()
 RECIPE = Recipe.model_validate(
@@ -140,7 +143,7 @@ async def parts(folder: Path) -> AsyncIterator[Parts]:
         equipment = Equipment(plant, installed_drivers(), now_s=clock.now_s, utc=clock.utc)
         async with equipment:
             await equipment.watch(plant.tags())
-            engine = Engine(line, journal, equipment, clock)
+            engine = Engine(line, journal, equipment, clock, DeviceKey.create(folder / "device.key"))
             running = asyncio.create_task(engine.run(), name="engine")
             await engine.submit(cm.StartRuntime(version="t"))
             await engine.submit(cm.LoadRecipe(recipe="PUMP", version="1", title="Pump", seal="s"))
@@ -299,3 +302,40 @@ async def test_a_clean_stop_waits_for_the_outcome_under_way(tmp_path: Path) -> N
         assert made.engine.line.batches["B"].intents == {}
         assert made.engine.line.running is False
         assert replace(made.engine.shown, book=made.engine.line.book) == made.engine.line
+
+
+async def test_a_stop_leaves_every_row_before_it_sealed_and_a_quiet_box_makes_none(tmp_path: Path) -> None:
+    async with parts(tmp_path) as p:
+        public = DeviceKey.load(tmp_path / "device.key").public
+        await p.engine.submit(cm.CloseSession(session="S", reason="left"))
+        assert await p.engine.stop()
+        made = p.journal.head_seq
+        p.engine._seal(SystemClock().stamp())
+        assert p.journal.head_seq == made + 1, "the stop's own row may be sealed"
+        p.engine._seal(SystemClock().stamp())
+        assert p.journal.head_seq == made + 1, "a seal asks for no seal"
+        await p.engine.submit(cm.LoadRecipe(recipe="OTHER", version="1", title="Other", seal="t"))
+        with JournalReader(tmp_path / "journal.db") as reader:
+            rows = reader.rows(0, 1000)
+        seal = next(decode(row.body).event for row in rows if row.seq == made - 1)
+        assert isinstance(seal, Sealed)
+        assert isinstance(decode(rows[made - 1].body).event, RuntimeStopped)
+        sealed = rows[seal.sealed_seq - 1]
+        assert (seal.sealed_seq, seal.sealed_hash) == (made - 2, sealed.hash.hex())
+        message = sealed_bytes(reader.journal_id, sealed.epoch, sealed.seq, sealed.hash)
+        assert signature_holds(public, SEAL_DOMAIN, message, bytes.fromhex(seal.signature))
+
+
+async def test_much_that_happens_is_sealed_as_it_happens(tmp_path: Path) -> None:
+    async with parts(tmp_path) as p:
+        first = p.journal.head_seq
+        for n in range(SEAL_ROWS * 2):
+            opened = cm.OpenSession(session=f"T{n}", person="ana", roles=(Role.OPERATOR,), method="m")
+            p.engine._decide(opened, SystemClock().stamp())
+        await p.engine.submit(cm.CloseSession(session="T0", reason="left"))
+        with JournalReader(tmp_path / "journal.db") as reader:
+            seals = [row.seq for row in reader.rows(0, 1000) if isinstance(decode(row.body).event, Sealed)]
+        assert len(seals) == 2
+        assert seals[0] <= SEAL_ROWS + 1
+        assert seals[1] - seals[0] <= SEAL_ROWS + 1
+        assert first < seals[0]

@@ -23,7 +23,8 @@ EXIT_REFUSED: Final = 2
 EXIT_FOUND: Final = 1
 """A check found something that does not hold."""
 EXIT_JOURNAL: Final = 74
-"""A commit failed: the process ended itself, so that nothing is shown that is not saved. It may be started again."""
+"""A commit failed, or there was no room for one: the process ended itself, so that nothing is shown that is not saved.
+It may be started again."""
 
 if TYPE_CHECKING:
     from edge.journal import ShownRow
@@ -41,6 +42,7 @@ recipe_app = typer.Typer(no_args_is_help=True, help="Recipes.")
 journal_app = typer.Typer(no_args_is_help=True, help="The journal of a box.")
 batch_app = typer.Typer(no_args_is_help=True, help="Batches and their as-built records.")
 sync_app = typer.Typer(no_args_is_help=True, help="What is saved, copied and at the hub.")
+disk_app = typer.Typer(no_args_is_help=True, help="The disk of a box.")
 device_app = typer.Typer(no_args_is_help=True, help="A box's first files.")
 for name, group in (
     ("edge", edge_app),
@@ -50,6 +52,7 @@ for name, group in (
     ("journal", journal_app),
     ("batch", batch_app),
     ("sync", sync_app),
+    ("disk", disk_app),
     ("device", device_app),
 ):
     app.add_typer(group, name=name)
@@ -65,7 +68,7 @@ def main() -> None:
         app()
     except LinesideError as refusal:
         print(refusal, file=sys.stderr)
-        sys.exit(EXIT_JOURNAL if refusal.code in {"journal.failed", "hub.commit"} else EXIT_REFUSED)
+        sys.exit(EXIT_JOURNAL if refusal.code in {"journal.failed", "hub.commit", "disk.no_room"} else EXIT_REFUSED)
 
 
 def _run(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
@@ -442,6 +445,31 @@ def sync_status(box: Box = Path(), as_json: AsJson = False) -> None:
     print(f"hub: {sync.hub}" + (f", last receipt {sync.received_utc}" if sync.received_utc else ""))
     if sync.detail:
         print(sync.detail)
+
+
+# The disk ----------------------------------------------------------------------------------------------------------
+
+
+@disk_app.command("status")
+def disk_status(box: Box = Path(), as_json: AsJson = False) -> None:
+    """Show what is free, how long it lasts, and what is refused now. Works beside a running box and without one.
+
+    Example: lineside disk status --box /etc/lineside
+    """
+    from edge.clock import SystemClock
+    from edge.config import read_config
+    from edge.core.room import said
+    from edge.disk import read_status
+
+    status = read_status(read_config(box).state_dir, SystemClock().utc())
+    if as_json:
+        print(json.dumps(status.as_json()))
+        return
+    print(f"level {status.level}: {said(status.free_bytes)} free, {status.forecast}")
+    print(f"ballast: {said(status.ballast_bytes)}")
+    print(f"refused now: {', '.join(status.refused) or 'nothing'}")
+    for meaning, size_bytes in status.levels.items():
+        print(f"{meaning.replace('_', ' ')}: {said(size_bytes)}")
 
 
 # The demo ----------------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class Desk:
         sync: wire.Sync,
         hub_public: bytes | None,
         connections: Callable[[], Mapping[str, str]],
-        notices: tuple[str, ...] = (),
+        notices: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         """`sync` is what is known before the follower speaks; `hub_public` is the hub's key, None without a hub."""
         self.engine = engine
@@ -181,7 +181,7 @@ class Desk:
             people=[_view(p) for p in self.directory.people.values()],
             connections=self.connections(),
             drafts=self.drafts.texts,
-            notices=self.notices,
+            notices=self.notices(),
         )
 
     def tell_sync(self, sync: wire.Sync) -> None:

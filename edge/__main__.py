@@ -351,16 +351,98 @@ def _line(row: ShownRow) -> str:
 
 
 def _progress(word: str) -> Callable[[int, int], None]:
+    """As `_progress_of_parts`, for what has one part."""
+    tell = _progress_of_parts()
+    return lambda done, total: tell(f"rows {word}", done, total)
+
+
+def _progress_of_parts() -> Callable[[str, int, int], None]:
     """Say on stderr how far it is, once a second, for what takes longer than that."""
     last_s = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
+    def tell(what: str, done: int, total: int) -> None:
         nonlocal last_s
         if time.monotonic() - last_s >= 1.0:
             last_s = time.monotonic()
-            print(f"{done:,} of {total:,} rows {word}", file=sys.stderr)
+            print(f"{done:,} of {total:,} {what}", file=sys.stderr)
 
     return tell
+
+
+# Backup and restore ------------------------------------------------------------------------------------------------
+
+
+@app.command("backup")
+def backup(
+    out: Annotated[Path, typer.Argument(help="The backup file to make; nothing is overwritten.")],
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Back up a box's journal and sealed objects into one signed file, read back and verified. It may run.
+
+    Example: lineside backup /mnt/stick/box-7.tar --box /var/lib/lineside/box
+    """
+    from edge.backup import back_up
+    from edge.config import read_config
+
+    made = back_up(read_config(box), out, progress=_nothing if as_json else _progress_of_parts())
+    if as_json:
+        print(json.dumps({"ok": True, "backup": str(out), **made.as_json()}))
+        return
+    print(f"{out}: rows 1 to {made.head_seq} and {len(made.files) - 1} sealed objects, read back and verified.")
+    print(f"Head: row {made.head_seq}, {made.head_hash}")
+
+
+@app.command("restore")
+def restore(
+    backup: Annotated[Path, typer.Argument(help="A backup file.")],
+    box: Annotated[Path, typer.Argument(help="The box folder, with lineside.toml in it and nothing in its state.")],
+    key: Annotated[
+        Path | None, typer.Option(help="Public key of the box that made it; device.pub when left out.")
+    ] = None,
+    drill: Annotated[
+        bool, typer.Option("--drill", help="Only try it: restore into a temporary folder, verify, measure, clean up.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Restore a backup into a box folder without state. All of it is verified before anything is put in place.
+
+    The next start of the runtime begins a new epoch and holds every batch that had not ended.
+
+    Example: lineside restore /mnt/stick/box-7.tar /var/lib/lineside/box
+    """
+    from edge import backup as backups
+    from edge.config import read_config
+    from edge.identity import read_public
+
+    public = read_public(key or box / "device.pub")
+    progress = _nothing if as_json else _progress_of_parts()
+    if drill:
+        tried = backups.drill(backup, public, progress=progress)
+        if as_json:
+            print(
+                json.dumps({"ok": True, "seconds": tried.seconds, "new_epoch": tried.epoch, **tried.manifest.as_json()})
+            )
+            return
+        print(
+            f"It can be restored: {tried.manifest.head_seq} rows hold, head as when it was made; {tried.seconds:.1f} s."
+        )
+        print(f"A runtime that starts on it begins epoch {tried.epoch} and holds every batch that had not ended.")
+        return
+    state = read_config(box).state_dir
+    restored = backups.restore(backup, state, public, progress=progress)
+    if as_json:
+        print(json.dumps({"ok": True, "state": str(state), **restored.as_json()}))
+        return
+    print(f"{state}: all {restored.head_seq} rows hold. Head: row {restored.head_seq}, {restored.head_hash}")
+    print(
+        "The next start of the runtime begins a new epoch and holds every batch that had not ended, until a supervisor "
+        "or quality has compared it and resumes it with a reason."
+    )
+
+
+def _nothing(_what: str, _done: int, _total: int) -> None:
+    """Progress is for people."""
 
 
 # Batches -----------------------------------------------------------------------------------------------------------

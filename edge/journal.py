@@ -580,6 +580,47 @@ class _Walk:
 
 
 @dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy holds: the journal's id, and epoch, number and hash of its last row."""
+
+    journal_id: bytes
+    epoch: bytes
+    seq: int
+    hash: bytes
+
+
+def copy_journal(source: Path, target: Path, *, progress: Callable[[int, int], object] | None = None) -> Copied:
+    """Copy the rows of a live or closed journal up to its present head into the new file `target`, verified on the way.
+
+    Reads in short transactions, so that no writer and no checkpoint waits for a copy, however long it takes. The
+    caller syncs `target`. Raises `journal.absent`, also without a row, `journal.damaged` and others of a reader."""
+    with JournalReader(source) as reader, _storage_errors(target), closing(apsw.Connection(str(target))) as copy:
+        head_seq, _ = reader.head()
+        if not head_seq:
+            raise LinesideError("journal.absent", f"{source} has no row yet.", todo="Start the runtime; it begins it.")
+        copy.pragma("journal_mode", "off")  # a copy that was cut short is thrown away
+        copy.pragma("synchronous", "OFF")
+        copy.execute("BEGIN")
+        for sql in _SCHEMA.values():
+            copy.execute(sql)
+        copy.execute("INSERT INTO meta VALUES('format', ?), ('journal', ?)", (FORMAT, reader.journal_id))
+        last = Row(0, b"", ZERO_HASH, b"")
+        while last.seq < head_seq:
+            rows = reader.rows(last.seq, min(READ_ROWS_MAX, head_seq - last.seq))
+            for fault in chain_faults(reader.journal_id, rows, after_seq=last.seq, previous=last.hash):
+                raise replace(_damaged(fault.why), effect="No copy was made.")
+            if not rows:
+                raise replace(_damaged(f"Row {last.seq + 1} is missing."), effect="No copy was made.")
+            copy.executemany("INSERT INTO row VALUES(?,?,?,?)", ((r.seq, r.epoch, r.hash, r.body) for r in rows))
+            last = rows[-1]
+            if progress is not None:
+                progress(last.seq, head_seq)
+        copy.execute("COMMIT")
+        copy.pragma("journal_mode", "wal")
+        return Copied(reader.journal_id, last.epoch, last.seq, last.hash)
+
+
+@dataclass(frozen=True, slots=True)
 class ShownRow:
     """A row for a person's eyes. `says` is the decoded body; None with `text` when it is not JSON."""
 

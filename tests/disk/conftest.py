@@ -44,15 +44,23 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of `DISK_BYTES`."""
+@pytest.fixture(params=["tmpfs"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of `DISK_BYTES`, of the kind that the test is parametrized with."""
     mount = tmp_path / "m"
     mount.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "lineside-test", mount],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    if request.param == "ext4":
+        image = tmp_path / "image"
+        with image.open("wb") as file:
+            file.truncate(DISK_BYTES)
+        format_program = shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/sbin:/usr/sbin")
+        if format_program is None:
+            pytest.skip("mkfs.ext4 is not installed")
+        subprocess.run([format_program, "-q", "-m", "0", image], check=True)
+        command = ["mount", "-o", "loop", str(image), str(mount)]
+    else:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "lineside-test", str(mount)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"mounting a small disk is not permitted here: {done.stderr.strip()}")
     try:
@@ -148,6 +156,10 @@ class Box:
     async def until_state(self, batch: str, *states: str) -> wire.BatchCard:
         """The batch, once it is in one of these states."""
         return _card(await self.until(lambda picture: _card(picture, batch).state in states), batch)
+
+    async def until_done(self, batch: str, steps: int) -> None:
+        """Wait until so many steps of the batch are done."""
+        await self.until(lambda picture: [line.state for line in _card(picture, batch).steps].count("done") >= steps)
 
     async def card(self, batch: str) -> wire.BatchCard:
         return _card(await self.picture(), batch)

@@ -67,8 +67,7 @@ async def test_at_every_free_level_stop_is_written_nothing_is_lost_and_the_box_c
         async with box.logged_in() as client:
             await box.start_batch(client, batch)
             working = asyncio.create_task(at_work(box, client, batch))
-            done = len(box.acknowledged)
-            await box.until(lambda _, done=done: len(box.acknowledged) >= done + 3)
+            await box.until_done(batch, steps=3)
             box.fill_until(free_bytes)
             if free_bytes < FULL_BYTES:
                 await box.until_state(batch, "held", "complete")
@@ -89,6 +88,7 @@ async def held_on_a_full_disk(box: Box) -> None:
     box.fill_until(0)
 
 
+@pytest.mark.parametrize("small_disk", ["tmpfs", "ext4"], indirect=True)
 async def test_it_starts_on_a_full_disk_holds_and_can_be_resumed_when_there_is_room(box: Box) -> None:
     await held_on_a_full_disk(box)
     assert "The disk is full" in (await box.until_state("B", "held")).reason

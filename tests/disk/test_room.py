@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge import disk as disk_module
 from edge.clock import SystemClock
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, SessionClosed
@@ -89,7 +88,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
             raise OSError(errno.EIO, "the disk does not answer")
         return SimpleNamespace(f_bavail=said.bytes, f_frsize=1)
 
-    monkeypatch.setattr(disk_module.os, "statvfs", statvfs)
+    monkeypatch.setattr(os, "statvfs", statvfs)
     return said
 
 
@@ -117,7 +116,7 @@ def test_a_ballast_that_does_not_fit_leaves_nothing_behind(tmp_path: Path, monke
     def no_space(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(disk_module.os, "posix_fallocate", no_space)
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
     disk = Disk(tmp_path, SystemClock().utc)
     disk.start()
     assert list(tmp_path.iterdir()) == []

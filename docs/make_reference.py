@@ -295,6 +295,32 @@ def permissions_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def views_page() -> str:
+    """The tables of views.db."""
+    from edge.views import ANY, TABLES
+
+    types = {int: "integer", float: "number", str: "text", ANY: "any"}
+    lines = [
+        MADE + "# Views: the tables of views.db\n",
+        (
+            "`state/views.db` says what the journal says, as tables that any SQLite tool reads. It proves nothing: the "
+            "journal alone counts. It may be deleted at any time, and is made anew when its tables are not these. "
+            "Times are UTC, ISO 8601. How to use it: [search and query](../how-to/search-and-query.md)."
+        ),
+    ]
+    for name, table in TABLES.items():
+        lines.append(f"\n## {name}\n\n{table.about}\n")
+        if table.indexes:
+            lines.append(f"Indexed: {', '.join('(' + ', '.join(columns) + ')' for columns in table.indexes)}.\n")
+        lines += ["| | type | |", "|---|---|---|"]
+        key = next(iter(table.columns))
+        lines += [
+            f"| `{column}` | {types[kind]}{', primary key' if column == key else ''} | {_cell(about)} |"
+            for column, (kind, about) in table.columns.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
 def _text(node: ast.expr | None) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else ""
 
@@ -316,6 +342,7 @@ def pages() -> dict[str, str]:
     made = {f"docs/reference/{name}.md": document_page(page) for name, page in PAGES.items()}
     made["docs/reference/people.md"] += permissions_table()
     made["docs/reference/errors.md"] = errors_page()
+    made["docs/reference/views.md"] = views_page()
     made["docs/reference/commands.md"] = commands_page()
     return made
 

@@ -41,6 +41,7 @@ simulate_app = typer.Typer(no_args_is_help=True, help="Simulated equipment that 
 recipe_app = typer.Typer(no_args_is_help=True, help="Recipes.")
 journal_app = typer.Typer(no_args_is_help=True, help="The journal of a box.")
 batch_app = typer.Typer(no_args_is_help=True, help="Batches and their as-built records.")
+views_app = typer.Typer(no_args_is_help=True, help="The views: what the journal says, for search and SQLite tools.")
 sync_app = typer.Typer(no_args_is_help=True, help="What is saved, copied and at the hub.")
 disk_app = typer.Typer(no_args_is_help=True, help="The disk of a box.")
 device_app = typer.Typer(no_args_is_help=True, help="A box's first files.")
@@ -51,6 +52,7 @@ for name, group in (
     ("recipe", recipe_app),
     ("journal", journal_app),
     ("batch", batch_app),
+    ("views", views_app),
     ("sync", sync_app),
     ("disk", disk_app),
     ("device", device_app),
@@ -496,6 +498,59 @@ def batch_show(
         print(json.dumps(record.as_json(), ensure_ascii=False))
         return
     print(as_text(record))
+
+
+# Views -------------------------------------------------------------------------------------------------------------
+
+
+@views_app.command("rebuild")
+def views_rebuild(box: Box = Path(), as_json: AsJson = False) -> None:
+    """Make views.db anew from the journal, also while the box runs. Searches meanwhile say how far it is.
+
+    Example: lineside views rebuild --box /etc/lineside
+    """
+    from edge.config import read_config
+    from edge.journal import JournalReader
+    from edge.views import ROWS_AT_ONCE, Views
+
+    state = read_config(box).state_dir
+    tell = _progress("applied")
+    with JournalReader(state / "journal.db") as reader, Views(state / "views.db") as views:
+        views.begin_anew()
+        made_seq, _ = reader.head()
+        seq = 0
+        while rows := reader.rows(seq, ROWS_AT_ONCE):
+            seq = views.apply(seq, rows)
+            tell(seq, max(made_seq, seq))
+    if as_json:
+        print(json.dumps({"as_of_seq": seq}))
+    else:
+        print(f"{state / 'views.db'} is made anew, as of row {seq}.")
+
+
+@views_app.command("search")
+def views_search(
+    text: Annotated[str, typer.Argument(help="Words or numbers; each must stand in the row, also as a beginning.")],
+    box: Box = Path(),
+    limit: Annotated[int, typer.Option(help="Show at most so many rows, newest first.", min=1, max=10_000)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Find rows by what they say, as of the row that the views have come to.
+
+    Example: lineside views search "viability B-001" --box /etc/lineside
+    """
+    from dataclasses import asdict
+
+    from edge.config import read_config
+    from edge.views import search
+
+    found = search(read_config(box).state_dir / "views.db", text, limit)
+    if as_json:
+        print(json.dumps(asdict(found), ensure_ascii=False))
+        return
+    for row in found.rows:
+        print(f"{row.seq:>6}  {row.utc[:23]}  {row.actor:<9} {row.kind:<18} {row.batch}  {row.text}")
+    print(f"{len(found.rows)} rows, as of row {found.as_of_seq}")
 
 
 @sync_app.command("status")

@@ -84,6 +84,10 @@ class Config(Document):
         default=1.0,
         description="1.0 for production. More compresses process time and marks records as not for release.",
     )
+    views: Annotated[bool, Field(strict=True)] = Field(
+        default=True,
+        description="Whether the follower keeps state/views.db: what the journal says, for search and SQLite tools.",
+    )
     broker: Broker | None = Field(default=None, description="The broker between box and hub.")
     hub: HubTrust | None = Field(default=None, description="The hub that this box reports to.")
     mirror: Mirror | None = Field(default=None, description="The second medium.")

@@ -1,4 +1,4 @@
-"""The follower: reads the journal behind the runtime and brings it to the hub and to the second medium.
+"""The follower: reads the journal behind the runtime and brings it to the hub, to the second medium and into the views.
 
 It can crash, lag or be stopped and no step notices; the runtime may be absent and it goes on with what is there.
 What comes from outside (receipts) enters through the desk.
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -20,7 +21,7 @@ from edge.core.errors import LinesideError
 from edge.desk_client import DeskClient, connect
 from edge.identity import DeviceKey, read_public
 from edge.mirror import Mirror
-from edge.tail import open_tail
+from edge.tail import Tail, open_tail
 from edge.uplink import Uplink
 from edge.wire import GiveReceipt, Request, Sync, TellSync
 
@@ -72,9 +73,37 @@ async def _follow(
         if config.mirror is not None:
             mirror = Mirror(tail, config.mirror.path, signer=signer, on_change=desk.changed)
             tasks.create_task(_supervised("mirror", mirror.run))
+        if config.views:
+            tasks.create_task(_supervised("views", lambda: _keep_views(tail, config.state_dir / "views.db")))
         tasks.create_task(_supervised("desk", lambda: desk.run(lambda: sync_of(uplink, mirror))))
         notify.status("Following the journal.")
         await tail.keep_looking()
+
+
+async def _keep_views(tail: Tail, path: Path) -> None:
+    """Keep `path` behind the journal, a bounded batch at a time and at most half of the time."""
+    from edge.views import ROWS_AT_ONCE, Views
+
+    loop = asyncio.get_running_loop()
+    grown = asyncio.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="views") as thread:
+        views = await loop.run_in_executor(thread, Views, path)
+        tail.on_grown.append(grown.set)
+        try:
+            seq, row_hash = await loop.run_in_executor(thread, views.applied)
+            if await tail.hash_at(seq) != row_hash:  # of another journal, or of one that was restored since
+                await loop.run_in_executor(thread, views.begin_anew)
+                seq = 0
+            while True:
+                grown.clear()
+                while rows := await tail.rows(seq, ROWS_AT_ONCE):
+                    began_s = loop.time()
+                    seq = await loop.run_in_executor(thread, views.apply, seq, rows)
+                    await asyncio.sleep(loop.time() - began_s)
+                await grown.wait()
+        finally:
+            tail.on_grown.remove(grown.set)
+            thread.submit(views.close).result()
 
 
 def sync_of(uplink: Uplink | None, mirror: Mirror | None) -> Sync:

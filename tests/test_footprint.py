@@ -13,8 +13,8 @@ from demo.rig import PEOPLE
 from provisioning.device import init_device
 
 NEVER = {
-    "aiosqlite", "fastapi", "httpx", "iotcore", "jinja2", "paho", "rich", "sqlalchemy", "starlette",
-    "textual", "typst", "uvicorn", "zstandard",
+    "aiosqlite", "fastapi", "httpx", "iotcore", "jinja2", "paho", "rich", "sqlalchemy", "sqlite_utils",
+    "starlette", "textual", "typst", "uvicorn", "zstandard",
 }  # fmt: skip
 """What no runtime needs: the screen, the hub, the follower, the demo and the tests have these."""
 

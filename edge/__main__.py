@@ -447,6 +447,35 @@ def _nothing(_what: str, _done: int, _total: int) -> None:
     """Progress is for people."""
 
 
+@app.command("verify")
+def verify(
+    paths: Annotated[list[Path], typer.Argument(help="journal.db, a mirror's .frames file, or a folder with them.")],
+    key: Annotated[list[Path], typer.Option(help="The box's device.pub; once for each device.")] = [],  # noqa: B006
+    hub_key: Annotated[list[Path], typer.Option(help="The hub's hub.pub; once for each hub.")] = [],  # noqa: B006
+    expect_head: Annotated[list[str], typer.Option(help="SEQ:HASH, a row that must be there.")] = [],  # noqa: B006
+    receipt: Annotated[list[Path], typer.Option(help="A file with the hub's latest receipt.")] = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Verify chain, seals, receipts and signatures, and say what was not checked. Exit 1 when something does not hold.
+
+    The same as the file edge/verify.py by itself, which shares no code with Lineside and runs on any laptop.
+
+    Example: lineside verify state/journal.db --key device.pub --hub-key hub.pub
+    """
+    from edge.verify import Unreadable, read_trust, run
+
+    try:
+        trust = read_trust(list(map(str, key)), list(map(str, hub_key)), expect_head, list(map(str, receipt)))
+    except Unreadable as error:
+        raise LinesideError(
+            "verify.trust",
+            f"{error}.",
+            effect="Nothing was verified.",
+            todo="Copy the file again from the box or the hub; a head stands in a receipt.",
+        ) from error
+    raise typer.Exit(run(paths, trust, as_json=as_json))
+
+
 # Batches -----------------------------------------------------------------------------------------------------------
 
 

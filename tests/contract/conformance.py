@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from drivers.sim.control import SimControl
 from edge.core.plant import Plant
@@ -45,6 +49,17 @@ def one_connection(driver: str, settings: Mapping[str, Value], unit: str, tags: 
             "units": {unit: {"class": "thing", "tags": tags}},
         }
     )
+
+
+@contextmanager
+def simulated(device: str, folder: Path) -> Iterator[tuple[int, SimControl]]:
+    """The simulated reactor or pump as a process of its own: its port and its control channel."""
+    control = folder / f"{device}.sock"
+    command = [sys.executable, "-m", "drivers.sim", device, "--control", str(control), "--speed", "600"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["port"], SimControl(control)
+        process.communicate(timeout=10)  # closing its standard input ends it
 
 
 def reactor_subject(port: int, control: SimControl) -> Subject:

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
 from drivers.sim.control import SimControl
-from tests.contract.conformance import Subject, pump_subject, reactor_subject
-
-
-def _device(device: str, folder: Path) -> Iterator[tuple[int, SimControl]]:
-    control = folder / f"{device}.sock"
-    command = [sys.executable, "-m", "drivers.sim", device, "--control", str(control), "--speed", "600"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["port"], SimControl(control)
-        process.communicate(timeout=10)  # closing its standard input ends it
+from tests.contract.conformance import Subject, pump_subject, reactor_subject, simulated
 
 
 @pytest.fixture(scope="session")
 def reactor_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, SimControl]]:
-    yield from _device("reactor", tmp_path_factory.mktemp("r"))
+    with simulated("reactor", tmp_path_factory.mktemp("r")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
 def pump_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, SimControl]]:
-    yield from _device("pump", tmp_path_factory.mktemp("p"))
+    with simulated("pump", tmp_path_factory.mktemp("p")) as made:
+        yield made
 
 
 @pytest.fixture(params=["reactor", "pump"])

@@ -2,158 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import random
-import time
-from collections import Counter
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from demo.rig import Rig, rig
-from edge.core import events as ev
-from edge.core.events import RowBody, decode
-from edge.core.record import Row
-from edge.core.review import AsBuilt, as_built
-from edge.journal import JournalReader, verify_journal
-from tests.kit.operator import Operator
+from tests.crash.runtime_kills import AT_INTENTS, careless_and_judged, judge_writes, killed_and_judged
 
 KILLS = int(os.environ.get("LINESIDE_KILLS", "20"))
 SEED = int(os.environ.get("LINESIDE_SEED", "7"))
-SPEED = 100_000.0
-CELL_SPEED = 400.0
-BACK_S_MAX = 10.0
-ROWS_BETWEEN_MAX = 12
-"""A kill comes at a random row, at most so many after the row at which the runtime was back."""
-AT_INTENTS = 4
-"""So many kills wait for a write that is intended and has no outcome yet."""
-POLL_S = 0.002
-AGAIN = "do it again"
-CARELESS = Path(__file__).with_name("careless_runtime.py")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A row that the desk had shown when the power went."""
-
-    seq: int
-    hash: bytes
-
-
-def stored(path: Path) -> list[Row]:
-    with JournalReader(path) as reader:
-        return reader.rows(0, 1_000_000)
-
-
-def bodies(rows: list[Row]) -> list[tuple[int, RowBody]]:
-    return [(row.seq, decode(row.body)) for row in rows]
-
-
-def ends_with_an_intent(reader: JournalReader) -> bool:
-    return any(isinstance(decode(row.body).event, ev.CommandIntended) for row in reader.rows_back(1))
-
-
-def is_due(reader: JournalReader, target: int, working: asyncio.Task[object], *, at_intent: bool) -> bool:
-    return working.done() or reader.head()[0] >= target or (at_intent and ends_with_an_intent(reader))
-
-
-async def undisturbed(folder: Path) -> AsBuilt:
-    async with rig(folder, speed=SPEED, cell_speed=CELL_SPEED, with_hub=False) as line:
-        await Operator(line).work()
-        await line.processes["runtime"].end()
-        return as_built(bodies(stored(line.journal)))["B-001"]
-
-
-async def kill_again_and_again(line: Rig, operator: Operator, working: asyncio.Task[object]) -> list[Shown]:
-    """Kill the runtime at seeded rows and start it again. What the desk had shown must still be there at the end."""
-    chance, shown, at_intents = random.Random(SEED), [], 0
-    with JournalReader(line.journal) as reader:
-        while len(shown) < KILLS:
-            target = reader.head()[0] + chance.randint(1, ROWS_BETWEEN_MAX)
-            due = partial(is_due, reader, target, working, at_intent=at_intents < AT_INTENTS)
-            await line.until(due, f"row {target} does not come", line.processes["runtime"], poll_s=POLL_S)
-            if working.done():
-                break
-            await line.processes["runtime"].kill()
-            at_intents += ends_with_an_intent(reader)
-            shown += [Shown(row.seq, row.hash) for row in reader.rows(operator.shown_seq - 1, 1)]
-            began_s = time.monotonic()
-            await line.start_runtime()
-            assert time.monotonic() - began_s < BACK_S_MAX, "the batch must be back within 10 s of process start"
-    return shown
 
 
 @pytest.mark.timeout(300)
 async def test_killed_at_random_moments_the_record_is_the_same_and_nothing_is_written_twice(tmp_path: Path) -> None:
-    expected = asyncio.create_task(undisturbed(tmp_path / "calm"))
-    async with rig(tmp_path / "killed", speed=SPEED, cell_speed=CELL_SPEED, with_hub=False) as line:
-        operator = Operator(line)
-        working = asyncio.create_task(operator.work())
-        shown = await kill_again_and_again(line, operator, working)
-        await working
-        counters = await line.pump.counters() | await line.reactor.counters()
-        await line.processes["runtime"].end()
-        rows = stored(line.journal)
-        assert verify_journal(line.journal).ok
-    said = bodies(rows)
-    assert len(shown) == KILLS, f"seed {SEED}: the batch was over after {len(shown)} kills"
-    assert in_doubt(said) >= min(AT_INTENTS, KILLS) // 2, f"seed {SEED}: too few kills hit a write under way"
-    assert all(rows[row.seq - 1].hash == row.hash for row in shown), f"seed {SEED}: a row that was shown is lost"
-    made_by = {body.event.command_id for _, body in said}
-    assert set(operator.acknowledged) <= made_by, f"seed {SEED}: an entry that was acknowledged is lost"
-    assert as_built(said)["B-001"].outline() == (await expected).outline(), f"seed {SEED}"
-    judge_writes(said, counters)
-    signed = {b.event.command_id for _, b in said if isinstance(b.event, ev.SignatureMade) and b.event.meaning == AGAIN}
-    assert len(signed) == len(decided_again(said)), f"seed {SEED}: a decision without a signature"
-    assert signed <= operator.again, f"seed {SEED}: nobody asked for a write to be done again"
+    reached = await killed_and_judged(tmp_path, SEED, KILLS)
+    assert reached.kills == KILLS, f"seed {SEED}: the batch was over after {reached.kills} kills"
+    assert reached.in_doubt >= min(AT_INTENTS, KILLS) // 2, f"seed {SEED}: too few kills hit a write under way"
 
 
 @pytest.mark.timeout(120)
 async def test_a_runtime_that_takes_up_writes_by_itself_is_found_out(tmp_path: Path) -> None:
-    async with rig(tmp_path, speed=SPEED, cell_speed=CELL_SPEED, with_hub=False) as line:
-        await line.reactor.drop_replies(1)  # the write happens, and the runtime waits for a reply that never comes
-        working = asyncio.create_task(Operator(line).work())
-        try:
-            await line.until(lambda: writes(line, 1), "the reactor is never written to", poll_s=POLL_S)
-            await line.processes["runtime"].kill()
-            with JournalReader(line.journal) as reader:
-                assert ends_with_an_intent(reader)
-            await line.start_runtime(str(CARELESS))
-            await line.until(lambda: writes(line, 2), "the planted bug does nothing", line.processes["runtime"])
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-        await line.processes["runtime"].kill()
-        with pytest.raises(AssertionError, match="was written 2 times for 1 intents"):
-            judge_writes(bodies(stored(line.journal)), await line.reactor.counters())
-
-
-async def writes(line: Rig, count: int) -> bool:
-    return sum((await line.reactor.counters()).values()) >= count
-
-
-def in_doubt(rows: list[tuple[int, RowBody]]) -> int:
-    """How many writes had no outcome when a runtime began."""
-    starts = {seq for seq, body in rows if isinstance(body.event, ev.RuntimeStarted)}
-    return sum(isinstance(body.event, ev.CommandUnknown) and seq - 1 in starts for seq, body in rows)
-
-
-def judge_writes(rows: list[tuple[int, RowBody]], counters: dict[str, int]) -> None:
-    """No device counted more writes than were intended, and every attempt after the first was signed for."""
-    intents = [body.event for _, body in rows if isinstance(body.event, ev.CommandIntended)]
-    intended = Counter(intent.tag for intent in intents)
-    for tag, count in counters.items():
-        assert count <= intended[tag], f"{tag} was written {count} times for {intended[tag]} intents"
-    repeated = [intent for intent in intents if intent.attempt > 1]
-    assert len(repeated) <= len(decided_again(rows)), "a write was repeated without a signed decision"
-
-
-def decided_again(rows: list[tuple[int, RowBody]]) -> list[ev.QuestionAnswered]:
-    answers = [body.event for _, body in rows if isinstance(body.event, ev.QuestionAnswered)]
-    return [answer for answer in answers if answer.answer == "again"]
+    with pytest.raises(AssertionError, match="was written 2 times for 1 intents"):
+        await careless_and_judged(tmp_path)
 
 
 def test_the_judge_sees_a_write_too_many() -> None:

@@ -144,6 +144,8 @@ class Run:
         self.line = Line(Book(plant, {"seal": self.recipe}, frozenset({"seal"})))
         self.true_s = 1000.0
         self.boot, self.boot_s = 1, 0.0
+        self.cuts = 0
+        """How often the power went so far."""
         self.made: list[Made] = []
         self.ends: list[int] = [0]
         """Row counts at which a decision was whole: only there can a crash cut."""
@@ -327,6 +329,7 @@ class Run:
 
     def the_power_goes(self) -> None:
         """What was not durable may be gone, whole decisions at a time; another runtime begins, perhaps another boot."""
+        self.cuts += 1
         cut = self.chance.choice([end for end in self.ends if end >= self.durable])
         self.late += sorted(self.flying)
         del self.made[cut:]

@@ -1,0 +1,172 @@
+"""The real runtime killed at random moments of CART-B1, or with a planted bug; the devices' own counters judge."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from demo.rig import Rig, rig
+from edge.core import events as ev
+from edge.core.events import RowBody, decode
+from edge.core.record import Row
+from edge.core.review import AsBuilt, as_built
+from edge.journal import JournalReader, verify_journal
+from tests.kit.operator import Operator
+
+SPEED = 100_000.0
+CELL_SPEED = 400.0
+BACK_S_MAX = 10.0
+ROWS_BETWEEN_MAX = 12
+"""A kill comes at a random row, at most so many after the row at which the runtime was back."""
+AT_INTENTS = 4
+"""So many kills wait for a write that is intended and has no outcome yet."""
+POLL_S = 0.002
+AGAIN = "do it again"
+CARELESS = Path(__file__).with_name("careless_runtime.py")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row that the desk had shown when the power went."""
+
+    seq: int
+    hash: bytes
+
+
+def stored(path: Path) -> list[Row]:
+    with JournalReader(path) as reader:
+        return reader.rows(0, 1_000_000)
+
+
+def bodies(rows: list[Row]) -> list[tuple[int, RowBody]]:
+    return [(row.seq, decode(row.body)) for row in rows]
+
+
+def ends_with_an_intent(reader: JournalReader) -> bool:
+    return any(isinstance(decode(row.body).event, ev.CommandIntended) for row in reader.rows_back(1))
+
+
+def is_due(reader: JournalReader, target: int, working: asyncio.Task[object], *, at_intent: bool) -> bool:
+    return working.done() or reader.head()[0] >= target or (at_intent and ends_with_an_intent(reader))
+
+
+async def undisturbed(folder: Path) -> AsBuilt:
+    async with rig(folder, speed=SPEED, cell_speed=CELL_SPEED, with_hub=False) as line:
+        await Operator(line).work()
+        await line.processes["runtime"].end()
+        return as_built(bodies(stored(line.journal)))["B-001"]
+
+
+async def kill_again_and_again(
+    line: Rig, operator: Operator, working: asyncio.Task[object], seed: int, kills: int, each: Callable[[], None]
+) -> list[Shown]:
+    """Kill the runtime at seeded rows and start it again. What the desk had shown must still be there at the end."""
+    chance, shown, at_intents = random.Random(seed), [], 0
+    with JournalReader(line.journal) as reader:
+        while len(shown) < kills:
+            target = reader.head()[0] + chance.randint(1, ROWS_BETWEEN_MAX)
+            due = partial(is_due, reader, target, working, at_intent=at_intents < AT_INTENTS)
+            await line.until(due, f"row {target} does not come", line.processes["runtime"], poll_s=POLL_S)
+            if working.done():
+                break
+            await line.processes["runtime"].kill()
+            each()
+            at_intents += ends_with_an_intent(reader)
+            shown += [Shown(row.seq, row.hash) for row in reader.rows(operator.shown_seq - 1, 1)]
+            began_s = time.monotonic()
+            await line.start_runtime()
+            assert time.monotonic() - began_s < BACK_S_MAX, "the batch must be back within 10 s of process start"
+    return shown
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How many kills the batch took before it was over, and how many of them hit a write under way."""
+
+    kills: int
+    in_doubt: int
+
+
+async def killed_and_judged(folder: Path, seed: int, kills: int, each: Callable[[], None] = lambda: None) -> Reached:
+    """A batch with up to `kills` kills beside the same batch without any: fails when the record or the devices
+    differ."""
+    expected = asyncio.create_task(undisturbed(folder / "calm"))
+    try:
+        return await _killed_and_judged(folder, seed, kills, each, expected)
+    finally:
+        expected.cancel()
+        await asyncio.gather(expected, return_exceptions=True)
+
+
+async def _killed_and_judged(
+    folder: Path, seed: int, kills: int, each: Callable[[], None], expected: asyncio.Task[AsBuilt]
+) -> Reached:
+    async with rig(folder / "killed", speed=SPEED, cell_speed=CELL_SPEED, with_hub=False) as line:
+        operator = Operator(line)
+        working = asyncio.create_task(operator.work())
+        shown = await kill_again_and_again(line, operator, working, seed, kills, each)
+        await working
+        counters = await line.pump.counters() | await line.reactor.counters()
+        await line.processes["runtime"].end()
+        rows = stored(line.journal)
+        assert verify_journal(line.journal).ok
+    said = bodies(rows)
+    assert all(rows[row.seq - 1].hash == row.hash for row in shown), f"seed {seed}: a row that was shown is lost"
+    made_by = {body.event.command_id for _, body in said}
+    assert set(operator.acknowledged) <= made_by, f"seed {seed}: an entry that was acknowledged is lost"
+    assert as_built(said)["B-001"].outline() == (await expected).outline(), f"seed {seed}"
+    judge_writes(said, counters)
+    signed = {b.event.command_id for _, b in said if isinstance(b.event, ev.SignatureMade) and b.event.meaning == AGAIN}
+    assert len(signed) == len(decided_again(said)), f"seed {seed}: a decision without a signature"
+    assert signed <= operator.again, f"seed {seed}: nobody asked for a write to be done again"
+    return Reached(len(shown), in_doubt(said))
+
+
+async def careless_and_judged(folder: Path) -> None:
+    """A runtime with the planted bug takes up a write that the killed one had sent: the judge must fail."""
+    async with rig(folder, speed=SPEED, cell_speed=CELL_SPEED, with_hub=False) as line:
+        await line.reactor.drop_replies(1)  # the write happens, and the runtime waits for a reply that never comes
+        working = asyncio.create_task(Operator(line).work())
+        try:
+            await line.until(lambda: writes(line, 1), "the reactor is never written to", poll_s=POLL_S)
+            await line.processes["runtime"].kill()
+            with JournalReader(line.journal) as reader:
+                assert ends_with_an_intent(reader)
+            await line.start_runtime(str(CARELESS))
+            await line.until(lambda: writes(line, 2), "the planted bug does nothing", line.processes["runtime"])
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+        await line.processes["runtime"].kill()
+        judge_writes(bodies(stored(line.journal)), await line.reactor.counters())
+
+
+async def writes(line: Rig, count: int) -> bool:
+    return sum((await line.reactor.counters()).values()) >= count
+
+
+def in_doubt(rows: list[tuple[int, RowBody]]) -> int:
+    """How many writes had no outcome when a runtime began."""
+    starts = {seq for seq, body in rows if isinstance(body.event, ev.RuntimeStarted)}
+    return sum(isinstance(body.event, ev.CommandUnknown) and seq - 1 in starts for seq, body in rows)
+
+
+def judge_writes(rows: list[tuple[int, RowBody]], counters: dict[str, int]) -> None:
+    """No device counted more writes than were intended, and every attempt after the first was signed for."""
+    intents = [body.event for _, body in rows if isinstance(body.event, ev.CommandIntended)]
+    intended = Counter(intent.tag for intent in intents)
+    for tag, count in counters.items():
+        assert count <= intended[tag], f"{tag} was written {count} times for {intended[tag]} intents"
+    repeated = [intent for intent in intents if intent.attempt > 1]
+    assert len(repeated) <= len(decided_again(rows)), "a write was repeated without a signed decision"
+
+
+def decided_again(rows: list[tuple[int, RowBody]]) -> list[ev.QuestionAnswered]:
+    answers = [body.event for _, body in rows if isinstance(body.event, ev.QuestionAnswered)]
+    return [answer for answer in answers if answer.answer == "again"]

@@ -71,7 +71,15 @@ class Drafts:
             del self.texts[next(iter(self.texts))]
         async with self._writing:
             kept = [{"batch": b, "step": s, "text": t} for (b, s), t in self.texts.items()]
-            await asyncio.to_thread(self._write, orjson.dumps(kept))
+            try:
+                await asyncio.to_thread(self._write, orjson.dumps(kept))
+            except OSError as error:
+                raise LinesideError(
+                    "desk.draft_not_saved",
+                    f"What you typed so far cannot be kept through a power cut: {error.strerror}.",
+                    effect="It stands on this screen only. Entering it still works as long as rows can be written.",
+                    todo="Enter it soon, and look at `lineside disk status`.",
+                ) from error
 
     def _write(self, data: bytes) -> None:
         partial = self._path.with_suffix(".partial")
@@ -296,7 +304,12 @@ class _Client:
         facts = request.model_dump(exclude={"id", "do"})
         command = ENTRIES[type(request)](command_id=request.id, session=self.session, **facts)
         await self.desk.engine.submit(command)
-        await self.desk.drafts.save(request.batch, request.step, "")
+        try:
+            await self.desk.drafts.save(request.batch, request.step, "")
+        except LinesideError as error:
+            if error.code != "desk.draft_not_saved":
+                raise
+            # the entry is a durable row: a draft left behind is shown again at most, and never entered by itself
         _raise_refused_scan(self.desk.engine.shown.answered.get(request.id, ""))
 
     def send_picture(self) -> None:

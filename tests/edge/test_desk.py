@@ -261,3 +261,16 @@ async def test_compressed_time_is_in_the_record_and_shown(box: Config) -> None:
         assert (await look(client)).batches[0].speed == 100_000
     (started,) = [row.event for row in rows(box) if isinstance(row.event, ev.BatchStarted)]
     assert started.speed == 100_000
+
+
+async def test_a_draft_that_cannot_be_written_is_said_and_stops_no_entry(box: Config) -> None:
+    async with running(box) as socket, connect(socket) as client:
+        await log_in(client)
+        await start(client)
+        await client.ask(wire.ConfirmStep(id=name(), batch="B1", step="010"))
+        await client.ask(wire.SaveDraft(id=name(), batch="B1", step="020", text="=DI"))
+        (box.state_dir / "drafts.partial").mkdir()  # a disk that refuses to write there
+        draft = wire.SaveDraft(id=name(), batch="B1", step="020", text="=DIN")
+        assert (await refused(client, draft)).code == "desk.draft_not_saved"
+        await client.ask(wire.ScanCode(id=name(), batch="B1", step="020", text="=DIN1"))
+        assert (await look(client)).batches[0].active[0].step == "030"

@@ -15,12 +15,13 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import Figure, Say, footprint, journal, loop
+from bench import Figure, Say, footprint, journal, loop, views
 
 ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "journal": journal.measure,
     "loop": loop.measure,
     "footprint": footprint.measure,
+    "views": views.measure,
 }
 """A row of the bench: its name and the function that measures it. Add yours here."""
 

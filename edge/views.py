@@ -527,10 +527,12 @@ def _apply(db: Database, rows: Sequence[Row]) -> None:
         shown.append((row.seq, *line))
         if body is not None:
             _apply_event(db, row.seq, body)
-    names = ("seq", "utc", *SEARCHED)
-    db.table("row").insert_all([names, *shown])
-    # The index reads the columns of `row` by itself only when it is built anew: each line is given to it once.
-    db.table("row_fts").insert_all([("rowid", *SEARCHED), *((seq, *line) for seq, _, *line in shown)])
+    db.conn.executemany("INSERT INTO row(seq, utc, actor, kind, batch, text) VALUES(?,?,?,?,?,?)", shown)
+    # The index takes nothing from `row` by itself: each line is given to it once.
+    db.conn.executemany(
+        "INSERT INTO row_fts(rowid, actor, kind, batch, text) VALUES(?,?,?,?,?)",
+        [(seq, *searched) for seq, _, *searched in shown],
+    )
 
 
 def _read(row: Row) -> tuple[RowBody | None, tuple[str, ...]]:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sync_parts import Box, HubProcess, bodies, hub_in_process, until
 
-from edge.core.events import ReceiptStored
+from edge.core.events import ReceiptStored, Sealed
 from edge.core.frame import read_receipt
 
 
@@ -165,6 +165,12 @@ async def test_receipts_reach_the_desk_only_when_they_cover_work(broker, tmp_pat
             assert given.empty()
             await journal.append(bodies(1)).durable()
             assert await given.get() == made + 1
+            seal = Sealed(sealed_seq=1, sealed_hash="00" * 32, public_key="00" * 32, signature="00" * 64)
+            await journal.append(bodies(1, event=lambda _: seal)).durable()
+            made = journal.durable_seq
+            await until(lambda: up.state.received_seq == made, up.changed)
+            assert await up._covers_work(made) is False
+            assert (given.empty(), journal.durable_seq) == (True, made)
 
 
 @pytest.mark.parametrize("change", ["wrong_hub_key", "garbage", "other_device"])

@@ -12,7 +12,7 @@ PROGRAMS := mosquitto chromium tmux
 # Lines of the table below, and lines of code, keep the same order on every machine.
 export LC_ALL := C.UTF-8
 
-.PHONY: help demo test check bench compiled docs lock programs
+.PHONY: help demo test check bench campaign compiled docs lock programs
 
 help: ## List these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -32,6 +32,10 @@ check: $(READY) ## Style, types and the direction of imports
 
 bench: $(READY) compiled ## Measure against the raw limit of this machine
 	@$(BIN)/python -m bench
+
+campaign: $(READY) compiled ## Faults by the hundred thousand; ROW=1,3 SIZE=gate MINUTES=10 SEED=7 ONLY=1 JSON=1
+	@$(BIN)/python -m tests.campaign $(if $(ROW),--row $(ROW)) $(if $(SIZE),--size $(SIZE)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only) $(if $(JSON),--json)
 
 docs: $(READY) ## Make the reference pages anew from the code
 	@$(BIN)/python docs/make_reference.py

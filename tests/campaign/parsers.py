@@ -1,0 +1,247 @@
+"""Row 11: mutated input for each parser: understood or refused in words with a stable code, in bounded time."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from drivers.modbus import read_address
+from drivers.sim.cell import plant_bytes
+from edge import wire
+from edge.config import read_config
+from edge.core import frame
+from edge.core.document import read_document
+from edge.core.errors import LinesideError
+from edge.core.events import decode, encode
+from edge.core.plant import read_plant
+from edge.core.recipe import check_recipe, read_recipe
+from edge.core.record import ZERO_HASH, fingerprint
+from edge.directory import Directory, directory_entry
+from edge.identity import DeviceKey
+from tests.campaign import Part, Planted, Tally
+from tests.crash.runs import body
+from tests.hub.sync_parts import EPOCH, JOURNAL, chained
+
+INPUTS_A_SEED: Final = 50
+TOO_LONG_S: Final = 5.0
+CODE: Final = re.compile(r"[a-z]+\.[a-z][a-z0-9_]*")
+TOKENS: Final = (
+    *(b"\x00", b"\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"\t", b" ", b":", b"- ", b"[", b"]", b"{", b"}", b'"', b"'"),
+    *(b"&a", b"*a", b"!!python/object:os.system", b"<<: ", b"---\n", b"%YAML 1.1\n", b"#", b"|", b">", b"?", b"\\"),
+    *(b"0", b"-1", b"9" * 400, b"1e400", b".nan", b".inf", b"null", b"true", b"1_000", b"0x10", b"2026-11-21"),
+    *(b"[" * 200, b"{" * 200, b'{"a":' * 200, b"=", b"[[", b"]]", b"[a.b]", b'"""', b"\xed\xa0\x80", b"\xe2\x80\xae"),
+)
+
+Parse = Callable[[bytes], object]
+RECIPE: Final = files("edge.core.recipe").joinpath("shipped/cart-b1.yaml").read_bytes()
+SMALL_RECIPE: Final = b"\n".join(RECIPE.splitlines()[:60]) + b"\n"
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """The input with one to four changes: bits, bytes, tokens, pieces cut, doubled, moved or put at the end."""
+    raw = bytearray(data)
+    for _ in range(chance.choice((1, 1, 1, 2, 3, 4))):
+        at = chance.randrange(len(raw) + 1)
+        end = min(len(raw), at + int(chance.paretovariate(0.7)))
+        match chance.randrange(8):
+            case 0 if at < len(raw):
+                raw[at] ^= 1 << chance.randrange(8)
+            case 1 if at < len(raw):
+                raw[at] = chance.randrange(256)
+            case 2 | 3:
+                raw[at:at] = chance.choice(TOKENS)
+            case 4:
+                del raw[at:end]
+            case 5:
+                raw[at:at] = raw[at:end]
+            case 6:
+                piece = raw[at:end]
+                del raw[at:end]
+                there = chance.randrange(len(raw) + 1)
+                raw[there:there] = piece
+            case _:
+                del raw[at:]
+    return bytes(raw)
+
+
+Opened = Callable[[Path], tuple[list[bytes], Parse]]
+"""Given an empty folder: good inputs, and the parser over them."""
+
+
+def fuzzed(opened: Opened, wrap: Callable[[Parse], Parse] = lambda parse: parse) -> Callable[..., Awaitable[None]]:
+    async def inject(seed: int, folder: Path, tally: Tally) -> None:
+        chance = random.Random(seed)
+        samples, parse = opened(folder)
+        for sample in samples:
+            parse(sample)
+        parse = wrap(parse)
+        for _ in range(INPUTS_A_SEED):
+            data = mutated(chance.choice(samples), chance)
+            tally.fault()
+            began_s = time.process_time()
+            try:
+                parse(data)
+            except LinesideError as error:
+                if not CODE.fullmatch(error.code) or not error.what:
+                    tally.violated(f"a refusal without a stable code or words: {error!r}")
+            except Exception as error:  # noqa: BLE001 - that is what is looked for
+                tally.violated(f"a traceback: {type(error).__name__}: {error} for {data[:200]!r}")
+            if time.process_time() - began_s > TOO_LONG_S:
+                tally.violated(f"more than {TOO_LONG_S} s for {data[:200]!r}")
+
+    return inject
+
+
+def unguarded(parse: Parse) -> Parse:
+    """Planted: the input is taken for text of its kind before anything is checked."""
+
+    def trusting(data: bytes) -> object:
+        if data.decode("utf-8").count("[") > 100:
+            raise RecursionError("planted")
+        return parse(data)
+
+    return trusting
+
+
+def unbounded(parse: Parse) -> Parse:
+    """Planted: a fixed place in the bytes is read before the length is checked."""
+
+    def trusting(data: bytes) -> object:
+        data[150]
+        return parse(data)
+
+    return trusting
+
+
+def documents(folder: Path) -> tuple[list[bytes], Parse]:
+    del folder
+    return [SMALL_RECIPE, b"a: 1\nb: [1, {c: d}]\ne: |\n  text\n"], lambda data: read_document(data, "x.yaml")
+
+
+def recipes(folder: Path) -> tuple[list[bytes], Parse]:
+    del folder
+    plant = read_plant(plant_bytes(), "plant.yaml")
+    return [RECIPE], lambda data: check_recipe(read_recipe(data, "recipe.yaml"), plant)
+
+
+def plants(folder: Path) -> tuple[list[bytes], Parse]:
+    del folder
+    return [plant_bytes()], lambda data: read_plant(data, "plant.yaml")
+
+
+def configs(folder: Path) -> tuple[list[bytes], Parse]:
+    for name in ("plant.yaml", "directory.toml", "device.key", "hub.pub", "ca.pem"):
+        (folder / name).touch()
+    (folder / "recipes").mkdir()
+    text = (
+        b'box = "BOX-1"\nspeed = 1.0\n\n[broker]\nurl = "mqtt://127.0.0.1:1883"\nca = "ca.pem"\n\n'
+        b'[hub]\npublic_key = "hub.pub"\n\n[mirror]\npath = "/media/second"\n'
+    )
+
+    def parse(data: bytes) -> object:
+        (folder / "lineside.toml").write_bytes(data)
+        return read_config(folder)
+
+    return [text, b'box = "BOX-1"\n'], parse
+
+
+def directories(folder: Path) -> tuple[list[bytes], Parse]:
+    pin = f"$argon2id$v=19$m=19456,t=2,p=1${'A' * 22}${'A' * 43}"
+    entries = "\n".join(directory_entry(name, name.title(), f"B-{name}", [], pin) for name in ("ana", "ben"))
+    file = folder / "directory.toml"
+
+    def parse(data: bytes) -> object:
+        file.write_bytes(data)
+        return Directory.load(file)
+
+    return [entries.replace("roles = []", 'roles = ["operator"]').encode()], parse
+
+
+def frames(folder: Path) -> tuple[list[bytes], Parse]:
+    """Half of them signed anew after the change, as a broken or stolen box would."""
+    key = DeviceKey.create(folder / "device.key")
+    rows = chained([encode(body(f"n{n}", "x" * 40)) for n in range(20)])
+    made, _ = frame.make(rows, journal=JOURNAL, previous=ZERO_HASH, made_seq=20, signer=key)
+    hail = frame.make_hail(journal=JOURNAL, epoch=EPOCH, seq=7, head=b"h" * 32, made_seq=9, signer=key)
+    trusted = {fingerprint(key.public): key.public}
+
+    def parse(data: bytes) -> object:
+        if len(data) % 2 and len(data) > 64:
+            data = data[:-64] + key.sign(frame.FRAME_DOMAIN, data[:-64])
+        return frame.read(data, trusted)
+
+    return [made, hail], parse
+
+
+def receipts(folder: Path) -> tuple[list[bytes], Parse]:
+    key = DeviceKey.create(folder / "hub.key")
+    facts = {"hub": fingerprint(key.public), "incarnation": "a" * 32, "device": "b" * 32, "journal": "c" * 32}
+    numbers = {"epoch": "d" * 32, "stored_seq": 7, "safe_seq": 3, "head_hash": "e" * 64, "wanted_seq": 0}
+    receipt = frame.Receipt(**facts, **numbers, utc="2026-11-21T10:00:00.000000Z")
+    return [frame.make_receipt(receipt, key).encode()], lambda data: frame.read_receipt(data, key.public)
+
+
+def messages(folder: Path) -> tuple[list[bytes], Parse]:
+    """What a screen sends. The models refuse; the desk puts the refusal into words."""
+    del folder
+    asked: list[dict[str, Any]] = [
+        {"id": "1", "do": "status"},
+        {"id": "2", "do": "log_in", "person": "ana", "pin": "2580"},
+        {"id": "3", "do": "enter_value", "batch": "B-001", "step": "060", "text": "41.75"},
+        {"id": "4", "do": "start_batch", "batch": "B-001", "order": "O", "seal": "a" * 64, "patient": "=A9999"},
+    ]
+
+    def parse(data: bytes) -> object:
+        try:
+            return wire.REQUEST.validate_json(data)
+        except ValidationError as error:
+            assert error.errors(include_url=False, include_input=False)[0]["msg"]
+            return None
+
+    return [orjson.dumps(request) for request in asked], parse
+
+
+def rows(folder: Path) -> tuple[list[bytes], Parse]:
+    del folder
+    return [encode(body("a", "b")), encode(body("größer", "x" * 300))], decode
+
+
+def addresses(folder: Path) -> tuple[list[bytes], Parse]:
+    """Text as a plant file can carry it."""
+    del folder
+    samples = [b"holding 10 float32 CDAB x0.1", b"coil 5", b"input 3 int16", b"discrete 65535"]
+    return samples, lambda data: read_address(data.decode("utf-8", errors="replace"))
+
+
+def _part(name: str, what: str, opened: Opened, bug: Callable[[Parse], Parse] = unguarded) -> Part:
+    return Part(
+        11,
+        name,
+        f"mutated input: {what}",
+        gate=100_000,
+        full=100_000_000,
+        inject=fuzzed(opened),
+        planted={(bug.__doc__ or "").removeprefix("Planted: ").rstrip("."): Planted(fuzzed(opened, bug), "traceback")},
+    )
+
+
+PARTS = (
+    _part("document", "YAML documents", documents),
+    _part("recipe", "recipe files, checked against a plant", recipes),
+    _part("plant", "plant files", plants),
+    _part("config", "lineside.toml", configs),
+    _part("directory", "directory.toml", directories),
+    _part("frame", "frames at the hub, half of them signed anew", frames, unbounded),
+    _part("receipt", "receipts at the box", receipts),
+    _part("message", "desk messages", messages),
+    _part("row", "bodies of rows", rows),
+    _part("modbus-address", "Modbus addresses", addresses),
+)

@@ -1,0 +1,19 @@
+"""What the campaign runs, in the order of its rows. `docs/reference/campaign.md` says the same in words."""
+
+from __future__ import annotations
+
+from tests.campaign import Part, devices, flips, kills, line, parsers, power, sync
+
+PARTS: tuple[Part, ...] = (
+    power.POWER_CUT,
+    line.POWER_CUT,
+    power.REFUSAL,
+    kills.WRITER,
+    kills.RUNTIME,
+    *flips.PARTS,
+    sync.NETWORK,
+    sync.STORE,
+    *devices.PARTS,
+    line.FALSE_CLOCK,
+    *parsers.PARTS,
+)

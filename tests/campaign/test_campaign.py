@@ -1,0 +1,99 @@
+"""Each part of the campaign at a tiny size, with its planted bugs; seeds that failed once; what the command says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.campaign import Part, Planted, Tally, play, run_part
+from tests.campaign.__main__ import chosen, replay, told
+from tests.campaign.rows import PARTS
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ELSEWHERE = {"4.runtime"}
+"""tests/crash/test_runtime_killed.py runs the same functions, with the planted bug, in 40 s."""
+BY_ID = {part.id: part for part in PARTS}
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part.id not in ELSEWHERE], ids=lambda part: part.id)
+async def test_a_part_finds_its_planted_bugs_and_nothing_else(part: Part) -> None:
+    run = await run_part(part, 1)
+    assert part.planted
+    assert run.missed == ()
+    assert [f"{one.seed}: {one.what}" for one in run.violations] == []
+    assert run.whole
+
+
+def regressions() -> list[tuple[str, int]]:
+    lines = (line.partition("#")[0].split() for line in (HERE / "regressions.txt").read_text().splitlines())
+    return [(words[0], int(words[1])) for words in lines if words]
+
+
+@pytest.mark.parametrize(("name", "seed"), regressions())
+async def test_a_seed_that_is_kept_violates_nothing(name: str, seed: int) -> None:
+    tally = Tally()
+    await play(BY_ID[name].inject, seed, tally)
+    assert [one.what for one in tally.violations] == []
+
+
+async def breaks_at_three(seed: int, _folder: Path, tally: Tally) -> None:
+    tally.fault()
+    assert seed != 3, "three"
+
+
+PROBE = Part(99, "probe", "nothing", 5, 10, breaks_at_three, {"never": Planted(breaks_at_three, "no such words")})
+
+
+async def test_a_violation_and_a_missed_bug_are_told_with_the_command_that_shows_it_again() -> None:
+    run = await run_part(PROBE, 10)
+    assert not run.ok
+    assert (run.injected, [one.seed for one in run.violations], run.missed) == (10, [3], ("never",))
+    words = told(run)
+    assert "injected 10, violated 1, seeds 0 to 9" in words
+    assert "PLANTED BUG NOT FOUND: never" in words
+    assert f"again: {replay(run, 3)}" in words
+    assert replay(run, 3) == "make campaign ROW=99.probe SEED=3 ONLY=1"
+
+
+async def test_what_was_not_done_in_the_time_is_said() -> None:
+    run = await run_part(PROBE, 10, deadline_s=0.0)
+    assert not run.whole
+    assert "NOT WHOLE: 0 of 10 faults" in told(run)
+
+
+def campaign(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.campaign", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_gives_one_json_object_and_its_exit_code() -> None:
+    done = campaign("--row", "7.network,2", "--count", "20", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["ok"]
+    assert [(part["row"], part["violated"], part["whole"]) for part in said["parts"]] == [(7, 0, True), (2, 0, True)]
+
+
+def test_an_unknown_row_is_refused_in_words() -> None:
+    done = campaign("--row", "5")
+    assert done.returncode == 2
+    assert "is no row of the campaign" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_rows_are_chosen_by_number_or_by_part() -> None:
+    assert [part.id for part in chosen("1, 11.frame")] == ["1.power-cut", "11.frame"]
+    assert chosen("") == list(PARTS)
+
+
+def test_the_page_names_every_part_and_its_sizes() -> None:
+    page = (ROOT / "docs" / "reference" / "campaign.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\d.a-z-]+)` \|.*\| ([\d,]+) \| ([\d,]+) \|", page, re.MULTILINE)
+    assert rows == [(part.id, f"{part.gate:,}", f"{part.full:,}") for part in PARTS]

@@ -345,11 +345,13 @@ class LinesideApp(App[None]):
         return ("step", name, card.step, card.asks), lambda: Step(front, name, card)
 
     async def _show(self) -> None:
+        # one picture from here to the end: a newer one may no longer have what the view shows, and is painted next
+        picture = self._latest
         wanted, make = self._wanted()
         if wanted != self._shown:
             await self._change(make)
             self._shown = wanted
-        picture, view = self._latest, self._view
+        view = self._view
         if isinstance(view, Gone):
             since_s = self._now_s() - self._lost_at_s
             view.tell(self._lost, self._attempt, since_s, pending=self._cut_off)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ from tests.ui.scripted import (
     scripted_desk,
 )
 from ui import drawing
-from ui.view import Go, Target
+from ui.view import Go, Target, View
 
 HELD = make_batch(questions=(QUESTION,), state="held", reason="The reply of the feed pump was lost.")
 PLACES: dict[str, tuple[Picture, list[str]]] = {
@@ -514,3 +515,20 @@ async def test_a_step_of_another_role_says_whose_it_is_and_offers_nothing(open_s
         assert not screen.shows("#confirm")
         screen.desk.tell(make_picture(make_batch(INSTRUCT.model_copy(update={"roles": ("operator",)}))))
         await screen.until(lambda: screen.shows("#confirm"))
+
+
+async def test_a_picture_that_comes_while_the_view_changes_never_breaks_the_screen(
+    open_screen: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_screen(make_picture(make_batch(INSTRUCT))) as screen:
+        await screen.at("step")
+        change, places = screen.app._change, []
+
+        async def and_meanwhile_it_is_answered(make: Callable[[], View]) -> None:
+            await change(make)
+            places.append(screen.app.place)
+            screen.app._took(make_picture(make_batch(INSTRUCT)))
+
+        monkeypatch.setattr(screen.app, "_change", and_meanwhile_it_is_answered)
+        screen.desk.tell(make_picture(HELD))
+        await screen.until(lambda: "question" in places and screen.app.place == "step")

@@ -63,6 +63,7 @@ def test_every_path_is_absolute_and_relative_ones_start_at_the_box_folder(
         ("a." * 60_000 + "a = 1\n", "config.line_too_long", 1, ""),
         ("a." * 400 + "a = 1\n", "config.required", 0, ""),
         ('box = "b"\nplant = "nowhere.yaml"\n', "config.path_missing", 2, "device init"),
+        (f'box = "b"\nplant = "{"9" * 400}"\n', "config.path_missing", 2, "device init"),
         (f'box = "b"\ndesk_socket = "/run/{"x" * 120}"\n', "config.socket_path_long", 2, "desk_socket"),
     ],
 )

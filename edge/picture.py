@@ -56,7 +56,8 @@ def picture(
     notices: Iterable[str],
 ) -> Picture:
     """The whole picture for one terminal. `line` is the durable head; `made_seq` counts rows also not yet durable."""
-    batches = sorted(line.batches.values(), key=lambda batch: batch.state in OVER)[:BATCHES_SHOWN_MAX]
+    ended = [batch for batch in line.batches.values() if batch.state in OVER]
+    batches = [*line.live(), *reversed(ended)][:BATCHES_SHOWN_MAX]
     return Picture(
         box=box,
         as_of_seq=line.seq,
@@ -79,6 +80,7 @@ def picture(
         ),
         connections=connections,
         dark_s=line.dark.low_s,
+        self_check=_self_check(line),
         notices=tuple(notices),
     )
 
@@ -108,6 +110,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
             ExceptionLine(exception=x.exception, step=x.step, category=x.category, what=x.what)
             for x in batch.exceptions
         ),
+        raised=batch.raised,
         next_action=_next_action(batch, cards),
     )
 

@@ -149,7 +149,7 @@ async def _serve(engine: Engine, desk: Desk, socket: Path, stop: asyncio.Event) 
 
 def _book(line: Line, library: Library, reference: Reference) -> Book:
     """What decisions read. What a running batch pins comes from the library, whatever the files say now."""
-    pinned = {batch.seal: library.recipe(batch.seal) for batch in line.batches.values()}
+    pinned = {seal: library.recipe(seal) for seal in {batch.seal for batch in line.batches.values()}}
     plant = reference.plant
     if line.plant_content and line.plant_content != reference.content and line.live():
         plant = library.plant(line.plant_content)

@@ -143,6 +143,16 @@ class TellSync(_Request):
     sync: Sync
 
 
+class TellSelfCheck(_Request):
+    """The follower verified the record: what holds, and in sentences what does not."""
+
+    do: Literal["self_check"] = "self_check"
+    rows: Annotated[int, Field(ge=0)]
+    checked_seq: Annotated[int, Field(ge=0)]
+    found: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=20)]
+    took_s: Annotated[float, Field(ge=0)]
+
+
 class AskStatus(_Request):
     """The answer carries `picture`."""
 
@@ -163,6 +173,7 @@ Request = Annotated[
     | SaveDraft
     | GiveReceipt
     | TellSync
+    | TellSelfCheck
     | AskStatus,
     Field(discriminator="do"),
 ]
@@ -298,6 +309,9 @@ class BatchCard(Message):
     active: tuple[StepCard, ...]
     questions: tuple[QuestionCard, ...]
     exceptions: tuple[ExceptionLine, ...]
+    """The newest."""
+    raised: int
+    """How many exceptions there were in all."""
     next_action: str
     """One sentence for the operator."""
 
@@ -320,6 +334,15 @@ class PersonView(Message):
     roles: tuple[str, ...]
 
 
+class SelfCheckView(Message):
+    """The last time that the box verified its whole record."""
+
+    utc: str
+    rows: int
+    found: tuple[str, ...]
+    """What did not hold; empty when all did."""
+
+
 class Picture(Message):
     """Everything a screen shows, as of one durable row."""
 
@@ -338,6 +361,8 @@ class Picture(Message):
     """Connection -> "connected" or the reason why not."""
     dark_s: float
     """How long no runtime was there before this start, when it had not stopped cleanly; else 0."""
+    self_check: SelfCheckView | None = None
+    """None while there was none yet."""
     notices: tuple[str, ...] = ()
 
 

@@ -96,6 +96,24 @@ class SealRows(Command):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoteCheckpoint(Command):
+    """The head as of row `folded_seq` is durable in a file with this SHA-256."""
+
+    folded_seq: int
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteSelfCheck(Command):
+    """The follower verified the record; see `SelfChecked`."""
+
+    rows: int
+    checked_seq: int
+    found: tuple[str, ...]
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldOnFullDisk(Command):
     """The disk is full: what runs must wait, so that stops and outcomes can still be written."""
 

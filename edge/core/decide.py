@@ -21,6 +21,7 @@ from edge.core.line import (
     RESTORE,
     SAFE_STEP,
     SEMANTICS,
+    STATE_SCHEMA,
     Batch,
     Intent,
     Line,
@@ -109,6 +110,10 @@ class _Decision:
                 self.take_receipt(command)
             case cm.SealRows():
                 self.seal_rows(command)
+            case cm.NoteCheckpoint():
+                self.note_checkpoint(command)
+            case cm.NoteSelfCheck():
+                self.note_self_check(command)
             case cm.HoldOnFullDisk():
                 self.hold_on_full_disk()
             case cm.OpenSession():
@@ -217,6 +222,24 @@ class _Decision:
                 )
             )
 
+    def note_checkpoint(self, command: cm.NoteCheckpoint) -> None:
+        self.emit(
+            ev.CheckpointMade(
+                folded_seq=command.folded_seq,
+                schema=STATE_SCHEMA,
+                semantics=SEMANTICS,
+                content=command.content,
+            )
+        )
+
+    def note_self_check(self, command: cm.NoteSelfCheck) -> None:
+        """What was found stops nothing by itself: rows of long ago say nothing against the step under way."""
+        self.emit(
+            ev.SelfChecked(
+                rows=command.rows, checked_seq=command.checked_seq, found=list(command.found), took_s=command.took_s
+            )
+        )
+
     def hold_on_full_disk(self) -> None:
         """Hold what runs, while the disk is full. A person resumes it when there is room again."""
         room = self.now.room
@@ -275,7 +298,7 @@ class _Decision:
                 raise LinesideError(
                     "batch.id", f"The {name} id is empty, too long or not printable.", todo=f"Give the {name} an id."
                 )
-        if command.batch in line.batches:
+        if command.batch in line.used:
             raise LinesideError(
                 "batch.exists",
                 f"There is a batch {command.batch} already.",
@@ -864,7 +887,7 @@ class _Decision:
             self.hold(batch_id, "limit", what)
 
     def raise_exception(self, batch_id: str, step: str, category: str, code: str, what: str) -> None:
-        number = len(self.line.batches[batch_id].exceptions) + 1
+        number = self.line.batches[batch_id].raised + 1
         self.emit(
             ev.ExceptionRaised(
                 batch=batch_id, exception=f"X{number:03d}", step=step, category=category, code=code, what=what

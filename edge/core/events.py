@@ -95,6 +95,28 @@ class Sealed(Event):
     signature: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckpointMade(Event):
+    """The head as of row `folded_seq` is kept in a file beside the journal, so that a start need not read all rows.
+    `content` is the file's SHA-256; only a start with the same `schema` of the head and `semantics` uses it."""
+
+    folded_seq: int
+    schema: int
+    semantics: int
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfChecked(Event):
+    """The box verified its whole record by itself: `rows` rows, up to `checked_seq`. `found` says, sentence by
+    sentence, what does not hold; the record holds when it is empty. `took_s` is how long it took."""
+
+    rows: int
+    checked_seq: int
+    found: list[str]
+    took_s: float
+
+
 # People ----------------------------------------------------------------------------------------------------
 
 

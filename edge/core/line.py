@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from edge.core import events as ev
 from edge.core.events import Event, RowBody
@@ -24,8 +26,17 @@ from edge.core.terms import ClockQuality, Elapsed, Role, Stamp, State, Value, du
 
 SEMANTICS: Final = 1
 """The behaviour of `decide` that a batch pins when it starts."""
+STATE_SCHEMA: Final = 1
+"""Raise it whenever the head has another form, or `apply` makes another head from the same rows: checkpoints of an
+earlier one are then not used."""
 ANSWERED_MAX: Final = 1024
 """How many command ids the head remembers, so that a repeated request does nothing twice."""
+ENDED_KEPT: Final = 20
+"""How many batches that have ended the head still holds, for whoever looks at the line. Rows say all of all batches."""
+EXCEPTIONS_KEPT: Final = 200
+"""How many of a batch's exceptions the head holds, the newest."""
+RECIPES_KEPT: Final = 1024
+"""How many recipes the head remembers as loaded, the newest; more than may be effective at once."""
 SEAL_ROWS: Final = 256
 """After so many rows they are sealed at once ..."""
 SEAL_AFTER_S: Final = 60.0
@@ -39,6 +50,8 @@ RESTORE: Final = "restore"
 
 
 NO_TIME: Final = Elapsed(0.0, 0.0)
+
+_Held = TypeVar("_Held")
 
 
 # The state ---------------------------------------------------------------------------------------------------
@@ -136,6 +149,9 @@ class Batch:
     intents: Mapping[tuple[str, int, str], Intent] = field(default_factory=dict)
     questions: Mapping[str, Question] = field(default_factory=dict)
     exceptions: tuple[ExceptionRecord, ...] = ()
+    """The newest `EXCEPTIONS_KEPT`."""
+    raised: int = 0
+    """How many there were in all."""
 
     @property
     def restored(self) -> bool:
@@ -145,6 +161,37 @@ class Batch:
     def active(self) -> list[StepRun]:
         """Steps under way."""
         return [run for run in self.steps.values() if run.state == "active"]
+
+
+@dataclass(frozen=True, slots=True)
+class UsedIds:
+    """A set of ids that only grows, 8 bytes each: the first bytes of their SHA-256, sorted, in one piece.
+
+    Another id is taken for a used one with a probability of n / 2^64: then a batch is refused that could have begun,
+    and a person gives it another id. A used id is never taken for a new one."""
+
+    packed: bytes = b""
+
+    def __len__(self) -> int:
+        return len(self.packed) // 8
+
+    def __contains__(self, name: str) -> bool:
+        digest = _short(name)
+        at = 8 * self._place(digest)
+        return self.packed[at : at + 8] == digest
+
+    def with_id(self, name: str) -> UsedIds:
+        """The set with `name` in it."""
+        digest = _short(name)
+        at = 8 * self._place(digest)
+        return self if self.packed[at : at + 8] == digest else UsedIds(self.packed[:at] + digest + self.packed[at:])
+
+    def _place(self, digest: bytes) -> int:
+        return bisect_left(range(len(self)), digest, key=lambda i: self.packed[8 * i : 8 * i + 8])
+
+
+def _short(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +210,19 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True)
+class SelfCheck:
+    """The last time that the box verified its whole record, and what did not hold."""
+
+    at: Stamp
+    rows: int
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
-    """The head. `book` is not part of what rows say and takes no part in comparison."""
+    """The head. `book` is not part of what rows say and takes no part in comparison.
+
+    It stays small however long the journal is: what grows without end is kept as its newest part, or as ids only."""
 
     book: Book = field(compare=False)
     seq: int = 0
@@ -177,12 +235,16 @@ class Line:
     plant_content: str = ""
     recipes: Mapping[str, ev.RecipeLoaded] = field(default_factory=dict)
     batches: Mapping[str, Batch] = field(default_factory=dict)
+    """Those that have not ended, and the last `ENDED_KEPT` that have, in the order of their ends."""
+    used: UsedIds = field(default_factory=UsedIds)
+    """The ids of all batches that ever began."""
     sessions: Mapping[str, Session] = field(default_factory=dict)
     failures: Mapping[str, Failures] = field(default_factory=dict)
     answered: Mapping[str, str] = field(default_factory=dict)
     """Command id -> the sentence of its refusal, empty when it was accepted."""
     stored_seq: int = 0
     incarnation: str = ""
+    self_check: SelfCheck | None = None
     record_seq: int = 0
     """The last row that is neither a receipt nor a seal."""
     sealed_seq: int = 0
@@ -236,18 +298,21 @@ def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
     match event:
         case ev.RuntimeStarted():
             return _runtime_started(line, event, at)
-        case ev.JournalContinued():
+        case ev.JournalContinued() | ev.CheckpointMade():
             return line  # what follows from it is said by the rows after it
         case ev.RuntimeStopped():
             return replace(line, running=False, sessions={})
         case ev.PlantLoaded():
             return replace(line, plant=event.plant, plant_content=event.content)
         case ev.RecipeLoaded():
-            return replace(line, recipes={**line.recipes, event.seal: event})
+            kept = {seal: loaded for seal, loaded in line.recipes.items() if seal != event.seal}
+            return replace(line, recipes=_newest({**kept, event.seal: event}, RECIPES_KEPT))
         case ev.ReceiptStored():
             return replace(line, stored_seq=event.stored_seq, incarnation=event.incarnation)
         case ev.Sealed():
             return replace(line, sealed_seq=event.sealed_seq, unsealed_since=None)
+        case ev.SelfChecked():
+            return replace(line, self_check=SelfCheck(at, event.rows, tuple(event.found)))
         case ev.SessionOpened():
             roles = tuple(Role(role) for role in event.roles)
             failures = {p: f for p, f in line.failures.items() if p != event.person}
@@ -270,10 +335,29 @@ def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
                 event.units,
                 event.speed,
             )
-            return replace(line, batches={**line.batches, event.batch: started})
+            used = line.used.with_id(event.batch)
+            return replace(line, batches={**line.batches, event.batch: started}, used=used)
+        case _ if event.batch not in line.batches:
+            return line  # it ended long ago: the head holds nothing of it that could change
         case _:
-            batch = line.batches[event.batch]
-            return replace(line, batches={**line.batches, event.batch: _apply_to_batch(batch, event, at, seq)})
+            batch = _apply_to_batch(line.batches[event.batch], event, at, seq)
+            if isinstance(event, ev.BatchStateChanged) and batch.state in OVER:
+                return replace(line, batches=_with_ended(line.batches, batch))
+            return replace(line, batches={**line.batches, event.batch: batch})
+
+
+def _newest(held: dict[str, _Held], count: int) -> dict[str, _Held]:
+    """`held` with the last `count` of its entries."""
+    while len(held) > count:
+        del held[next(iter(held))]
+    return held
+
+
+def _with_ended(batches: Mapping[str, Batch], ended: Batch) -> dict[str, Batch]:
+    """The ended ones in the order of their ends, the earliest beyond `ENDED_KEPT` left out."""
+    live = {name: batch for name, batch in batches.items() if batch.state not in OVER and name != ended.batch}
+    over = {name: batch for name, batch in batches.items() if batch.state in OVER and name != ended.batch}
+    return live | _newest({**over, ended.batch: ended}, ENDED_KEPT)
 
 
 def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
@@ -325,7 +409,8 @@ def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
             return replace(batch, questions={k: q for k, q in batch.questions.items() if k != event.question})
         case ev.ExceptionRaised():
             raised = ExceptionRecord(event.exception, event.step, event.category, event.code, event.what)
-            batch = replace(batch, exceptions=(*batch.exceptions, raised))
+            kept = (*batch.exceptions, raised)[-EXCEPTIONS_KEPT:]
+            batch = replace(batch, exceptions=kept, raised=batch.raised + 1)
             if event.code == "limit.outside" and event.step in batch.steps:
                 batch = _with_step(batch, replace(batch.steps[event.step], outside=event.exception))
             return batch

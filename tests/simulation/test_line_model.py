@@ -30,7 +30,15 @@ def test_whatever_happens_to_a_line_what_must_hold_holds() -> None:
         seen.update(batch.state.value for batch in run.line.batches.values())
         seen.update(f"executed {key[2]}" for key in run.executed)
     if len(SEEDS) >= 300:  # otherwise the model has gone blind
-        of_the_box = {"PlantLoaded", "SessionClosed", "LogInRefused", "ReceiptStored", "Sealed", "JournalContinued"}
+        of_the_box = {
+            "CheckpointMade",
+            "PlantLoaded",
+            "SessionClosed",
+            "LogInRefused",
+            "ReceiptStored",
+            "Sealed",
+            "JournalContinued",
+        }
         assert set(ev.KINDS) - set(seen) == of_the_box
         assert {state.value for state in State if state in line.OVER} <= set(seen)
         assert seen["executed 2"] > 10

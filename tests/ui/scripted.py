@@ -189,6 +189,7 @@ def make_batch(*active: StepCard, **facts: Any) -> BatchCard:
         "active": active,
         "questions": (),
         "exceptions": (),
+        "raised": 0,
         "next_action": "Nothing to do now. The box holds 37 °C for 4 h 33 min more.",
     }
     return BatchCard(**(given | facts))

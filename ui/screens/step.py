@@ -234,7 +234,7 @@ class Step(View):
         self.write("#text", "" if batch.state not in drawing.ENDED else batch.title)
         lines = [Content(words("step.no_exception"))]
         if batch.exceptions:
-            lines = [Content.assemble((words("step.exceptions", count=len(batch.exceptions)), "bold $warning"))]
+            lines = [Content.assemble((words("step.exceptions", count=batch.raised), "bold $warning"))]
             lines += [Content(f"▲ {line.step} {line.category}: {line.what}") for line in batch.exceptions]
         self.write("#facts", Content("\n").join(lines))
         self.query_one("#big").display = False

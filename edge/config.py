@@ -63,6 +63,28 @@ class Mirror(Document):
     )
 
 
+class Archive(Document):
+    """Where old rows go, so that the journal does not grow for ever. Without this table every row stays in it."""
+
+    path: Path = Field(
+        default=Path("state/archive"), examples=["/media/archive/box-7"], description="Folder of the segments."
+    )
+    external: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="True when the folder is on a medium of its own: rows read back from it count as safe. It is then "
+        "never made by itself. Without it rows are safe once the hub says so.",
+    )
+    keep_rows: Annotated[int, Field(strict=True, ge=1_000, le=1_000_000_000)] = Field(
+        default=200_000, description="So many of the newest rows stay in the journal; older ones are archived ..."
+    )
+    keep_days: Annotated[int, Field(strict=True, ge=1, le=36_500)] = Field(
+        default=30, description="... and so are rows older than this, whichever comes first."
+    )
+    former_keys: tuple[Path, ...] = Field(
+        default=(), description="device.pub of the boxes that wrote to this archive before this one."
+    )
+
+
 class Config(Document):
     """All settings of one box. `folder` is where the file stood; every path is absolute."""
 
@@ -88,9 +110,15 @@ class Config(Document):
         default=True,
         description="Whether the follower keeps state/views.db: what the journal says, for search and SQLite tools.",
     )
+    self_check_at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = Field(
+        default="03:00",
+        examples=["03:00"],
+        description="When the follower verifies the whole record each day, in UTC. The screen's home shows the result.",
+    )
     broker: Broker | None = Field(default=None, description="The broker between box and hub.")
     hub: HubTrust | None = Field(default=None, description="The hub that this box reports to.")
     mirror: Mirror | None = Field(default=None, description="The second medium.")
+    archive: Archive | None = Field(default=None, description="Where old rows go.")
 
 
 def read_config(folder: Path) -> Config:
@@ -109,6 +137,11 @@ def read_config(folder: Path) -> Config:
         updates["hub"] = config.hub.model_copy(update={"public_key": folder / config.hub.public_key})
     if config.mirror:
         updates["mirror"] = config.mirror.model_copy(update={"path": folder / config.mirror.path})
+    if config.archive:
+        keys = tuple(folder / key for key in config.archive.former_keys)
+        updates["archive"] = config.archive.model_copy(
+            update={"path": folder / config.archive.path, "former_keys": keys}
+        )
     config = config.model_copy(update=updates)
     _raise_all(list(_path_findings(config, file, text)))
     return config
@@ -297,6 +330,8 @@ def _path_findings(config: Config, file: Path, text: str) -> Iterator[LinesideEr
         must_exist.append((("broker", "ca"), config.broker.ca))
     if config.hub:
         must_exist.append((("hub", "public_key"), config.hub.public_key))
+    if config.archive:
+        must_exist += [(("archive", "former_keys"), key) for key in config.archive.former_keys]
     for location, path in must_exist:
         if not os.path.exists(path):  # noqa: PTH110 - of a name too long for any file it only says no
             yield LinesideError(

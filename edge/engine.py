@@ -86,6 +86,10 @@ class Engine:
         """The latest reading of a tag, judged and aged."""
         return self._equipment.latest(tag)
 
+    def durable(self) -> tuple[Line, bytes]:
+        """The head as of the last durable row, and that row's hash."""
+        return self.shown, self._durable_head[1]
+
     def wake(self) -> None:
         """Readings or health changed: look again."""
         self._wake.set()

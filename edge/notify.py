@@ -16,6 +16,11 @@ def stopping() -> bool:
     return _send("STOPPING=1")
 
 
+def starting(text: str, for_s: float) -> bool:
+    """The start takes longer: systemd waits this long from now on."""
+    return _send(f"EXTEND_TIMEOUT_USEC={for_s * 1e6:.0f}\nSTATUS={_line(text)}")
+
+
 def watchdog() -> bool:
     """The work goes on. Call it from the work itself, never from a timer beside it."""
     return _send("WATCHDOG=1")

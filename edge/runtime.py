@@ -10,15 +10,15 @@ from typing import Final
 
 import edge
 from edge import notify
+from edge.checkpoints import Keeper, read_head
 from edge.clock import SystemClock
 from edge.config import Config
 from edge.core import commands as cm
 from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
-from edge.core.events import decode
 from edge.core.line import Book, Line, apply
 from edge.core.plant import Plant, read_plant
-from edge.core.record import Row, row_hash
+from edge.core.record import Row
 from edge.desk import Desk, Drafts
 from edge.directory import Directory
 from edge.disk import Disk
@@ -29,8 +29,8 @@ from edge.journal import Journal, JournalReader, open_journal
 from edge.library import Library, Sealed, read_bounded, read_checked_recipe, recipe_files
 from edge.wire import Sync
 
-FOLD_ROWS: Final = 2_000
-"""Rows read in one transaction while the head is folded."""
+START_STEP_S: Final = 60.0
+"""So long systemd waits for the next sign while many rows are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +55,6 @@ def read_reference(config: Config) -> Reference:
     return Reference(plant, data, recipes)
 
 
-def fold(reader: JournalReader, book: Book) -> Line:
-    """The head after every row of the journal, each verified against its predecessor on the way."""
-    line, previous = Line(book), bytes(32)
-    while rows := reader.rows(line.seq, FOLD_ROWS):
-        for row in rows:
-            if row_hash(reader.journal_id, row.epoch, row.seq, previous, row.body) != row.hash:
-                raise LinesideError(
-                    "journal.damaged",
-                    f"Row {row.seq} of the journal was changed after it was written.",
-                    effect="The runtime does not start: a head folded from it could not be trusted.",
-                    todo="Run `lineside journal verify` on it, keep the file, and restore from a copy.",
-                )
-            previous = row.hash
-            line = apply(line, decode(row.body))
-    return line
-
-
 async def run(config: Config, stop: asyncio.Event) -> None:
     """Run one box until `stop` is set; ends cleanly with RuntimeStopped. Raises LinesideError when it cannot start,
     and `journal.failed` when it must not go on."""
@@ -89,12 +72,18 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
     config.state_dir.mkdir(parents=True, exist_ok=True)
     disk.start()
     library = Library(config.state_dir / "library")
-    journal_path = config.state_dir / "journal.db"
+    journal_path, checkpoints = config.state_dir / "journal.db", config.state_dir / "checkpoints"
     async with open_journal(journal_path, config.state_dir / "epoch") as journal:
         with JournalReader(journal_path) as reader:
-            line = fold(reader, Book(reference.plant))
+            head = read_head(
+                reader,
+                checkpoints,
+                Book(reference.plant),
+                made_seq=journal.head_seq,
+                say=lambda text: notify.starting(text, START_STEP_S),
+            )
             continues = reader.rows_back(1)[0] if journal.restored else None
-        line = replace(line, book=_book(line, library, reference))
+        line = replace(head.line, book=_book(head.line, library, reference))
         woken: list[Engine] = []
         equipment = Equipment(
             line.book.plant,
@@ -125,23 +114,27 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 },
                 notices=lambda: (*notices, *disk.notices()),
             )
-            await _serve(engine, desk, config.desk_socket, stop)
+            await _serve(engine, desk, Keeper(checkpoints, engine, head.checkpoint), config.desk_socket, stop)
 
 
-async def _serve(engine: Engine, desk: Desk, socket: Path, stop: asyncio.Event) -> None:
+async def _serve(engine: Engine, desk: Desk, keeper: Keeper, socket: Path, stop: asyncio.Event) -> None:
     running = asyncio.create_task(engine.run(), name="edge.engine")
     stopping = asyncio.create_task(stop.wait(), name="edge.stop")
+    keeping = asyncio.create_task(keeper.run(), name="edge.checkpoints")
     try:
         async with desk.serve(socket):
             notify.ready()
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running, stopping, keeping}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             notify.stopping()
+            keeping.cancel()  # no row comes after the one that says the end
+            await asyncio.wait({keeping})
             await engine.stop()
     finally:
-        stopping.cancel()
-        running.cancel()
-        results = await asyncio.gather(running, stopping, return_exceptions=True)
+        tasks = (running, stopping, keeping)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
             raise result

@@ -1,4 +1,5 @@
-"""Frames in, receipts out. A receipt is published only when the rows it names are committed."""
+"""Frames in, receipts out: a receipt is published only when the rows it names are committed. And rows back to a box
+that was restored and asks for them."""
 
 from __future__ import annotations
 
@@ -9,15 +10,18 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from edge import mqtt
+from edge.core import recall
 from edge.core.errors import LinesideError
 from hub.store import Outcome, Store, Took
 from hub.trust import Trust
 
 UP: Final = "lineside/1/up/+/frames"
+UP_TAIL: Final = "lineside/1/up/+/tail"
 ASK_EVERY_S: Final = 0.5
 """A gap makes every frame behind it a gap too: the device is asked once for all of them."""
 TRUST_EVERY_S: Final = 0.5
 _TOPIC: Final = re.compile(r"lineside/1/up/([0-9a-f]{32})/frames")
+_TAIL_TOPIC: Final = re.compile(r"lineside/1/up/([0-9a-f]{32})/tail")
 _log = logging.getLogger("lineside.hub")
 
 
@@ -71,7 +75,7 @@ class Receiver:
             mqtt.session(
                 self._address,
                 f"lineside-hub-{self._store.hub}",
-                subscribe=[UP],
+                subscribe=[UP, UP_TAIL],
                 on_change=changed,
                 retry_s=self._retry_s,
             ) as session,
@@ -81,7 +85,10 @@ class Receiver:
             greet.set()
             tasks.create_task(self._greet(session, greet))
             async for message in session:
-                await self.take(session, message)
+                if message.topic.endswith("/tail"):
+                    await self.give_tail(session, message)
+                else:
+                    await self.take(session, message)
 
     async def take(self, link: Link, message: mqtt.Message) -> Outcome:
         """Store one message's frame, then answer its device."""
@@ -96,6 +103,17 @@ class Receiver:
         if outcome.took is not Took.KNOWN:
             self._on_change()
         return outcome
+
+    async def give_tail(self, link: Link, message: mqtt.Message) -> None:
+        """Answer a box that asks for the rows behind its last one; nobody else learns anything."""
+        self._refresh_trust()
+        named = _TAIL_TOPIC.fullmatch(message.topic)
+        try:
+            request = recall.read_request(message.payload, self._trust.keys, named[1] if named else "")
+            answer = await self._store.tail(request)
+            await link.publish(f"lineside/1/down/{request.device}/tail", answer)
+        except LinesideError as error:
+            _log.warning("%s: %s", error.code, error.what)
 
     async def _greet(self, session: mqtt.Session, changed: asyncio.Event) -> None:
         """At every new connection tell each known device what is held: a broker may have forgotten it, and a

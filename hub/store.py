@@ -43,7 +43,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from edge.core import frame
+from edge.core import frame, recall
 from edge.core.errors import LinesideError
 from edge.core.frame import Frame, Receipt
 from edge.core.record import ZERO_HASH, Fault, Row, Signer, chain_faults, fingerprint
@@ -53,6 +53,8 @@ QUARANTINE_MAX: Final = 2_000
 """Beyond this the bytes of further refused frames are not kept, only counted; those of forks always are."""
 QUARANTINE_BYTES_MAX: Final = frame.FRAME_BYTES_MAX
 VERIFY_ROWS: Final = 5_000
+TAIL_ROWS: Final = 64
+"""Rows read at once for a box that asks for its tail: a row may have 64 KiB."""
 
 _Seq = BigInteger().with_variant(Integer, "sqlite")
 _tables = MetaData()
@@ -288,6 +290,62 @@ class Store:
         """The present receipt of each device, for its newest chain."""
         newest = {chain.device: chain for chain in reversed(await self.chains())}
         return {device: self._receipt(chain) for device, chain in newest.items()}
+
+    async def tail(self, request: recall.Request) -> bytes:
+        """The signed answer to a box that asks what follows its last row.
+
+        Of the chains that the asking device sent, the newest is followed, with all that it continues. A device that
+        sent none of this journal, as a spare box, is answered from everybody's: that it knows the row's hash shows
+        that it has the rows before. Raises `hub.unreadable`."""
+        try:
+            return await self._tail(request)
+        except DBAPIError as error:
+            raise _rows_unreadable(request, str(error.orig)) from error
+
+    async def _tail(self, request: recall.Request) -> bytes:
+        async with self._engine.connect() as connection:
+            query = select(_chain).where(_chain.c.journal == request.journal).order_by(_chain.c.id)
+            found = (await connection.execute(query)).all()
+            own = [row for row in found if row.device == request.device]
+            lives = own or found
+            if not lives:
+                return self._tell(request, "unknown", None)
+            newest = _as_chain(lives[-1], 0)
+            if newest.stored_seq < request.after_seq:
+                return self._tell(request, "behind", newest)
+            path = _continued_by(newest.id, {row.id: row for row in found})
+            at = next((chain for chain, last_seq in path if chain.base_seq - 1 <= request.after_seq <= last_seq), None)
+            ours = None if at is None else await _hash_at(connection, at, request.after_seq)
+            if ours is None or ours.hex() != request.after_hash:
+                return self._tell(request, "fork", newest)
+            if request.after_seq == newest.stored_seq:
+                return self._tell(request, "end", newest)
+            chain, last_seq = next(each for each in path if each[1] > request.after_seq)
+            rows = await _frameful(connection, chain, request.after_seq, last_seq)
+        if not rows:
+            raise _rows_unreadable(request, f"row {request.after_seq + 1} is missing")
+        data, _ = frame.make(
+            rows,
+            journal=bytes.fromhex(request.journal),
+            previous=ours,
+            made_seq=max(newest.made_seq, newest.stored_seq),
+            signer=self._signer,
+        )
+        return self._tell(request, "rows", newest, data)
+
+    def _tell(self, request: recall.Request, state: recall.State, newest: Chain | None, carried: bytes = b"") -> bytes:
+        answer = recall.Answer(
+            hub=self.hub,
+            device=request.device,
+            journal=request.journal,
+            nonce=request.nonce,
+            state=state,
+            head_seq=newest.stored_seq if newest else 0,
+            head_hash=newest.head_hash if newest else ZERO_HASH.hex(),
+            made_seq=newest.made_seq if newest else 0,
+            frame_sha256=ZERO_HASH.hex(),
+        )
+        return recall.make_answer(answer, carried, self._signer)
 
     async def chains(self) -> list[Chain]:
         """Every chain, the one heard of last first."""
@@ -571,6 +629,37 @@ async def _hash_at(connection: AsyncConnection, chain: Chain, seq: int) -> bytes
     return found
 
 
+def _continued_by(newest: int, chains: Mapping[int, Any]) -> list[tuple[Chain, int]]:
+    """The chains that `newest` continues and itself, oldest first, each with the last of its rows that belongs."""
+    path: list[tuple[Chain, int]] = []
+    found, last_seq = chains[newest], chains[newest].stored_seq
+    while found is not None:
+        path.append((_as_chain(found, 0), last_seq))
+        last_seq = found.base_seq - 1
+        found = chains[found.parent] if found.parent is not None else None
+    return path[::-1]
+
+
+async def _frameful(connection: AsyncConnection, chain: Chain, after_seq: int, last_seq: int) -> list[Row]:
+    """The rows of a chain behind `after_seq`: at least one, and about as many as a frame takes."""
+    rows: list[Row] = []
+    size = 0
+    while size < frame.RAW_BYTES and after_seq < last_seq:
+        query = (
+            select(_row.c.seq, _row.c.hash, _row.c.body)
+            .where(_row.c.chain == chain.id, _row.c.seq > after_seq, _row.c.seq <= last_seq)
+            .order_by(_row.c.seq)
+            .limit(TAIL_ROWS)
+        )
+        more = [Row(r.seq, bytes.fromhex(chain.epoch), r.hash, r.body) for r in await connection.execute(query)]
+        if not more:
+            break
+        rows += more
+        after_seq = more[-1].seq
+        size += sum(len(row.body) for row in more)
+    return rows
+
+
 async def _told(connection: AsyncConnection, chain_id: int, got: Frame) -> None:
     """The device spoke, and said how many rows it has made."""
     made_seq = func.max(_chain.c.made_seq, got.made_seq)
@@ -591,6 +680,15 @@ def _batch_and_kind(body: bytes) -> tuple[str, str]:
     except (ValueError, KeyError, TypeError):
         return "", ""
     return (batch[:256], kind[:64]) if isinstance(batch, str) and isinstance(kind, str) else ("", "")
+
+
+def _rows_unreadable(request: recall.Request, why: str) -> LinesideError:
+    return LinesideError(
+        "hub.unreadable",
+        f"Device {request.device} asks for the rows behind row {request.after_seq}; they cannot be read: {why}.",
+        effect="The box gets no answer, and says so to whoever restores it.",
+        todo="Look at the hub's disk and verify what it holds, on its web page.",
+    )
 
 
 def _misplaced(device: str, topic_device: str) -> LinesideError:

@@ -43,12 +43,24 @@ class Signed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What a restore found out about the rows behind the backup; see `edge.core.events.JournalContinued`."""
+
+    backup_seq: int
+    mirror_seq: int | None
+    hub_seq: int | None
+    heard_seq: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartRuntime(Command):
     """A runtime of this version begins. `continues` is the journal's last row when it belongs to another epoch: the
-    journal came from a backup, and rows made after that one are not in it."""
+    journal came from a backup, and rows made after that one are not in it. `fetched` says how it came to end there,
+    when that is known."""
 
     version: str
     continues: Row | None = None
+    fetched: Fetched | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,19 +154,31 @@ class _Decision:
         high_s = -1.0 if dark.high_s == float("inf") else dark.high_s
         self.emit(ev.RuntimeStarted(version=command.version, clean=clean, dark_low_s=dark.low_s, dark_high_s=high_s))
         if continues is not None:
-            came = {"epoch": continues.epoch.hex(), "last_hash": continues.hash.hex()}
-            self.emit(ev.JournalContinued(last_seq=continues.seq, **came))
+            fetched = command.fetched or cm.Fetched(
+                backup_seq=continues.seq, mirror_seq=None, hub_seq=None, heard_seq=None
+            )
+            self.emit(
+                ev.JournalContinued(
+                    epoch=continues.epoch.hex(),
+                    last_seq=continues.seq,
+                    last_hash=continues.hash.hex(),
+                    backup_seq=fetched.backup_seq,
+                    mirror_seq=fetched.mirror_seq,
+                    hub_seq=fetched.hub_seq,
+                    heard_seq=fetched.heard_seq,
+                )
+            )
+            why = restored_because(continues.seq, fetched.heard_seq)
         for batch in self.line.live():
             if continues is not None and batch.state not in {State.STOPPING, State.ABORTING}:
-                self.hold_restored(batch.batch, continues.seq)
+                self.hold_restored(batch.batch, why)
             for intent in batch.intents.values():
                 why = "The box stopped between the intent and the outcome: nobody knows whether it was written."
                 self.unknown(batch.batch, intent, why, None)
             self.proceed(batch.batch)
 
-    def hold_restored(self, batch_id: str, last_seq: int) -> None:
+    def hold_restored(self, batch_id: str, why: str) -> None:
         """Hold until somebody decides. The cause takes an earlier one's place: no answer to a question ends it."""
-        why = f"This box came back from a backup: what happened after row {last_seq} is not in its journal."
         self.raise_exception(batch_id, "", "critical", "journal.restored", why)
         self.hold(batch_id, RESTORE, why)
         self.change(batch_id, State.HELD, RESTORE, why)
@@ -957,6 +969,19 @@ def show(reading: Reading) -> str:
     """A reading for a sentence."""
     value = f"{reading.value:g}" if isinstance(reading.value, float) else str(reading.value)
     return f"{value} {reading.unit}".strip()
+
+
+def restored_because(last_seq: int, heard_seq: int | None) -> str:
+    """What whoever decides about a restored batch must know: which rows are here, and which are known to be missing."""
+    if heard_seq is None:
+        why = f"what happened after row {last_seq} is not in its journal, and nobody was asked for it."
+    elif heard_seq > last_seq:
+        missing = heard_seq - last_seq
+        rows = f"row {heard_seq:,} was made and is" if missing == 1 else f"rows to {heard_seq:,} were made and are"
+        why = f"it ends with row {last_seq:,}; {rows} not here ({missing:,} missing)."
+    else:
+        why = f"it ends with row {last_seq:,}, and nobody has heard of a later one; the box may have made more."
+    return f"This box came back from a backup: {why}"
 
 
 def parse_entry(step: Record, text: str) -> Value:

@@ -43,11 +43,19 @@ class RuntimeStarted(Event):
 @dataclass(frozen=True, kw_only=True)
 class JournalContinued(Event):
     """This journal came from a backup or another box: a new epoch begins here and continues row `last_seq` of
-    `epoch`. Rows that the box made after it are not here; every batch that had not ended is held."""
+    `epoch`. Rows that the box made after it are not here; every batch that had not ended is held.
+
+    Rows up to `backup_seq` came from the backup, those behind it were fetched. `mirror_seq` and `hub_seq` are the last
+    rows that second medium and hub hold (null: not asked), `heard_seq` the newest row that anyone has heard of (null:
+    nobody was asked)."""
 
     epoch: str
     last_seq: int
     last_hash: str
+    backup_seq: int
+    mirror_seq: int | None
+    hub_seq: int | None
+    heard_seq: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,9 +376,19 @@ class SignatureMade(Event):
 
 KINDS: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in Event.__subclasses__()}
 
+VERSIONS: Final = {"JournalContinued": 2}
+"""The version of a kind that is written now; 1 for every kind that is not named."""
+
+
+def _nobody_was_asked(facts: dict[str, Any]) -> dict[str, Any]:
+    """JournalContinued 1 knew no tail: all rows came with the backup."""
+    return {**facts, "backup_seq": facts["last_seq"], "mirror_seq": None, "hub_seq": None, "heard_seq": None}
+
+
 # (kind, version of the stored row) -> facts in the shape of the next version.
-UPCASTS: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {}
-VERSION: Final = 1
+UPCASTS: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    ("JournalContinued", 1): _nobody_was_asked,
+}
 BODY_BYTES_MAX: Final = 65_536
 
 
@@ -389,8 +407,8 @@ def encode(body: RowBody) -> bytes:
     batch = facts.pop("batch")
     return orjson.dumps(
         {
-            "kind": type(body.event).__name__,
-            "v": VERSION,
+            "kind": (kind := type(body.event).__name__),
+            "v": VERSIONS.get(kind, 1),
             "at": body.at,
             "actor": body.actor,
             "batch": batch,
@@ -408,7 +426,8 @@ def decode(data: bytes) -> RowBody:
         while (kind, version) in UPCASTS:
             facts = UPCASTS[kind, version](facts)
             version += 1
-        event = KINDS[kind](batch=raw["batch"], **facts)
+        known = {VERSIONS.get(kind, 1): KINDS[kind]}
+        event = known[version](batch=raw["batch"], **facts)
         at = raw["at"]
         stamp = Stamp(at["utc"], ClockQuality(at["quality"]), float(at["boottime_s"]), at["boot"])
         return RowBody(event, stamp, raw["actor"])

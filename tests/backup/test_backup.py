@@ -438,7 +438,13 @@ async def test_a_restored_box_holds_its_batches_until_a_supervisor_decides(made:
     started, continued = (decode(row.body).event for row in rows[:2])
     assert isinstance(started, ev.RuntimeStarted)
     assert continued == ev.JournalContinued(
-        epoch=manifest.epoch, last_seq=manifest.head_seq, last_hash=manifest.head_hash
+        epoch=manifest.epoch,
+        last_seq=manifest.head_seq,
+        last_hash=manifest.head_hash,
+        backup_seq=manifest.head_seq,
+        mirror_seq=None,
+        hub_seq=None,
+        heard_seq=None,
     )
     assert {row.epoch for row in rows} == {bytes.fromhex((spare.state_dir / "epoch").read_text())}
     assert rows[0].epoch.hex() != manifest.epoch

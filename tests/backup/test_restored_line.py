@@ -84,7 +84,15 @@ def test_every_live_batch_is_held_until_somebody_who_may_decides(before: Any) ->
     events = restore(line)
     assert isinstance(events[0], ev.RuntimeStarted)
     assert not events[0].clean, "a restored box cannot know that nothing is in doubt"
-    assert events[1] == ev.JournalContinued(epoch=CAME_FROM.epoch.hex(), last_seq=41, last_hash=CAME_FROM.hash.hex())
+    assert events[1] == ev.JournalContinued(
+        epoch=CAME_FROM.epoch.hex(),
+        last_seq=41,
+        last_hash=CAME_FROM.hash.hex(),
+        backup_seq=41,
+        mirror_seq=None,
+        hub_seq=None,
+        heard_seq=None,
+    )
     assert_waits_for_a_decision(line)
     assert line.batch().exceptions[0].code == "journal.restored"
     assert line.batch().exceptions[0].category == "critical"
@@ -150,8 +158,8 @@ def test_planted_bug_a_restored_batch_that_goes_on_by_itself_is_caught(monkeypat
 
 
 def test_planted_bug_a_hold_whose_cause_is_a_question_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def only_hold(self: _Decision, batch_id: str, last_seq: int) -> None:
-        self.hold(batch_id, "restore", f"row {last_seq}")  # as for any other hold: the first cause is kept
+    def only_hold(self: _Decision, batch_id: str, why: str) -> None:
+        self.hold(batch_id, "restore", why)  # as for any other hold: the first cause is kept
 
     monkeypatch.setattr(_Decision, "hold_restored", only_hold)
     line = started()

@@ -104,7 +104,17 @@ class Record:
     def restored(self) -> None:
         last = self.rows[-1]
         self.epoch = EPOCHS[1]
-        self.add(ev.JournalContinued(epoch=last.epoch.hex(), last_seq=last.seq, last_hash=last.hash.hex()))
+        self.add(
+            ev.JournalContinued(
+                epoch=last.epoch.hex(),
+                last_seq=last.seq,
+                last_hash=last.hash.hex(),
+                backup_seq=last.seq,
+                mirror_seq=None,
+                hub_seq=None,
+                heard_seq=None,
+            )
+        )
 
     def database(self, path: Path) -> Path:
         connection = apsw.Connection(str(path))

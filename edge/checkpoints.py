@@ -146,13 +146,13 @@ def _is_named(rows: Rows, seq: int, row_hash: bytes, content: str) -> bool:
     """True when the rows after `seq` chain to `row_hash` and one of them names this content. Row `seq` itself may be
     pruned: the chain says what it was."""
     while found := rows.rows(seq, FOLD_ROWS):
-        for _ in chain_faults(rows.journal_id, found, after_seq=seq, previous=row_hash):
-            return False
         for row in found:
+            for _ in chain_faults(rows.journal_id, [row], after_seq=seq, previous=row_hash):
+                return False
             # most rows after it are of other kinds: they are not decoded
             if content.encode() in row.body and _names(row, content):
                 return True
-        seq, row_hash = found[-1].seq, found[-1].hash
+            seq, row_hash = row.seq, row.hash
     return False
 
 

@@ -18,6 +18,7 @@ from edge.core.events import Event, RowBody
 from edge.core.guard import may_write
 from edge.core.line import (
     OVER,
+    RECIPES_KEPT,
     RESTORE,
     SAFE_STEP,
     SEMANTICS,
@@ -102,7 +103,8 @@ class _Decision:
             case cm.LoadPlant():
                 self.load_plant(command)
             case cm.LoadRecipe():
-                if command.seal not in self.line.recipes:
+                # one of the older half is said anew: it must not leave the head while it is effective
+                if command.seal not in [*self.line.recipes][-RECIPES_KEPT // 2 :]:
                     loaded = (command.recipe, command.version, command.title, command.seal)
                     recipe, version, title, seal = loaded
                     self.emit(ev.RecipeLoaded(recipe=recipe, version=version, title=title, seal=seal))

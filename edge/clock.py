@@ -43,6 +43,10 @@ class SystemClock:
         """The wall clock, ISO 8601 with microseconds and "Z"."""
         return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
+    def utc_us(self) -> int:
+        """The wall clock in microseconds since 1970."""
+        return time.time_ns() // 1000
+
     def quality(self) -> ClockQuality:
         """SYNCED when the kernel says that a time source disciplines the clock."""
         if self._adjtimex is None:

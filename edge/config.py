@@ -85,6 +85,18 @@ class Archive(Document):
     )
 
 
+class History(Document):
+    """How long process values are kept whole. What belongs to a batch's record is never thinned."""
+
+    keep_days: Annotated[float, Field(strict=True, ge=1, le=36_500)] = Field(
+        default=90.0, description="After so many days process values outside every batch's record are thinned."
+    )
+    thin_to_s: Annotated[int, Field(strict=True, ge=0, le=3600)] = Field(
+        default=60,
+        description="Of each so many seconds first, lowest, highest and last value stay, and quality changes. 0: none.",
+    )
+
+
 class Config(Document):
     """All settings of one box. `folder` is where the file stood; every path is absolute."""
 
@@ -118,6 +130,7 @@ class Config(Document):
     broker: Broker | None = Field(default=None, description="The broker between box and hub.")
     hub: HubTrust | None = Field(default=None, description="The hub that this box reports to.")
     mirror: Mirror | None = Field(default=None, description="The second medium.")
+    history: History = Field(default=History(), description="Process values.")
     archive: Archive | None = Field(default=None, description="Where old rows go.")
 
 

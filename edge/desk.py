@@ -22,11 +22,12 @@ from pydantic import ValidationError
 from edge import wire
 from edge.clock import Clock
 from edge.core import commands as cm
-from edge.core.decide import refuse_locked
+from edge.core.decide import TEXT_CHARS_MAX, refuse_locked
 from edge.core.errors import LinesideError
 from edge.core.frame import RECEIPT_BYTES_MAX, Receipt, read_receipt
 from edge.core.people import SIGNATURE_DOMAIN, Permission, attested_bytes, permitted
-from edge.core.recipe.model import Sign
+from edge.core.pseudonym import alike, is_pseudonym
+from edge.core.recipe.model import Record, Scan, Sign, Step
 from edge.core.record import Signer
 from edge.core.terms import Act, Role, Stamp
 from edge.directory import Directory, Person
@@ -34,6 +35,7 @@ from edge.engine import Engine
 from edge.identity import sync_folder
 from edge.journal import Journal
 from edge.picture import picture
+from edge.vault import PART_CHARS_MIN, Vault
 
 CLIENTS_MAX: Final = 32
 DRAFTS_MAX: Final = 200
@@ -105,6 +107,7 @@ class Desk:
         box: str,
         speed: float,
         drafts: Drafts,
+        vault: Vault,
         sync: wire.Sync,
         hub_public: bytes | None,
         connections: Callable[[], Mapping[str, str]],
@@ -119,6 +122,9 @@ class Desk:
         self.box = box
         self.speed = speed
         self.drafts = drafts
+        self.vault = vault
+        self.naming = asyncio.Lock()
+        """Held from a patient's pseudonym to the row that names it, and while one is erased: never both at once."""
         self.sync = sync
         self.hub_public = hub_public
         self.connections = connections
@@ -129,6 +135,7 @@ class Desk:
     async def serve(self, path: Path) -> AsyncIterator[None]:
         """Listen at `path` while the block runs. A socket that a dead runtime left is replaced; a live one is not."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        await self._forget_identities()
         await _refuse_live(path)
         path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._serve_client, path, limit=wire.LINE_BYTES_MAX)
@@ -143,6 +150,26 @@ class Desk:
                 client.writer.close()
             await asyncio.gather(painter, *(client.task for client in self._clients), return_exceptions=True)
             path.unlink(missing_ok=True)
+
+    async def _forget_identities(self) -> None:
+        """No draft of a scan is kept, it may be a patient's; an earlier version did so."""
+        for batch, step in list(self.drafts.texts):
+            if isinstance(self.step(batch, step), Scan):
+                try:
+                    await self.drafts.save(batch, step, "")
+                except LinesideError as error:
+                    if error.code != "desk.draft_not_saved":
+                        raise
+                    # no draft can be written now; the next one that can be takes it out of the file
+
+    def step(self, batch_id: str, step: str) -> Step | None:
+        """The step of a batch, by its recipe; None when there is no such batch or step."""
+        batch = self.engine.line.batches.get(batch_id)
+        return self.engine.line.book.recipes[batch.seal].steps().get(step) if batch else None
+
+    async def hide(self, text: str, *, parts: bool = True, scanned: bool = True) -> str:
+        """See `Vault.hide`."""
+        return await asyncio.to_thread(self.vault.hide, text, parts=parts, scanned=scanned) if text else text
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -261,17 +288,7 @@ class _Client:
             case wire.AskStatus():
                 return {"picture": self.desk.picture(self.person).model_dump(mode="json")}
             case wire.StartBatch():
-                await engine.submit(
-                    cm.StartBatch(
-                        command_id=request.id,
-                        session=self.session,
-                        batch=request.batch,
-                        order=request.order,
-                        seal=request.recipe,
-                        patient=request.patient,
-                        speed=self.desk.speed,
-                    )
-                )
+                await self._start_batch(request)
             case wire.ActOnBatch():
                 await engine.submit(
                     cm.ActOnBatch(
@@ -279,9 +296,11 @@ class _Client:
                         session=self.session,
                         batch=request.batch,
                         act=Act(request.act),
-                        reason=request.reason,
+                        reason=await self.desk.hide(request.reason),
                     )
                 )
+            case wire.EraseIdentity():
+                await self._erase_identity(request)
             case wire.ConfirmStep() | wire.EnterValue() | wire.ScanCode():
                 await self._enter(request)
             case wire.SignStep():
@@ -290,18 +309,33 @@ class _Client:
                 await self._answer_question(request)
             case wire.SaveDraft():
                 self._need_session()
-                await self.desk.drafts.save(request.batch, request.step, request.text)
+                if not isinstance(self.desk.step(request.batch, request.step), Scan):
+                    await self.desk.drafts.save(request.batch, request.step, await self.desk.hide(request.text))
             case wire.GiveReceipt():
                 await self._take_receipt(request)
+            case wire.ThinValues():
+                await self.desk.engine.submit(
+                    cm.ThinValues(**request.model_dump(exclude={"id", "do"}), command_id=request.id)
+                )
             case wire.TellSync():
                 self.desk.tell_sync(request.sync)
+            case wire.TellSelfCheck():
+                facts = request.model_dump(exclude={"id", "do"})
+                await engine.submit(cm.NoteSelfCheck(command_id=request.id, **facts))
             case _:
                 assert_never(request)
         return {}
 
     async def _enter(self, request: wire.ConfirmStep | wire.EnterValue | wire.ScanCode) -> None:
         """What a person does at a step. The draft of it goes; a refused scan is a row first, then it is said."""
+        self._need_session()
         facts = request.model_dump(exclude={"id", "do"})
+        if isinstance(request, wire.ScanCode):
+            facts |= await self._scanned(request)
+        elif isinstance(request, wire.EnterValue):
+            step = self.desk.step(request.batch, request.step)
+            free = isinstance(step, Record) and step.type == "text"
+            facts["text"] = await self.desk.hide(request.text, parts=free, scanned=free)
         command = ENTRIES[type(request)](command_id=request.id, session=self.session, **facts)
         await self.desk.engine.submit(command)
         try:
@@ -318,6 +352,90 @@ class _Client:
             return
         body = self.desk.picture(self.person).model_dump_json()
         self.writer.write(b'{"picture":' + body.encode() + b"}\n")
+
+    # Patients -----------------------------------------------------------------------------------------------
+
+    async def _start_batch(self, request: wire.StartBatch) -> None:
+        self._need_session()
+        async with self.desk.naming:
+            await self.desk.engine.submit(
+                cm.StartBatch(
+                    command_id=request.id,
+                    session=self.session,
+                    batch=request.batch,
+                    order=request.order,
+                    seal=request.recipe,
+                    patient=await self._ordered(request),
+                    speed=self.desk.speed,
+                )
+            )
+
+    async def _ordered(self, request: wire.StartBatch) -> str:
+        """The pseudonym of the patient that a batch is to be started for; empty without a patient."""
+        identity = request.patient.strip()
+        if request.id in self.desk.engine.line.answered:
+            return ""  # decided already: nothing is to be kept for it
+        for given in (request.batch, request.order):
+            inside = bool(identity) and (identity == given or (len(identity) >= PART_CHARS_MIN and identity in given))
+            if inside or await self.desk.hide(given, scanned=False) != given:
+                raise LinesideError(
+                    "batch.identity",
+                    "A patient identity stands in the id of the batch or of the order: ids are shown and kept.",
+                    todo="Give batch and order ids that say nothing about the patient.",
+                )
+        if not identity:
+            return ""
+        if is_pseudonym(identity) or not identity.isprintable():
+            raise LinesideError(
+                "batch.patient_code",
+                "This is not a patient identity: it is a pseudonym of a box, or not a readable code.",
+                todo="Scan the patient identity (DIN) from the order.",
+            )
+        return await asyncio.to_thread(self.desk.vault.take, identity, self.desk.clock.stamp().utc, ordered=True)
+
+    async def _scanned(self, request: wire.ScanCode) -> dict[str, Any]:
+        """What the line may know of a scan: identities as pseudonyms."""
+        line, step, text = self.desk.engine.line, self.desk.step(request.batch, request.step), request.text.strip()
+        if not isinstance(step, Scan):
+            return {}  # refused without a row
+        if step.expect != "patient":
+            right = text.startswith(step.prefix)  # then a code that was once scanned in the wrong place is right here
+            return {"text": await self.desk.hide(text, scanned=not right)}
+        batch = line.batches[request.batch]
+        run = batch.steps.get(request.step)
+        decided = request.id in line.answered or run is None or run.state != "active"
+        allowed = self.person is not None and step.role in self.person.roles
+        if decided or not allowed or not text or len(text) > TEXT_CHARS_MAX or not text.isprintable():
+            return {"text": "", "identity": True}
+        before_vault = bool(batch.patient) and not is_pseudonym(batch.patient)
+        if is_pseudonym(text) or (before_vault and text == batch.patient):
+            return {"text": text}  # the row holds nothing that is not in the journal already
+        vault = self.desk.vault
+        name = await asyncio.to_thread(vault.take, text, self.desk.clock.stamp().utc, ordered=False)
+        expected = batch.patient if before_vault else await asyncio.to_thread(vault.identity, batch.patient)
+        return {"text": name, "identity": True, "alike": expected is not None and alike(text, expected)}
+
+    async def _erase_identity(self, request: wire.EraseIdentity) -> None:
+        self._need_session()
+        engine, vault = self.desk.engine, self.desk.vault
+        async with self.desk.naming:
+            known = await asyncio.to_thread(vault.identity, request.pseudonym) is not None
+            if is_pseudonym(request.pseudonym) and not known and request.id not in engine.line.answered:
+                raise LinesideError(
+                    "vault.unknown",
+                    f"The vault of this box holds no identity for {request.pseudonym}: it is erased already, or it is "
+                    "another box's.",
+                    todo="Look at `lineside vault list` on the box that made the batch.",
+                )
+            await engine.submit(
+                cm.EraseIdentity(
+                    command_id=request.id,
+                    session=self.session,
+                    pseudonym=request.pseudonym,
+                    reason=await self.desk.hide(request.reason),
+                )
+            )
+            await asyncio.to_thread(vault.erase, [request.pseudonym], engine.line.erased_seq)
 
     # People -------------------------------------------------------------------------------------------------
 

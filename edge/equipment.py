@@ -179,7 +179,8 @@ class Equipment:
     """All connections of one plant: what they read, how they are, and the only door to writing.
 
     `async with` starts one supervised driver for each connection and ends them all. `on_change` is called on the
-    event loop when readings or health changed; it is not called again until `take_changed` is.
+    event loop when readings or health changed; it is not called again until `take_changed` is. `on_reading` is called
+    for every reading, judged, also when it is like the one before, and when one turns stale; it must be quick.
     """
 
     def __init__(
@@ -190,13 +191,14 @@ class Equipment:
         now_s: Callable[[], float],
         utc: Callable[[], str],
         on_change: Callable[[], None] = lambda: None,
+        on_reading: Callable[[str, Reading], None] = lambda _tag, _reading: None,
     ) -> None:
         """Load the drivers that the plant names and let them check settings and addresses. Nothing is connected.
 
         Raises `equipment.no_driver` or the driver's own LinesideError, with all further ones in `others`."""
         self._plant = plant
         self._tags = plant.tags()
-        self._now_s, self._utc, self._on_change = now_s, utc, on_change
+        self._now_s, self._utc, self._on_change, self._on_reading = now_s, utc, on_change, on_reading
         self._of_connection: dict[str, dict[str, Tag]] = {name: {} for name in plant.connections}
         self._factories: dict[str, DriverFactory] = {}
         self._drivers: dict[str, Driver] = {}
@@ -422,6 +424,7 @@ class Equipment:
         reading = judged(tag, reading)
         before = self._latest.get(name)
         self._latest[name] = reading
+        self._on_reading(name, reading)
         was_stale = name in self._stale
         self._stale.discard(name)
         if (
@@ -465,6 +468,7 @@ class Equipment:
             if reading is not None and reading is not self._latest[name]:
                 self._stale.add(name)
                 self._changed.add(name)
+                self._on_reading(name, reading)
         if self._changed:
             self._tell()
         self._schedule_sweep()

@@ -11,24 +11,29 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from edge import mqtt, notify
 from edge.config import Config
+from edge.core import commands as cm
 from edge.core.errors import LinesideError
 from edge.desk_client import DeskClient, connect
 from edge.identity import DeviceKey, read_public
 from edge.mirror import Mirror
 from edge.tail import Tail, open_tail
+from edge.upkeep import SelfCheck, keep_up
 from edge.uplink import Uplink
-from edge.wire import GiveReceipt, Request, Sync, TellSync
+from edge.wire import AskStatus, GiveReceipt, Request, Sync, TellSelfCheck, TellSync, ThinValues
 
 LOOK_EVERY_S: Final = 0.2
 TELL_EVERY_S: Final = 0.5
 RETRY_S: Final = 1.0
 DESK_TIMEOUT_S: Final = 10.0
+VALUES_EVERY_S: Final = 5.0
 _log = logging.getLogger("lineside.follow")
 
 
@@ -75,9 +80,37 @@ async def _follow(
             tasks.create_task(_supervised("mirror", mirror.run))
         if config.views:
             tasks.create_task(_supervised("views", lambda: _keep_views(tail, config.state_dir / "views.db")))
+        tasks.create_task(_supervised("upkeep", lambda: keep_up(config, desk.last_check, desk.tell)))
+        tasks.create_task(_supervised("process values", lambda: _keep_values(config, desk)))
         tasks.create_task(_supervised("desk", lambda: desk.run(lambda: sync_of(uplink, mirror))))
         notify.status("Following the journal.")
         await tail.keep_looking()
+
+
+async def _keep_values(config: Config, desk: _Desk) -> None:
+    """Pack sealed windows of process values, and thin what is old, one window at a time."""
+    from edge.history import Packer
+
+    loop = asyncio.get_running_loop()
+    path = config.state_dir / "history.db"
+    keep_us, bucket_us = int(config.history.keep_days * 86_400_000_000), config.history.thin_to_s * 1_000_000
+    if not path.is_file():  # the runtime makes it: looked for again after a while
+        await asyncio.sleep(VALUES_EVERY_S)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="process values") as thread:
+        packer = await loop.run_in_executor(thread, Packer, path)
+        try:
+            while True:
+                if await loop.run_in_executor(thread, packer.pack_next):
+                    await asyncio.sleep(LOOK_EVERY_S)
+                    continue
+                while thinning := await loop.run_in_executor(thread, packer.thinnable, keep_us, bucket_us):
+                    if thinning.command.tags:
+                        await desk.thin(thinning.command)
+                    await loop.run_in_executor(thread, packer.thin, thinning)
+                await asyncio.sleep(VALUES_EVERY_S)
+        finally:
+            thread.submit(packer.close).result()
 
 
 async def _keep_views(tail: Tail, path: Path) -> None:
@@ -135,9 +168,26 @@ class _Desk:
 
     async def give(self, receipt: str) -> None:
         """Hand a receipt to the desk, as soon as there is one. Raises what the desk answers."""
+        await self._when_there(GiveReceipt(id=uuid4().hex, receipt=receipt))
+
+    async def last_check(self) -> datetime | None:
+        """When the record was last verified as a whole; None for never."""
+        answer = await self._when_there(AskStatus(id=uuid4().hex))
+        last = answer["picture"]["self_check"]
+        return datetime.fromisoformat(last["utc"]) if last else None
+
+    async def tell(self, check: SelfCheck) -> None:
+        """Put what a self-check found into the record."""
+        await self._when_there(TellSelfCheck(id=uuid4().hex, **asdict(check)))
+
+    async def thin(self, command: cm.ThinValues) -> None:
+        """Have the row made that lets a window be thinned. Raises what the desk answers."""
+        await self._when_there(ThinValues(**asdict(command) | {"id": uuid4().hex}))
+
+    async def _when_there(self, request: Request) -> dict[str, Any]:
         await self._there.wait()
         assert self._client is not None
-        await _ask(self._client, GiveReceipt(id=uuid4().hex, receipt=receipt))
+        return await _ask(self._client, request)
 
     async def run(self, sync: Callable[[], Sync]) -> None:
         """Keep the desk told of `sync()` until cancelled; connects again whenever the runtime is back."""
@@ -164,10 +214,10 @@ class _Desk:
             await asyncio.sleep(RETRY_S)
 
 
-async def _ask(client: DeskClient, request: Request) -> None:
+async def _ask(client: DeskClient, request: Request) -> dict[str, Any]:
     try:
         async with asyncio.timeout(DESK_TIMEOUT_S):
-            await client.ask(request)
+            return await client.ask(request)
     except TimeoutError as error:
         raise LinesideError(
             "desk.silent",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -16,17 +18,22 @@ from edge.config import Config
 from edge.core import commands as cm
 from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
+from edge.core.events import Event, decode
 from edge.core.line import Book, Line, apply
 from edge.core.plant import Plant, read_plant
+from edge.core.pseudonym import is_pseudonym
 from edge.core.record import Row
+from edge.core.room import Level
 from edge.desk import Desk, Drafts
 from edge.directory import Directory
 from edge.disk import Disk
 from edge.engine import Engine
 from edge.equipment import Equipment, installed_drivers
-from edge.identity import DeviceKey, read_public
+from edge.history import History
+from edge.identity import DeviceKey, make_folder, read_public
 from edge.journal import Journal, JournalReader, open_journal
 from edge.library import Library, Sealed, read_bounded, read_checked_recipe, recipe_files
+from edge.vault import VAULT, Vault, open_vault
 from edge.wire import Sync
 
 START_STEP_S: Final = 60.0
@@ -69,11 +76,12 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
     directory = Directory.load(config.directory)
     signer = DeviceKey.load(config.device_key)
     hub_public = read_public(config.hub.public_key) if config.hub else None
-    config.state_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(config.state_dir)
     disk.start()
     library = Library(config.state_dir / "library")
     journal_path, checkpoints = config.state_dir / "journal.db", config.state_dir / "checkpoints"
-    async with open_journal(journal_path, config.state_dir / "epoch") as journal:
+    async with open_journal(journal_path, config.state_dir / "epoch") as journal, AsyncExitStack() as held:
+        vault = held.enter_context(open_vault(config.state_dir / VAULT))
         with JournalReader(journal_path) as reader:
             head = read_head(
                 reader,
@@ -83,16 +91,21 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 say=lambda text: notify.starting(text, START_STEP_S),
             )
             continues = reader.rows_back(1)[0] if journal.restored else None
+            vault.catch_up(head.line.erased_seq, lambda seq: _event_at(reader, seq))
+        _keep(library, reference)  # first: rows fetched behind a backup may pin what only the box's files have
         line = replace(head.line, book=_book(head.line, library, reference))
         woken: list[Engine] = []
+        history = History(config.state_dir / "history.db", line.book.plant, now_us=clock.utc_us)
         equipment = Equipment(
             line.book.plant,
             installed_drivers(),
             now_s=clock.now_s,
             utc=clock.utc,
             on_change=lambda: woken[0].wake() if woken else None,
+            on_reading=history.take,
         )  # refuses wrong settings and addresses, before a row says that a runtime began
-        line, notices = await _start(line, journal, library, reference, clock, continues)
+        unknown_patients = tuple(_unknown_patients(line, vault))
+        line, notices = await _start(line, journal, reference, clock, _how_started(config, journal, continues))
         async with equipment:
             await equipment.watch(line.book.plant.tags())
             engine = Engine(line, journal, equipment, clock, signer, disk=disk, on_progress=notify.watchdog)
@@ -106,18 +119,37 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 box=config.box,
                 speed=config.speed,
                 drafts=Drafts(config.state_dir / "drafts.json"),
+                vault=vault,
                 sync=_first_sync(config, line),
                 hub_public=hub_public,
                 connections=lambda: {
                     name: "connected" if health.connected else health.detail
                     for name, health in equipment.health().items()
                 },
-                notices=lambda: (*notices, *disk.notices()),
+                notices=lambda: (*notices, *unknown_patients, *disk.notices(), *history.notices()),
             )
-            await _serve(engine, desk, Keeper(checkpoints, engine, head.checkpoint), config.desk_socket, stop)
+            keeper = Keeper(checkpoints, engine, head.checkpoint)
+            end = asyncio.Event()
+            storing = history.run(
+                engine.submit,
+                lambda: {batch.batch: frozenset(batch.units.values()) for batch in engine.line.live()},
+                lambda: disk.room.level is Level.ROOM,
+                end,
+            )
+            await _serve(engine, desk, keeper, storing, end, config.desk_socket, stop)
 
 
-async def _serve(engine: Engine, desk: Desk, keeper: Keeper, socket: Path, stop: asyncio.Event) -> None:
+async def _serve(
+    engine: Engine,
+    desk: Desk,
+    keeper: Keeper,
+    storing: Coroutine[None, None, None],
+    end: asyncio.Event,
+    socket: Path,
+    stop: asyncio.Event,
+) -> None:
+    """Run all until `stop`, or until one of them fails. `storing` ends in order when `end` is set."""
+    history = asyncio.create_task(storing, name="edge.history")
     running = asyncio.create_task(engine.run(), name="edge.engine")
     stopping = asyncio.create_task(stop.wait(), name="edge.stop")
     keeping = asyncio.create_task(keeper.run(), name="edge.checkpoints")
@@ -127,11 +159,12 @@ async def _serve(engine: Engine, desk: Desk, keeper: Keeper, socket: Path, stop:
             await asyncio.wait({running, stopping, keeping}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             notify.stopping()
+            end.set()
             keeping.cancel()  # no row comes after the one that says the end
-            await asyncio.wait({keeping})
+            await asyncio.wait({keeping, history})
             await engine.stop()
     finally:
-        tasks = (running, stopping, keeping)
+        tasks = (running, stopping, keeping, history)
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -150,21 +183,30 @@ def _book(line: Line, library: Library, reference: Reference) -> Book:
     return Book(plant, pinned | effective, frozenset(effective))
 
 
-async def _start(
-    line: Line,
-    journal: Journal,
-    library: Library,
-    reference: Reference,
-    clock: SystemClock,
-    continues: Row | None,
-) -> tuple[Line, tuple[str, ...]]:
-    """Say in the journal, durably, that a runtime began, with what plant and recipes."""
-    notices: list[str] = []
+def _keep(library: Library, reference: Reference) -> None:
+    """Put into the library what batches may pin, before a row names it."""
     library.put("plant", reference.content, reference.plant_data)
     for sealed in reference.recipes:
         library.put("recipe", sealed.seal, sealed.data)
+
+
+def _how_started(config: Config, journal: Journal, continues: Row | None) -> cm.StartRuntime:
+    """What the first row says; after a restore with what it found behind the backup."""
+    if continues is None:
+        return cm.StartRuntime(version=edge.__version__)
+    from edge.fetch import found  # after a restore only: it brings MQTT along
+
+    fetched = found(config.state_dir, journal.journal_id, continues)
+    return cm.StartRuntime(version=edge.__version__, continues=continues, fetched=fetched)
+
+
+async def _start(
+    line: Line, journal: Journal, reference: Reference, clock: SystemClock, start: cm.StartRuntime
+) -> tuple[Line, tuple[str, ...]]:
+    """Say in the journal, durably, that a runtime began, with what plant and recipes."""
+    notices: list[str] = []
     commands: list[cm.Command] = [
-        cm.StartRuntime(version=edge.__version__, continues=continues),
+        start,
         cm.LoadPlant(plant=reference.plant.plant, content=reference.content),
     ]
     commands += [
@@ -184,6 +226,21 @@ async def _start(
         for row in rows:
             line = apply(line, row)
     return line, tuple(notices)
+
+
+def _event_at(reader: JournalReader, seq: int) -> Event | None:
+    """What row `seq` says; None when the journal does not hold it (any more)."""
+    return next((decode(row.body).event for row in reader.rows(seq - 1, 1) if row.seq == seq), None)
+
+
+def _unknown_patients(line: Line, vault: Vault) -> Iterator[str]:
+    """A sentence for each batch under way whose patient's scans cannot match, because the vault was lost."""
+    for batch in line.live():
+        if is_pseudonym(batch.patient) and vault.identity(batch.patient) is None:
+            yield (
+                f"The vault does not hold the patient identity of batch {batch.batch} ({batch.patient}): "
+                "no scan of the patient can match. Restore vault.db from a backup, or stop the batch."
+            )
 
 
 def _first_sync(config: Config, line: Line) -> Sync:

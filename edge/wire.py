@@ -20,6 +20,7 @@ PROTOCOL = 1
 
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 Short = Annotated[str, Field(max_length=256)]
+Root = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Message(BaseModel):
@@ -129,11 +130,34 @@ class SaveDraft(_Request):
     text: Annotated[str, Field(max_length=4096)]
 
 
+class EraseIdentity(_Request):
+    """Make the box forget the patient identity that this pseudonym stands for, for this reason."""
+
+    do: Literal["erase_identity"] = "erase_identity"
+    pseudonym: Short
+    reason: Annotated[str, Field(max_length=2000)]
+
+
 class GiveReceipt(_Request):
     """The follower passes on a hub's signed receipt (the exact text)."""
 
     do: Literal["receipt"] = "receipt"
     receipt: Annotated[str, Field(max_length=8192)]
+
+
+class ThinValues(_Request):
+    """The follower asks for the row that lets it thin a window of process values; see the row `ValuesThinned`."""
+
+    do: Literal["thin_values"] = "thin_values"
+    window: int
+    method: Annotated[str, Field(max_length=64)]
+    tags: Annotated[int, Field(ge=0)]
+    samples_before: Annotated[int, Field(ge=0)]
+    samples_after: Annotated[int, Field(ge=0)]
+    old_root: Root
+    new_root: Root
+    record_root: Root
+    record_root_after: Root
 
 
 class TellSync(_Request):
@@ -171,7 +195,9 @@ Request = Annotated[
     | SignStep
     | AnswerQuestion
     | SaveDraft
+    | EraseIdentity
     | GiveReceipt
+    | ThinValues
     | TellSync
     | TellSelfCheck
     | AskStatus,

@@ -108,6 +108,33 @@ class SealRows(Command):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Archived:
+    """One segment that was verified to its last row just now; `sha256` is its file's."""
+
+    first_seq: int
+    last_seq: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneRows(Command):
+    """Take rows `first_seq` to `through_seq` out of the journal. The rest is the evidence: what was found just now."""
+
+    first_seq: int
+    through_seq: int
+    through_hash: str
+    segments: tuple[Archived, ...]
+    """In order, each going on where the one before ended, and each the rows that the journal has."""
+    on_medium: bool
+    """They were read back from another medium than the journal's."""
+    hub_safe_seq: int
+    """What a verified receipt says a verified backup of the hub has; 0 without one."""
+    receipt: str
+    prunable_seq: int
+    """A start needs no row up to this one, even when the newest checkpoint is damaged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoteCheckpoint(Command):
     """The head as of row `folded_seq` is durable in a file with this SHA-256."""
 
@@ -128,6 +155,48 @@ class NoteSelfCheck(Command):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldOnFullDisk(Command):
     """The disk is full: what runs must wait, so that stops and outcomes can still be written."""
+
+
+# Process values --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealValues(Command):
+    """A window of process values is closed; see `ValuesSealed`."""
+
+    window: int
+    from_utc: str
+    to_utc: str
+    tags: int
+    samples: int
+    record_tags: int
+    root: str
+    record_root: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissValues(Command):
+    """Process values were not stored; see `ValuesMissing`."""
+
+    from_utc: str
+    to_utc: str
+    scope: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinValues(Command):
+    """Thin a window; refused when that would change a value in a batch's record."""
+
+    window: int
+    method: str
+    tags: int
+    samples_before: int
+    samples_after: int
+    old_root: str
+    new_root: str
+    record_root: str
+    record_root_after: str
 
 
 # People ----------------------------------------------------------------------------------------------------
@@ -154,6 +223,14 @@ class RefuseLogIn(Command):
     """A wrong secret for `person` (as given; may be unknown)."""
 
     person: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EraseIdentity(ByPerson):
+    """Make the vault forget what this pseudonym stands for."""
+
+    pseudonym: str
+    reason: str
 
 
 # The batch -------------------------------------------------------------------------------------------------
@@ -192,9 +269,14 @@ class EnterValue(ByPerson):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanCode(ByPerson):
+    """`text` as scanned. With `identity` it is the pseudonym that the vault gives for what was scanned, empty when that
+    was no readable code; `alike`: what was scanned has the form of the batch's patient identity."""
+
     batch: str
     step: str
     text: str
+    identity: bool = False
+    alike: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
@@ -34,6 +34,7 @@ from edge.core.line import (
     tag_name,
 )
 from edge.core.people import Permission, permitted, roles_with
+from edge.core.pseudonym import alike, is_pseudonym
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import Hold, Instruct, Limit, Monitor, Parallel, Recipe, Record, Scan, Set, Sign, Step, Wait
 from edge.core.room import Level, Room, refuse_batch_that_will_not_fit, refuse_while_full, said
@@ -43,6 +44,8 @@ BOX: Final = "lineside"
 """The actor of what the box does by itself."""
 TEXT_CHARS_MAX: Final = 256
 PIN_FAILURES_MAX: Final = 5
+PRUNE_ROWS_MAX: Final = 4_096
+"""So many rows leave the journal in one transaction: a few milliseconds in which no row is written."""
 LOCK_S: Final = 900.0
 """A lock lasts so long by the boot's clock; a restart of the machine begins it anew."""
 
@@ -114,10 +117,20 @@ class _Decision:
                 self.seal_rows(command)
             case cm.NoteCheckpoint():
                 self.note_checkpoint(command)
+            case cm.PruneRows():
+                self.prune_rows(command)
             case cm.NoteSelfCheck():
                 self.note_self_check(command)
+            case cm.SealValues():
+                self.emit(ev.ValuesSealed(**_facts(command)))
+            case cm.MissValues():
+                self.emit(ev.ValuesMissing(**_facts(command)))
+            case cm.ThinValues():
+                self.thin_values(command)
             case cm.HoldOnFullDisk():
                 self.hold_on_full_disk()
+            case cm.EraseIdentity():
+                self.erase_identity(command)
             case cm.OpenSession():
                 self.open_session(command)
             case cm.CloseSession():
@@ -236,6 +249,44 @@ class _Decision:
                 )
             )
 
+    def prune_rows(self, command: cm.PruneRows) -> None:
+        """Only what is archived, safe, sealed, needed by no start, and older than every batch under way."""
+        through, seq = command.through_seq, command.first_seq - 1
+        for segment in command.segments:
+            if segment.first_seq <= seq + 1 <= segment.last_seq:
+                seq = segment.last_seq
+        live = min((batch.started_seq for batch in self.line.live()), default=through + 1)
+        for last_seq, what in (
+            (seq, "verified segments of the archive"),
+            (seq if command.on_medium else command.hub_safe_seq, "rows that are safe outside this box"),
+            (self.line.sealed_seq, "sealed rows"),
+            (command.prunable_seq, "rows that no start needs, as two checkpoints say"),
+            (live - 1, "rows before the oldest batch under way"),
+        ):
+            if through > last_seq:
+                raise LinesideError(
+                    "prune.too_far",
+                    f"Rows up to {through} cannot leave the journal: {what} end with row {last_seq}.",
+                    effect="They stay in the journal. Work goes on.",
+                    todo="Nothing, if this passes. If the journal keeps growing, see docs/how-to/archive.md.",
+                )
+        if not 0 < command.first_seq <= through < command.first_seq + PRUNE_ROWS_MAX:
+            raise AssertionError(f"rows {command.first_seq} to {through} are no part to prune")
+        self.emit(
+            ev.RowsPruned(
+                first_seq=command.first_seq,
+                through_seq=through,
+                through_hash=command.through_hash,
+                safe="medium" if command.on_medium else "hub",
+                receipt="" if command.on_medium else command.receipt,
+                segments=[
+                    {"first_seq": one.first_seq, "last_seq": one.last_seq, "sha256": one.sha256}
+                    for one in command.segments
+                    if one.last_seq >= command.first_seq and one.first_seq <= through
+                ],
+            )
+        )
+
     def note_checkpoint(self, command: cm.NoteCheckpoint) -> None:
         self.emit(
             ev.CheckpointMade(
@@ -261,6 +312,20 @@ class _Decision:
             for batch in self.line.live():
                 self.hold(batch.batch, "disk", f"The disk is full: {said(room.free_bytes)} free.")
                 self.proceed(batch.batch)
+
+    def thin_values(self, command: cm.ThinValues) -> None:
+        """Never what a batch's record stands on: the root over it must come out as it was sealed."""
+        if command.record_root_after != command.record_root or command.samples_after > command.samples_before:
+            raise LinesideError(
+                "values.of_a_record",
+                "This would change process values that belong to a batch's record.",
+                effect="Nothing was thinned.",
+                todo="Run `lineside history verify`; those values are kept as long as the batch's record.",
+            )
+        if command.tags:
+            facts = _facts(command)
+            del facts["record_root_after"]
+            self.emit(ev.ValuesThinned(**facts))
 
     # People --------------------------------------------------------------------------------------------------
 
@@ -303,6 +368,29 @@ class _Decision:
             )
 
     # Starting and ending a batch -----------------------------------------------------------------------------
+
+    def erase_identity(self, command: cm.EraseIdentity) -> None:
+        self.need(Permission.ERASE)
+        line, reason = self.line, command.reason.strip()
+        if not is_pseudonym(command.pseudonym):
+            raise LinesideError(
+                "vault.pseudonym",
+                f"{command.pseudonym[:40]!r} is no pseudonym: a character is missing or wrong.",
+                todo="Copy it from the record or from `lineside vault list`, for example P-7KQ2-M4XD-9T3H.",
+            )
+        if not reason:
+            raise LinesideError(
+                "vault.reason", "An identity is erased for a reason, and none was given.", todo="Give it with --reason."
+            )
+        live = next((batch for batch in line.live() if batch.patient == command.pseudonym), None)
+        if live is not None:
+            raise LinesideError(
+                "vault.live",
+                f"Batch {live.batch} is under way for this patient: every scan of the patient needs the identity.",
+                todo="Erase it after the batch has ended.",
+            )
+        erased = ev.IdentityErased(pseudonym=command.pseudonym, reason=reason, previous_seq=line.erased_seq)
+        self.emit(erased)
 
     def start_batch(self, command: cm.StartBatch) -> None:
         self.need(Permission.START)
@@ -758,7 +846,7 @@ class _Decision:
             raise wrong_kind(step)
         self.need_role(step.role)
         text = command.text.strip()
-        why = scan_refusal(batch, step, text)
+        why = scan_refusal(batch, step, command)
         if why:
             expected = batch.patient if step.expect == "patient" else f"a code that begins with {step.prefix}"
             self.emit(
@@ -923,6 +1011,11 @@ ACT_HINT: Final[Mapping[State, str]] = {
 }
 
 
+def _facts(command: cm.Command) -> dict[str, Any]:
+    """What the command says, for a row that repeats it."""
+    return {one.name: getattr(command, one.name) for one in fields(command) if one.name != "command_id"}
+
+
 def needs_patient(recipe: Recipe) -> bool:
     """True when some step matches a patient identity."""
     return any(isinstance(step, Scan) and step.expect == "patient" for step in recipe.steps().values())
@@ -1021,16 +1114,20 @@ def parse_entry(step: Record, text: str) -> Value:
             return text
 
 
-def scan_refusal(batch: Batch, step: Scan, text: str) -> str:
-    """Why the scanned text is not what the step expects, in a sentence; empty when it is."""
-    if step.expect == "patient":
-        if text == batch.patient:
-            return ""
-        if len(text) == len(batch.patient) and text[:1] == batch.patient[:1]:
-            return f"This belongs to another order, not to {batch.order}. Nothing was started."
-        return f"This is not the patient identity of {batch.order}. Nothing was started."
+def scan_refusal(batch: Batch, step: Scan, command: cm.ScanCode) -> str:
+    """Why what was scanned is not what the step expects, in a sentence; empty when it is."""
+    text = command.text.strip()
     if not text or len(text) > TEXT_CHARS_MAX or not text.isprintable():
         return "The code cannot be read. Nothing was started."
+    if step.expect == "patient":
+        # a pseudonym is what the vault gives for a scanned identity, and never what somebody entered
+        if text == batch.patient and (command.identity or not is_pseudonym(text)):
+            return ""
+        if command.alike if command.identity else alike(text, batch.patient):
+            return f"This belongs to another order, not to {batch.order}. Nothing was started."
+        return f"This is not the patient identity of {batch.order}. Nothing was started."
+    if is_pseudonym(text):
+        return "This is a patient identity, not material. Nothing was started."
     if not text.startswith(step.prefix):
         return f"This is not the right material: its code should begin with {step.prefix}. Nothing was started."
     return ""

@@ -104,6 +104,19 @@ class Sealed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowsPruned(Event):
+    """Rows `first_seq` to `through_seq`, which has this hash, leave the journal: they are in these archive `segments`
+    (first_seq, last_seq and sha256 of each), and `safe`: "hub", as the `receipt` says, or read back from a "medium"."""
+
+    first_seq: int
+    through_seq: int
+    through_hash: str
+    safe: str
+    receipt: str
+    segments: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointMade(Event):
     """The head as of row `folded_seq` is kept in a file beside the journal, so that a start need not read all rows.
     `content` is the file's SHA-256; only a start with the same `schema` of the head and `semantics` uses it."""
@@ -123,6 +136,60 @@ class SelfChecked(Event):
     checked_seq: int
     found: list[str]
     took_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityErased(Event):
+    """The box's vault forgets the patient identity that this pseudonym stood for; the row's actor decided it, for this
+    reason. `previous_seq` is the journal's last row of this kind before it, 0 without one."""
+
+    pseudonym: str
+    reason: str
+    previous_seq: int
+
+
+# Process values --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValuesSealed(Event):
+    """The process values of one window do not change any more: `root` (hex) is the Merkle root over all its tags,
+    `record_root` that over the tags of a live batch's units. `window` is its beginning in microseconds of UTC."""
+
+    window: int
+    from_utc: str
+    to_utc: str
+    tags: int
+    samples: int
+    record_tags: int
+    root: str
+    record_root: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValuesMissing(Event):
+    """Between these times no process values were stored, for this reason. `scope` is "everything", or "outside the
+    record" when those of running batches were."""
+
+    from_utc: str
+    to_utc: str
+    scope: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValuesThinned(Event):
+    """The values of `tags` tags of a window, none of them in a batch's record, are thinned by `method`: the window had
+    `old_root` and has `new_root` from here on; `record_root` is as it was sealed."""
+
+    window: int
+    method: str
+    tags: int
+    samples_before: int
+    samples_after: int
+    old_root: str
+    new_root: str
+    record_root: str
 
 
 # People ----------------------------------------------------------------------------------------------------

@@ -152,6 +152,8 @@ class Batch:
     """The newest `EXCEPTIONS_KEPT`."""
     raised: int = 0
     """How many there were in all."""
+    started_seq: int = 0
+    """Its first row. Rows from here on stay in the journal until it has ended."""
 
     @property
     def restored(self) -> bool:
@@ -250,6 +252,8 @@ class Line:
     sealed_seq: int = 0
     unsealed_since: Stamp | None = None
     """The time of the first such row that is not sealed yet."""
+    erased_seq: int = 0
+    """The last row that erased a patient identity; each such row names the one before it."""
 
     def live(self) -> list[Batch]:
         """Batches that have not ended."""
@@ -298,7 +302,9 @@ def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
     match event:
         case ev.RuntimeStarted():
             return _runtime_started(line, event, at)
-        case ev.JournalContinued() | ev.CheckpointMade():
+        case ev.ValuesSealed() | ev.ValuesMissing() | ev.ValuesThinned():
+            return line  # they speak of history.db
+        case ev.JournalContinued() | ev.CheckpointMade() | ev.RowsPruned():
             return line  # what follows from it is said by the rows after it
         case ev.RuntimeStopped():
             return replace(line, running=False, sessions={})
@@ -313,6 +319,8 @@ def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
             return replace(line, sealed_seq=event.sealed_seq, unsealed_since=None)
         case ev.SelfChecked():
             return replace(line, self_check=SelfCheck(at, event.rows, tuple(event.found)))
+        case ev.IdentityErased():
+            return replace(line, erased_seq=seq)
         case ev.SessionOpened():
             roles = tuple(Role(role) for role in event.roles)
             failures = {p: f for p, f in line.failures.items() if p != event.person}
@@ -334,6 +342,7 @@ def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
                 event.semantics,
                 event.units,
                 event.speed,
+                started_seq=seq,
             )
             used = line.used.with_id(event.batch)
             return replace(line, batches={**line.batches, event.batch: started}, used=used)

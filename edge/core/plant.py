@@ -36,7 +36,8 @@ class Tag(Frozen):
     """One value at a device, in the unit of measure `unit`.
 
     `low` and `high` bound what is physically sensible: a reading outside is not good, a write outside is
-    refused. A tag with `access: write` is a set-point; its outcome is read back from `read_back` (another tag
+    refused. Process values are stored in steps of `resolution`, and bit by bit without one. A tag with
+    `access: write` is a set-point; its outcome is read back from `read_back` (another tag
     of the same unit; itself when empty) within `settle_s` and must agree within `tolerance`.
     """
 
@@ -47,6 +48,7 @@ class Tag(Frozen):
     access: Literal["read", "write"] = "read"
     low: float | None = None
     high: float | None = None
+    resolution: float | None = Field(default=None, gt=0)
     stale_s: float = Field(default=5.0, gt=0)
     read_back: str = ""
     tolerance: float = Field(default=0.0, ge=0)
@@ -176,6 +178,13 @@ def _tag_problems(
             f"The tag {name} can be written, but what is sensible to write is not bounded.",
             todo="Give `low` and `high`.",
             place=document.place(here),
+        )
+    if tag.resolution is not None and tag.type != "float":
+        yield LinesideError(
+            "plant.resolution",
+            f"The tag {name} is a {tag.type}; `resolution` means something for a float alone.",
+            todo="Remove it, or correct `type`.",
+            place=document.place((*here, "resolution")),
         )
     if tag.read_back:
         yield from _read_back_problems(unit, name, tag, here, document)

@@ -311,13 +311,15 @@ def journal_verify(
         ) from error
     report = verify_journal(path, expect_head=expected, progress=None if as_json else _progress("verified"))
     if as_json:
-        facts = {"ok": report.ok, "journal": report.journal, "rows": report.rows, "head_hash": report.head_hash}
+        facts = {"ok": report.ok, "journal": report.journal, "first_seq": report.first_seq, "rows": report.rows}
+        facts["head_hash"] = report.head_hash
         fault = report.fault
         print(json.dumps({**facts, "fault": {"row": fault.seq, "why": fault.why} if fault else None}))
     elif report.fault:
         print(f"DOES NOT HOLD. {report.fault.why} Rows before it: {report.rows}, all of which hold.")
     else:
-        print(f"All {report.rows} rows hold. Head: row {report.head_seq}, {report.head_hash}")
+        archived = f" Rows before {report.first_seq} were archived." if report.first_seq > 1 else ""
+        print(f"All {report.rows} rows hold.{archived} Head: row {report.head_seq}, {report.head_hash}")
     if not report.ok:
         raise typer.Exit(EXIT_FOUND)
 

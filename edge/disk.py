@@ -186,8 +186,9 @@ def read_forecast(state_dir: Path, utc: str) -> Forecast:
             low, high = (middle + 1, high) if made(middle) < since else (low, middle)
         rows = last - low + 1 if made(low) >= since else 0
         over_s = min((now - made(first)).total_seconds(), timedelta(days=RATE_DAYS).total_seconds())
-    # what is made from the journal beside it grows with it
-    row_bytes = sum(file.stat().st_size for file in state_dir.glob("*.db")) / (last - first + 1)
+    # what is made from the journal beside it grows with it, and keeps what the journal no longer has
+    beside = sum(file.stat().st_size for file in state_dir.glob("*.db") if file != path)
+    row_bytes = path.stat().st_size / (last - first + 1) + beside / last
     return forecast(_free_bytes(state_dir), rows * row_bytes, over_s)
 
 

@@ -28,7 +28,7 @@ import apsw
 import orjson
 
 from edge.core.errors import LinesideError
-from edge.core.events import BODY_BYTES_MAX, RowBody, encode
+from edge.core.events import BODY_BYTES_MAX, RowBody, RowsPruned, decode, encode
 from edge.core.record import ROW_DOMAIN, ZERO_HASH, Fault, Row, chain_faults
 
 FORMAT: Final = 1
@@ -55,6 +55,8 @@ SYNCHRONOUS: Final = "FULL"
 ROWS_PER_INSERT: Final = 100
 READ_ROWS_MAX: Final = 500
 """Rows read in one transaction by whoever streams, so that no reader holds the write-ahead log for long."""
+SEARCH_ROWS: Final = 10_000
+"""Rows searched in one transaction, a few milliseconds."""
 
 _SCHEMA: Final = {
     "meta": "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
@@ -156,6 +158,7 @@ class Journal:
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._open: _Group | None = None
+        self._pruning: tuple[int, asyncio.Future[None]] | None = None
         self._closing = False
         # The writer's thread alone: pages in the write-ahead log, and how many the last checkpoint saw.
         self._wal_pages = 0
@@ -204,6 +207,20 @@ class Journal:
             group.bytes += size
             group.seq, group.hash = seq, head
         return Appended(first, tuple(hashes), group)
+
+    async def prune(self, through_seq: int) -> None:
+        """Take the rows up to this one out, in one transaction between two commits; all rows appended before are
+        durable by then. One call at a time, about a `RowsPruned` row. Raises `journal.failed`."""
+        assert through_seq < self.head_seq, "the row that says so comes after it, and stays"
+        assert self._pruning is None, "one at a time"
+        done: asyncio.Future[None] = self._loop.create_future()
+        with self._lock:
+            self._pruning = (through_seq, done)
+            self._wake.notify()
+        ends: set[asyncio.Future[Any]] = {done, self.failed, self._closed}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if self.failed.done():
+            raise replace(self.failed.result())
 
     def _refuse_when_full(self, rows: int, size: int, *, urgent: bool) -> None:
         rows_max = QUEUE_ROWS_MAX + (URGENT_ROWS if urgent else 0)
@@ -339,14 +356,19 @@ class Journal:
             while True:
                 uncopied = self._wal_pages - self._copied_pages
                 with self._lock:
-                    if self._open is None and not self._closing:
+                    if self._open is None and self._pruning is None and not self._closing:
                         self._wake.wait(IDLE_S if uncopied else None)
                     group, self._open = self._open, None
+                    pruning, self._pruning = self._pruning, None
                     ending = self._closing
                 if group is not None:
                     self._insert_group(connection, group.flat)
                     self._tell(self._committed, group)
                     group = None
+                if pruning is not None:  # after the group: the row that says so may be in it
+                    self._delete(connection, pruning[0])
+                    self._tell(pruning[1].set_result, None)
+                if group is not None or pruning is not None:
                     if self._wal_pages - self._copied_pages >= WAL_PAGES_MAX:
                         self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
                 elif ending:
@@ -368,6 +390,9 @@ class Journal:
             part = flat[at : at + 4 * ROWS_PER_INSERT]
             connection.execute(_insert(len(part) // 4), part)
         connection.execute("COMMIT")
+
+    def _delete(self, connection: apsw.Connection, through_seq: int) -> None:
+        connection.execute("DELETE FROM row WHERE seq <= ?", (through_seq,))
 
     def _checkpoint(self, connection: apsw.Connection, mode: int) -> None:
         try:
@@ -482,16 +507,35 @@ class JournalReader:
         first = self._select("SELECT seq, epoch, hash, body FROM row ORDER BY seq LIMIT 1")
         return first[0].seq if first else 1
 
-    def _select(self, sql: str, *values: int) -> list[Row]:
+    def rows_of_kind(self, kind: str) -> Iterator[Row]:
+        """The rows of a kind that this version writes, in order; searches all rows, in transactions of bounded size."""
+        seq, begins = self.first_seq() - 1, f'{{"kind":"{kind}",'.encode()
+        head_seq, _ = self.head()
+        while seq < head_seq:
+            found = self._select(
+                "SELECT seq, epoch, hash, body FROM row "
+                "WHERE seq BETWEEN ? AND ? AND substr(body, 1, ?) = ? ORDER BY seq",
+                seq + 1,
+                seq + SEARCH_ROWS,
+                len(begins),
+                begins,
+            )
+            yield from found
+            seq += SEARCH_ROWS
+
+    def _select(self, sql: str, *values: int | bytes) -> list[Row]:
         with _storage_errors(self._path):
             return [_row(*found) for found in self._connection.execute(sql, values).fetchall()]
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a full verification found: the rows that hold, the head they lead to, and the first fault."""
+    """What a full verification found: the rows that hold, the head they lead to, and the first fault.
+
+    Rows before `first_seq` were archived and pruned: what is there holds from its first row on."""
 
     journal: str
+    first_seq: int
     rows: int
     head_seq: int
     head_hash: str
@@ -524,13 +568,15 @@ def verify_journal(
         if error.code == "journal.absent" and not (path.is_file() and path.stat().st_size):
             raise
         fault = Fault(walk.seq + 1 if journal_id else 0, error.what)
-    return VerifyReport(journal_id.hex(), walk.seq, walk.seq, walk.hash.hex(), fault)
+    rows = walk.seq - walk.first_seq + 1
+    return VerifyReport(journal_id.hex(), walk.first_seq, rows, walk.seq, walk.hash.hex(), fault)
 
 
 class _Walk:
     """One pass over the rows: how far the chain holds, and whether the expected head was met."""
 
     def __init__(self, expect_head: tuple[int, bytes] | None, progress: Callable[[int, int], object] | None) -> None:
+        self.first_seq = 1
         self.seq, self.hash = 0, ZERO_HASH
         self._expect_seq, self._expect_hash = expect_head or (0, ZERO_HASH)
         self._met = self._expect_seq == 0
@@ -541,6 +587,12 @@ class _Walk:
         first_seq = reader.first_seq()
         if first_seq < 1:
             return Fault(first_seq, f"Row {first_seq} was not written by Lineside: numbers begin at 1.")
+        begins = pruned_before(reader, first_seq)
+        if begins is None:
+            return Fault(first_seq, f"Row 1 is missing: no row says that what is before row {first_seq} was archived.")
+        self.first_seq, (self.seq, self.hash) = first_seq, begins
+        if 0 < self._expect_seq < first_seq:
+            self._met = (self._expect_seq, self._expect_hash) == begins
         limit = READ_ROWS_MAX
         while True:
             try:
@@ -553,7 +605,8 @@ class _Walk:
             if not rows:
                 return self._end(head_seq)
             for fault in chain_faults(reader.journal_id, self._passing(rows), after_seq=self.seq, previous=self.hash):
-                return fault
+                # while this runs, the rows that come next may be taken out
+                return self.check(reader) if reader.first_seq() > self.seq + 1 else fault
             if self._progress is not None:
                 self._progress(self.seq, max(self.seq, head_seq))
 
@@ -571,12 +624,37 @@ class _Walk:
             return Fault(
                 self.seq + 1, f"Row {self.seq + 1} is missing: the rows end at {self.seq} and not at {missing}."
             )
+        if not self._met and self._expect_seq < self.first_seq - 1:
+            return Fault(
+                self._expect_seq,
+                f"Row {self._expect_seq}, which is expected, was archived: verify the archive's segments as well.",
+            )
         if not self._met:
             return Fault(
                 self._expect_seq,
                 f"Row {self._expect_seq} is not the expected one: the rows agree with each other, its hash differs.",
             )
         return None
+
+
+def pruned_before(reader: JournalReader, first_seq: int) -> tuple[int, bytes] | None:
+    """Number and hash of the row before the first one that is there: (0, zeros), or as a `RowsPruned` row says; None
+    when no row does. That row is not verified here: it is one of those that follow."""
+    if first_seq == 1:
+        return 0, ZERO_HASH
+    for row in reader.rows_of_kind("RowsPruned"):
+        said = decode(row.body).event
+        if isinstance(said, RowsPruned) and said.through_seq == first_seq - 1:
+            return said.through_seq, _hash_of(said.through_hash)
+    return None
+
+
+def _hash_of(text: str) -> bytes:
+    """The hash in a row that is not verified yet: one that is none makes the first row not hold."""
+    try:
+        return bytes.fromhex(text)
+    except (ValueError, TypeError):
+        return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -604,9 +682,13 @@ def copy_journal(source: Path, target: Path, *, progress: Callable[[int, int], o
         for sql in _SCHEMA.values():
             copy.execute(sql)
         copy.execute("INSERT INTO meta VALUES('format', ?), ('journal', ?)", (FORMAT, reader.journal_id))
-        last = Row(0, b"", ZERO_HASH, b"")
+        last = _row_before(reader)
         while last.seq < head_seq:
             rows = reader.rows(last.seq, min(READ_ROWS_MAX, head_seq - last.seq))
+            if rows and last.seq + 1 < rows[0].seq == reader.first_seq():
+                copy.execute("DELETE FROM row")  # what comes next was pruned meanwhile: begin again with what is there
+                last = _row_before(reader)
+                continue
             for fault in chain_faults(reader.journal_id, rows, after_seq=last.seq, previous=last.hash):
                 raise replace(_damaged(fault.why), effect="No copy was made.")
             if not rows:
@@ -618,6 +700,16 @@ def copy_journal(source: Path, target: Path, *, progress: Callable[[int, int], o
         copy.execute("COMMIT")
         copy.pragma("journal_mode", "wal")
         return Copied(reader.journal_id, last.epoch, last.seq, last.hash)
+
+
+def _row_before(reader: JournalReader) -> Row:
+    """What stands for the row before the first one in a copy."""
+    first_seq = reader.first_seq()
+    begins = pruned_before(reader, first_seq)
+    if begins is None:
+        missing = f"Row 1 is missing: the rows begin with {first_seq}, and no row says that it was archived."
+        raise replace(_damaged(missing), effect="No copy was made.")
+    return Row(begins[0], b"", begins[1], b"")
 
 
 @dataclass(frozen=True, slots=True)

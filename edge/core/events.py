@@ -113,7 +113,7 @@ class RowsPruned(Event):
     through_hash: str
     safe: str
     receipt: str
-    segments: list[dict[str, Any]]
+    segments: list[dict[str, int | str]]
 
 
 @dataclass(frozen=True, kw_only=True)

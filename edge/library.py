@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -13,9 +14,10 @@ from edge.core.errors import LinesideError, Place
 from edge.core.plant import Plant, read_plant
 from edge.core.recipe import check_recipe, read_recipe, seal
 from edge.core.recipe.model import Recipe
-from edge.identity import sync_folder
+from edge.identity import make_folder, sync_folder
 
 RECIPES_MAX: Final = 500
+Kind = Literal["recipe", "plant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +35,32 @@ class Library:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, kind: Literal["recipe", "plant"], name: str, data: bytes) -> None:
-        """Keep `data` under `name`, durable when this returns. What is there already is left alone."""
+    def put(self, kind: Kind, name: str, data: bytes) -> None:
+        """Keep `data` under `name`; when this returns it is whole and durable, the folders above it too.
+
+        An object that is there already is verified, and stays: raises `library.damaged` when it is another one."""
         folder = self._folder / kind
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         target = folder / name
         if target.exists():
-            return
-        partial = folder / f".{name}.{os.getpid()}"
-        with partial.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(target)
+            _VERIFIED[kind](self, name)
+            _sync_file(target)  # a crash may have come between its name and the sync of its folder
+        else:
+            partial = folder / f".{name}.partial"
+            with partial.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(target)
         sync_folder(folder)
 
     def recipe(self, name: str) -> Recipe:
         """The recipe with this seal, verified against it."""
-        recipe = read_recipe(self._read("recipe", name), name).recipe
+        data = self._read("recipe", name)
+        try:
+            recipe = read_recipe(data, name).recipe
+        except LinesideError as error:
+            raise _damaged(self._folder / "recipe" / name) from error
         if seal(recipe) != name:
             raise _damaged(self._folder / "recipe" / name)
         return recipe
@@ -62,8 +72,23 @@ class Library:
             raise _damaged(self._folder / "plant" / name)
         return read_plant(data, name)
 
+    def names(self) -> list[tuple[str, str]]:
+        """Kind and name of every object that is here; one that is being written has no name yet."""
+        return sorted((path.parent.name, path.name) for path in self._folder.glob("*/[!.]*"))
+
     def _read(self, kind: str, name: str) -> bytes:
         return read_bounded(self._folder / kind / name)
+
+
+_VERIFIED: Final[dict[Kind, Callable[[Library, str], object]]] = {"recipe": Library.recipe, "plant": Library.plant}
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _damaged(path: Path) -> LinesideError:
@@ -71,7 +96,8 @@ def _damaged(path: Path) -> LinesideError:
         "library.damaged",
         f"A sealed object was changed after it was sealed: {path.name[:16]}…",
         effect="The runtime does not start: a batch keeps exactly what it was started with.",
-        todo="Restore the file from a backup or another box with the same recipe.",
+        todo="Restore the file from a backup or another box with the same recipe. When no batch under way needs it, "
+        "move it away: the next start seals the present file again.",
         place=Place(str(path)),
     )
 

@@ -31,6 +31,7 @@ from edge.wire import (
     QuestionCard,
     ReadingView,
     RecipeLine,
+    SelfCheckView,
     StepCard,
     StepLine,
     Strip,
@@ -83,6 +84,11 @@ def picture(
         self_check=_self_check(line),
         notices=tuple(notices),
     )
+
+
+def _self_check(line: Line) -> SelfCheckView | None:
+    last = line.self_check
+    return SelfCheckView(utc=last.at.utc, rows=last.rows, found=last.found) if last else None
 
 
 def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[tuple[str, str], str]) -> BatchCard:

@@ -70,6 +70,11 @@ def span(words: Words, seconds: float) -> str:
     return words("time.d", d=whole // 86400, h=whole % 86400 // 3600)
 
 
+def moment(utc: str) -> str:
+    """Day and minute of a time."""
+    return f"{utc[:10]} {utc[11:16]}"
+
+
 def clock_time(utc: str) -> str:
     """Hours and minutes of an ISO 8601 time, with its zone; empty for none."""
     return f"{utc[11:16]}Z" if len(utc) >= 16 else ""

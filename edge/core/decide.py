@@ -287,44 +287,6 @@ class _Decision:
             )
         )
 
-    def prune_rows(self, command: cm.PruneRows) -> None:
-        """Only what is archived, safe, sealed, needed by no start, and older than every batch under way."""
-        through, seq = command.through_seq, command.first_seq - 1
-        for segment in command.segments:
-            if segment.first_seq <= seq + 1 <= segment.last_seq:
-                seq = segment.last_seq
-        live = min((batch.started_seq for batch in self.line.live()), default=through + 1)
-        for last_seq, what in (
-            (seq, "verified segments of the archive"),
-            (seq if command.on_medium else command.hub_safe_seq, "rows that are safe outside this box"),
-            (self.line.sealed_seq, "sealed rows"),
-            (command.prunable_seq, "rows that no start needs, as two checkpoints say"),
-            (live - 1, "rows before the oldest batch under way"),
-        ):
-            if through > last_seq:
-                raise LinesideError(
-                    "prune.too_far",
-                    f"Rows up to {through} cannot leave the journal: {what} end with row {last_seq}.",
-                    effect="They stay in the journal. Work goes on.",
-                    todo="Nothing, if this passes. If the journal keeps growing, see docs/how-to/archive.md.",
-                )
-        if not 0 < command.first_seq <= through < command.first_seq + PRUNE_ROWS_MAX:
-            raise AssertionError(f"rows {command.first_seq} to {through} are no part to prune")
-        self.emit(
-            ev.RowsPruned(
-                first_seq=command.first_seq,
-                through_seq=through,
-                through_hash=command.through_hash,
-                safe="medium" if command.on_medium else "hub",
-                receipt="" if command.on_medium else command.receipt,
-                segments=[
-                    {"first_seq": one.first_seq, "last_seq": one.last_seq, "sha256": one.sha256}
-                    for one in command.segments
-                    if one.last_seq >= command.first_seq and one.first_seq <= through
-                ],
-            )
-        )
-
     def note_checkpoint(self, command: cm.NoteCheckpoint) -> None:
         self.emit(
             ev.CheckpointMade(

@@ -90,6 +90,9 @@ TEXT: Final[dict[str, str]] = {
     "home.equipment": "Equipment",
     "home.connected": "connected",
     "home.no_equipment": "No equipment is connected to this box.",
+    "home.check.found": "The record was verified {when} UTC and does not hold. Tell quality now:",
+    "home.check.holds": "Record verified {when} UTC: {rows} rows hold",
+    "home.check.never": "The record was not verified as a whole yet",
     "home.notices": "To know",
     # Start
     "start.title": "Start a batch",

@@ -52,10 +52,23 @@ class Home(View):
                 lines.append(Content.assemble(("✖ ", "bold $error"), f"{name}: ", (health, "bold $error")))
         if not picture.connections:
             lines.append(Content(words("home.no_equipment")))
+        lines += self._self_check(picture)
         self.write("#equipment", Content("\n").join(lines))
         notices = [Content.assemble((words("home.notices"), "bold $quiet"))]
         notices += [Content(f"▲ {notice}") for notice in picture.notices]
         self.write("#notices", Content("\n").join(notices) if picture.notices else "")
+
+    def _self_check(self, picture: Picture) -> list[Content]:
+        """What the box found when it last verified its whole record."""
+        words, last = self.words, picture.self_check
+        if last is None:
+            return [Content.assemble((words("home.check.never"), "$quiet"))]
+        when = drawing.moment(last.utc)
+        if last.found:
+            said = [Content.assemble(("✖ ", "bold $error"), (words("home.check.found", when=when), "bold $error"))]
+            return said + [Content.assemble((f"  {each}", "bold $error")) for each in last.found]
+        held = words("home.check.holds", when=when, rows=last.rows)
+        return [Content.assemble(("✔ ", "$success"), (held, "$success"))]
 
     def _label(self, batch: BatchCard) -> Content:
         mark, colour = drawing.STATE_MARK[batch.state], drawing.style(batch.state)

@@ -34,6 +34,8 @@ class Permission(StrEnum):
     """End the batch at once."""
     ANSWER = "answer"
     """Decide, signed, about an unknown command."""
+    ERASE = "erase"
+    """Make the vault forget a patient identity."""
     PEOPLE = "people"
     """Change the directory."""
 
@@ -55,9 +57,9 @@ PERMITS: Final[Mapping[str, frozenset[Permission]]] = {
     Role.OPERATOR: _AT_THE_LINE,
     Role.VERIFIER: frozenset({Permission.READ, Permission.HOLD}),
     Role.SUPERVISOR: _AT_THE_LINE | {Permission.CONTINUE},
-    Role.QUALITY: frozenset({Permission.READ, Permission.HOLD, Permission.CONTINUE}),
+    Role.QUALITY: frozenset({Permission.READ, Permission.HOLD, Permission.CONTINUE, Permission.ERASE}),
     Role.ENGINEER: frozenset({Permission.READ, Permission.HOLD}),
-    Role.ADMINISTRATOR: frozenset({Permission.READ, Permission.PEOPLE}),
+    Role.ADMINISTRATOR: frozenset({Permission.READ, Permission.PEOPLE, Permission.ERASE}),
     Role.AUDITOR: frozenset({Permission.READ}),
 }
 

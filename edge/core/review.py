@@ -107,6 +107,8 @@ class AsBuilt:
     steps: list[BuiltStep] = field(default_factory=list)
     exceptions: list[BuiltException] = field(default_factory=list)
     states: list[StateChange] = field(default_factory=list)
+    identity_erased: str = ""
+    """A sentence about who made the box's vault forget the patient's identity, and why; empty while it was not."""
     dark: list[str] = field(default_factory=list)
     """Sentences about the times when no runtime was there while this batch was under way."""
 
@@ -123,15 +125,17 @@ class AsBuilt:
                 step.title,
                 step.phase,
                 step.state,
-                [
-                    (d.name, d.value if d.source in {"entered", "scanned"} else d.source, d.unit, d.within)
-                    for d in step.data
-                ],
+                [(d.name, self._comparable(d), d.unit, d.within) for d in step.data],
                 sorted({(w.tag, w.value, w.unit) for w in step.written}),
                 [(s.person, s.role, s.meaning) for s in step.signatures if s.meaning not in ANSWERS],
             )
             for step in sorted(self.steps, key=lambda built: built.step)
         ]
+
+    def _comparable(self, datum: Datum) -> object:
+        if datum.source not in {"entered", "scanned"}:
+            return datum.source
+        return "the patient" if datum.value == self.patient else datum.value  # a pseudonym is another on each box
 
 
 ANSWERS = frozenset({"it happened", "do it again", "abort"})
@@ -179,6 +183,7 @@ def as_text(record: AsBuilt) -> str:
         lines += [f"      refused scan: {why}" for why in step.refused_scans]
         lines += [f"      signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in step.signatures]
     lines += [f"{x.exception}  {x.category}  {x.code}  step {x.step}  {x.what}" for x in record.exceptions]
+    lines += [record.identity_erased] if record.identity_erased else []
     lines += record.dark
     return "\n".join(lines)
 
@@ -204,6 +209,11 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                 row.actor,
                 as_of_seq=seq,
             )
+        case ev.IdentityErased():
+            for batch in built.values():
+                if batch.patient == event.pseudonym:
+                    batch.as_of_seq = seq
+                    batch.identity_erased = f"Patient identity erased {utc} by {row.actor}: {event.reason}"
         case ev.RuntimeStarted() if not event.clean:
             most = "an unknown time" if event.dark_high_s < 0 else f"at most {event.dark_high_s:.1f} s"
             for batch in built.values():

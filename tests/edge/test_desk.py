@@ -138,12 +138,13 @@ async def test_a_draft_comes_back_after_the_runtime_was_gone(box: Config) -> Non
         await log_in(client)
         await start(client)
         await client.ask(wire.ConfirmStep(id=name(), batch="B1", step="010"))
-        await client.ask(wire.SaveDraft(id=name(), batch="B1", step="020", text="=DI"))
+        await client.ask(wire.ScanCode(id=name(), batch="B1", step="020", text="=DIN1"))
+        await client.ask(wire.SaveDraft(id=name(), batch="B1", step="030", text="91"))
     async with running(box) as socket, connect(socket) as client:
         (card,) = (await look(client)).batches[0].active
-        assert (card.step, card.draft) == ("020", "=DI")
+        assert (card.step, card.draft) == ("030", "91")
         await log_in(client)
-        await client.ask(wire.ScanCode(id=name(), batch="B1", step="020", text="=DIN1"))
+        await client.ask(wire.EnterValue(id=name(), batch="B1", step="030", text="91.5"))
         assert (await look(client)).batches[0].active[0].draft == ""
     (box.state_dir / "drafts.json").write_bytes(b'[{"torn')
     async with running(box) as socket, connect(socket) as client:
@@ -268,9 +269,10 @@ async def test_a_draft_that_cannot_be_written_is_said_and_stops_no_entry(box: Co
         await log_in(client)
         await start(client)
         await client.ask(wire.ConfirmStep(id=name(), batch="B1", step="010"))
-        await client.ask(wire.SaveDraft(id=name(), batch="B1", step="020", text="=DI"))
-        (box.state_dir / "drafts.partial").mkdir()  # a disk that refuses to write there
-        draft = wire.SaveDraft(id=name(), batch="B1", step="020", text="=DIN")
-        assert (await refused(client, draft)).code == "desk.draft_not_saved"
         await client.ask(wire.ScanCode(id=name(), batch="B1", step="020", text="=DIN1"))
-        assert (await look(client)).batches[0].active[0].step == "030"
+        await client.ask(wire.SaveDraft(id=name(), batch="B1", step="030", text="9"))
+        (box.state_dir / "drafts.partial").mkdir()  # a disk that refuses to write there
+        draft = wire.SaveDraft(id=name(), batch="B1", step="030", text="91")
+        assert (await refused(client, draft)).code == "desk.draft_not_saved"
+        await client.ask(wire.EnterValue(id=name(), batch="B1", step="030", text="91.5"))
+        assert (await look(client)).batches[0].active[0].step == "040"

@@ -106,7 +106,7 @@ class Step(View):
         elif self._asks == "scan":
             self.focus_on("scan")
         text = self.front.entries.get(self._entry, "")
-        if self._card is not None and text != self._card.draft and self._asks in {"value", "scan", "choice"}:
+        if self._card is not None and text != self._card.draft and self._asks in {"value", "choice"}:
             self.post_message(Typed(self._entry, text, leaving=True))
 
     async def show(self, picture: Picture) -> None:
@@ -243,7 +243,7 @@ class Step(View):
 
     def _show_draft(self) -> None:
         text = self.front.entries.get(self._entry, "")
-        if self._asks not in {"value", "scan", "choice"} or not text:
+        if self._asks not in {"value", "choice"} or not text:
             self.write("#draft", "")
         elif self._entry in self.front.refused_drafts:
             why = self.front.refused_drafts[self._entry]
@@ -288,11 +288,13 @@ class Step(View):
             await self.tick()
 
     async def on_input_changed(self, event: Input.Changed) -> None:
-        self.post_message(Typed(self._entry, event.value))
+        if self._asks != "scan":  # a code is scanned again: no draft of it is kept
+            self.post_message(Typed(self._entry, event.value))
         await self.tick()
 
     def on_input_blurred(self, event: Input.Blurred) -> None:
-        self.post_message(Typed(self._entry, event.value, leaving=True))
+        if self._asks != "scan":
+            self.post_message(Typed(self._entry, event.value, leaving=True))
 
     def on_input_submitted(self, _: Input.Submitted) -> None:
         self._accept()

@@ -27,6 +27,7 @@ EXIT_JOURNAL: Final = 74
 It may be started again."""
 
 if TYPE_CHECKING:
+    from edge.fetch import Tail
     from edge.journal import ShownRow
 
 app = typer.Typer(
@@ -404,19 +405,30 @@ def restore(
     key: Annotated[
         Path | None, typer.Option(help="Public key of the box that made it; device.pub when left out.")
     ] = None,
+    mirror: Annotated[
+        Path | None, typer.Option(help="Folder of the second medium; the one in lineside.toml when left out.")
+    ] = None,
+    use_mirror: Annotated[
+        bool, typer.Option("--use-mirror/--no-mirror", help="Fetch later rows from the second medium, if there is one.")
+    ] = True,
+    use_hub: Annotated[
+        bool, typer.Option("--use-hub/--no-hub", help="Fetch later rows from the hub, if there is one.")
+    ] = True,
     drill: Annotated[
         bool, typer.Option("--drill", help="Only try it: restore into a temporary folder, verify, measure, clean up.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Restore a backup into a box folder without state. All of it is verified before anything is put in place.
+    """Restore a backup into a box folder without state, and the rows behind it that second medium and hub hold.
 
-    The next start of the runtime begins a new epoch and holds every batch that had not ended.
+    All of it is verified before anything is put in place. A drill asks nobody. The next start of the runtime begins a
+    new epoch and holds every batch that had not ended.
 
     Example: lineside restore /mnt/stick/box-7.tar /var/lib/lineside/box
     """
     from edge import backup as backups
     from edge.config import read_config
+    from edge.fetch import fetch, sources_of
     from edge.identity import read_public
 
     public = read_public(key or box / "device.pub")
@@ -433,12 +445,23 @@ def restore(
         )
         print(f"A runtime that starts on it begins epoch {tried.epoch} and holds every batch that had not ended.")
         return
-    state = read_config(box).state_dir
-    restored = backups.restore(backup, state, public, progress=progress)
+    config = read_config(box)
+    sources = sources_of(config, mirror=mirror, use_mirror=use_mirror, use_hub=use_hub)
+    tails: list[Tail] = []
+    restored = backups.restore(
+        backup,
+        config.state_dir,
+        public,
+        complete=lambda journal: tails.append(fetch(journal, public, sources, progress=progress)),
+        progress=progress,
+    )
+    (tail,) = tails
     if as_json:
-        print(json.dumps({"ok": True, "state": str(state), **restored.as_json()}))
+        facts = {**restored.as_json(), "tail": tail.model_dump()}
+        print(json.dumps({"ok": True, "state": str(config.state_dir), **facts}))
         return
-    print(f"{state}: all {restored.head_seq} rows hold. Head: row {restored.head_seq}, {restored.head_hash}")
+    print(f"{config.state_dir}: all {tail.last_seq} rows hold. Head: row {tail.last_seq}, {tail.last_hash}")
+    print(tail.as_text())
     print(
         "The next start of the runtime begins a new epoch and holds every batch that had not ended, until a supervisor "
         "or quality has compared it and resumes it with a reason."

@@ -323,11 +323,19 @@ def _damaged(what: str) -> LinesideError:
 # Putting one in place ----------------------------------------------------------------------------------------------
 
 
-def restore(backup: Path, state: Path, public: bytes, *, progress: Progress = _quiet) -> Manifest:
+def restore(
+    backup: Path,
+    state: Path,
+    public: bytes,
+    *,
+    complete: Callable[[Path], object] = lambda _: None,
+    progress: Progress = _quiet,
+) -> Manifest:
     """Make the folder `state`, which is empty or absent, hold what `backup` holds: all of it, verified, or nothing.
 
-    There is no epoch in it: the next runtime begins a new one. Raises `backup.state_not_empty` and what
-    `unpack` does."""
+    `complete` is called with the restored journal before it appears, and may put rows behind it: later there is no
+    place for them. There is no epoch: the next runtime begins a new one. Raises `backup.state_not_empty` and what
+    `unpack` and `complete` do."""
     state = state.resolve()
     if state.exists() and (not state.is_dir() or any(state.iterdir())):
         raise LinesideError(
@@ -338,6 +346,7 @@ def restore(backup: Path, state: Path, public: bytes, *, progress: Progress = _q
         )
     with _in_words(state), _beside(state) as building:
         manifest = unpack(backup, building / "state", public, progress=progress)
+        complete(building / "state" / JOURNAL)
         (building / "state").rename(state)  # takes the place of an empty folder, and of nothing else
         sync_folder(state.parent)
     return manifest

@@ -712,6 +712,54 @@ def _row_before(reader: JournalReader) -> Row:
     return Row(begins[0], b"", begins[1], b"")
 
 
+class Extension:
+    """A journal that no runtime has begun on yet, and the way to put rows behind its last one; see `extended`."""
+
+    def __init__(self, connection: apsw.Connection, path: Path, journal_id: bytes, head: Row) -> None:
+        self.journal_id = journal_id
+        self.seq, self.hash = head.seq, head.hash
+        """The last row."""
+        self._connection = connection
+        self._path = path
+
+    def hash_at(self, seq: int) -> bytes | None:
+        """The hash of row `seq`; None when it is not there."""
+        with _storage_errors(self._path):
+            found = self._connection.execute("SELECT hash FROM row WHERE seq = ?", (seq,)).fetchall()
+        digest = found[0][0] if found else None
+        return digest if isinstance(digest, bytes) else None
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put `rows`, as they are, behind the last one. Raises `journal.damaged` unless they chain to it."""
+        for fault in chain_faults(self.journal_id, rows, after_seq=self.seq, previous=self.hash):
+            raise _damaged(fault.why)
+        too_large = next((row.seq for row in rows if len(row.body) > BODY_BYTES_MAX), None)
+        if too_large is not None:
+            raise _damaged(f"Row {too_large} is larger than any row that Lineside writes.")
+        with _storage_errors(self._path):
+            values = ((row.seq, row.epoch, row.hash, row.body) for row in rows)
+            self._connection.executemany("INSERT INTO row VALUES(?,?,?,?)", values)
+        if rows:
+            self.seq, self.hash = rows[-1].seq, rows[-1].hash
+
+
+@contextmanager
+def extended(path: Path) -> Iterator[Extension]:
+    """The closed journal at `path`, to which rows that it lacks may be added: all of them, durable, when the block is
+    left in order, and none otherwise. Nobody else may use it meanwhile."""
+    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        with _storage_errors(path):
+            connection.pragma("synchronous", "FULL")
+            journal_id = _journal_id(connection, path)
+            head = _checked_head(connection, journal_id) or Row(0, b"", ZERO_HASH, b"")
+            connection.execute("BEGIN IMMEDIATE")
+        extension = Extension(connection, path, journal_id, head)
+        yield extension  # when it raises, closing the connection takes everything back
+        with _storage_errors(path):
+            connection.execute("COMMIT")
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
 @dataclass(frozen=True, slots=True)
 class ShownRow:
     """A row for a person's eyes. `says` is the decoded body; None with `text` when it is not JSON."""

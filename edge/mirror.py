@@ -31,8 +31,8 @@ _LENGTH: Final = struct.Struct(">I")
 def read_mirror(path: Path, trusted: Mapping[str, bytes]) -> Iterator[Frame]:
     """The frames of a copy in order, each verified and chained to the one before.
 
-    Raises `mirror.foreign`, `mirror.broken` (also for a last frame that was cut short, after all whole ones were
-    yielded) or what `edge.core.frame.read` raises."""
+    Raises `mirror.foreign`, `mirror.broken`, `mirror.cut` when its last frame was cut short, after all whole ones were
+    yielded, or what `edge.core.frame.read` raises."""
     with path.open("rb") as file:
         _check_header(file, path)
         seq, head = 0, ZERO_HASH
@@ -182,17 +182,26 @@ def _check_header(file: BinaryIO, path: Path) -> None:
 
 
 def _next(file: BinaryIO, path: Path) -> bytes:
-    """The next frame's bytes; empty at the end. Raises `mirror.broken` when it is cut short."""
+    """The next frame's bytes; empty at the end. Raises `mirror.cut` when it is cut short."""
     length = file.read(_LENGTH.size)
     if not length:
         return b""
     size = _LENGTH.unpack(length)[0] if len(length) == _LENGTH.size else 0
     if not 0 < size <= frame.FRAME_BYTES_MAX:
-        raise _broken(path, "a frame has no possible length")
+        raise _cut(path, "what follows has no possible length")
     data = file.read(size)
     if len(data) != size:
-        raise _broken(path, "its last frame was cut short")
+        raise _cut(path, "its last frame was cut short")
     return data
+
+
+def _cut(path: Path, why: str) -> LinesideError:
+    return LinesideError(
+        "mirror.cut",
+        f"The copy {path} ends in the middle of a frame: {why}.",
+        effect="The frames before are whole and verified.",
+        todo="Use what was read; compare it with the hub's rows for what is missing.",
+    )
 
 
 def _broken(path: Path, why: str) -> LinesideError:

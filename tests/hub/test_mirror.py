@@ -75,7 +75,7 @@ async def test_a_copy_cut_short_by_a_power_cut_goes_on_from_its_last_whole_frame
                 file.truncate(path.stat().st_size - cut)
             with pytest.raises(LinesideError) as caught:
                 copied(box, tmp_path)
-            assert caught.value.code == "mirror.broken"
+            assert caught.value.code == "mirror.cut"
             async with mirroring(box, tmp_path) as mirror:
                 await until(lambda mirror=mirror: mirror.copied_seq == 60, mirror.changed)
             assert copied(box, tmp_path)[1] == whole

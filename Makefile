@@ -33,8 +33,8 @@ check: $(READY) ## Style, types and the direction of imports
 bench: $(READY) compiled ## Measure against the raw limit of this machine
 	@$(BIN)/python -m bench
 
-campaign: $(READY) compiled ## Faults by the hundred thousand; ROW=1,3 SIZE=gate MINUTES=10 SEED=7 ONLY=1 JSON=1
-	@$(BIN)/python -m tests.campaign $(if $(ROW),--row $(ROW)) $(if $(SIZE),--size $(SIZE)) $(if $(MINUTES),--minutes $(MINUTES)) \
+campaign: $(READY) compiled ## Faults by the hundred thousand; ROW=1,3 SIZE=gate JOBS=2 MINUTES=10 SEED=7 ONLY=1
+	@$(BIN)/python -m tests.campaign $(if $(ROW),--row $(ROW)) $(if $(SIZE),--size $(SIZE)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS)) \
 	  $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only) $(if $(JSON),--json)
 
 docs: $(READY) ## Make the reference pages anew from the code

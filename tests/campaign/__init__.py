@@ -116,6 +116,7 @@ class Run:
     part: Part
     wanted: int
     first_seed: int
+    last_seed: int
     injected: int
     seeds: int
     violations: tuple[Violation, ...]
@@ -158,14 +159,31 @@ async def run_part(
     began_s = time.monotonic()
     missed = await find_planted(part)
     tally = tally or Tally()
+    await play_on(part, wanted, tally, first_seed, 1, deadline_s)
+    return ran(part, wanted, first_seed, tally, missed, began_s)
+
+
+async def play_on(part: Part, wanted: int, tally: Tally, first_seed: int, step: int, deadline_s: float) -> None:
+    """Every `step`th seed until `wanted` is reached or the time is over."""
     seed = first_seed
     while (tally.seeds if part.unit == "seeds" else tally.injected) < wanted and time.monotonic() < deadline_s:
         await play(part.inject, seed, tally)
-        seed += 1
-    took_s = time.monotonic() - began_s
-    violations = tuple(tally.violations)
+        seed += step
+
+
+def ran(part: Part, wanted: int, first_seed: int, tally: Tally, missed: tuple[str, ...], began_s: float) -> Run:
+    """What came of the part, whoever played its seeds."""
     return Run(
-        part, wanted, first_seed, tally.injected, tally.seeds, violations, missed, len(part.planted), round(took_s, 1)
+        part,
+        wanted,
+        first_seed,
+        max(first_seed, tally.under_way),
+        tally.injected,
+        tally.seeds,
+        tuple(tally.violations),
+        missed,
+        len(part.planted),
+        round(time.monotonic() - began_s, 1),
     )
 
 

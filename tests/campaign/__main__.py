@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from tests.campaign import Part, Run, Tally, every_second, run_part
+from tests.campaign.jobs import run_shared
 from tests.campaign.rows import PARTS
 
 SHOWN_MAX = 400
@@ -29,6 +30,7 @@ def main(
     count: Annotated[int, typer.Option(min=0, help="So many of each part instead of a column.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     only: Annotated[bool, typer.Option("--only", help="Play that seed alone, without planted bugs.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="So many processes share the seeds of a part.")] = 1,
     minutes: Annotated[float, typer.Option(min=0, help="Stop in order after so long, shared by the parts.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -42,7 +44,7 @@ def main(
         wanted = 1 if only else count or (part.gate if size is Size.GATE else part.full)
         now_s = time.monotonic()
         until_s = now_s + max(0.0, deadline_s - now_s) / (len(parts) - number)
-        runs.append(_run(part, wanted, seed, until_s))
+        runs.append(_run(part, wanted, seed, until_s, min(jobs, wanted)))
         if not as_json:
             sys.stdout.write(told(runs[-1]))
             sys.stdout.flush()
@@ -73,7 +75,7 @@ def replayed(part: Part) -> Part:
     return Part(part.row, part.name, part.what, 1, 1, part.inject, {}, "seeds")
 
 
-def _run(part: Part, wanted: int, seed: int, until_s: float) -> Run:
+def _run(part: Part, wanted: int, seed: int, until_s: float, jobs: int) -> Run:
     tally = Tally()
     began_s = time.monotonic()
     end = "\x1b[K\r" if sys.stderr.isatty() else "\n"
@@ -86,7 +88,9 @@ def _run(part: Part, wanted: int, seed: int, until_s: float) -> Run:
         sys.stderr.flush()
 
     with every_second(say):
-        return asyncio.run(run_part(part, wanted, first_seed=seed, deadline_s=until_s, tally=tally))
+        if jobs == 1:
+            return asyncio.run(run_part(part, wanted, first_seed=seed, deadline_s=until_s, tally=tally))
+        return run_shared(part, wanted, jobs, first_seed=seed, deadline_s=until_s, tally=tally)
 
 
 def replay(run: Run, seed: int) -> str:
@@ -96,7 +100,7 @@ def replay(run: Run, seed: int) -> str:
 def told(run: Run) -> str:
     """One part for a person."""
     extent = "" if run.whole else f"  NOT WHOLE: {run.done:,} of {run.wanted:,} {run.part.unit}"
-    seeds = f"seeds {run.first_seed} to {run.first_seed + run.seeds - 1}" if run.seeds else "no seed"
+    seeds = f"seeds {run.first_seed} to {run.last_seed}" if run.seeds else "no seed"
     bugs = f", {run.planted - len(run.missed)} of {run.planted} planted bugs found" if run.planted else ""
     lines = [
         f"row {run.part.id}: {run.part.what}\n",
@@ -116,6 +120,7 @@ def as_object(run: Run) -> dict[str, object]:
         "injected": run.injected,
         "violated": len(run.violations),
         "seed": run.first_seed,
+        "last_seed": run.last_seed,
         "seeds": run.seeds,
         "duration_s": run.took_s,
         "wanted": run.wanted,

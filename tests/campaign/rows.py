@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.campaign import Part, devices, flips, kills, line, parsers, power, sync
+from tests.campaign import Part, devices, disk, drill, flips, kills, line, parsers, power, sync
 
 PARTS: tuple[Part, ...] = (
     power.POWER_CUT,
@@ -16,4 +16,6 @@ PARTS: tuple[Part, ...] = (
     *devices.PARTS,
     line.FALSE_CLOCK,
     *parsers.PARTS,
+    disk.FULL_DISK,
+    drill.DRILL,
 )

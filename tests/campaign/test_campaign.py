@@ -16,8 +16,8 @@ from tests.campaign.rows import PARTS
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-ELSEWHERE = {"4.runtime"}
-"""tests/crash/test_runtime_killed.py runs the same functions, with the planted bug, in 40 s."""
+ELSEWHERE = {"1.power-cut", "4.runtime", "12.disk"}
+"""Long ones: tests/crash and tests/disk run the same functions with their planted bugs in every run."""
 BY_ID = {part.id: part for part in PARTS}
 
 
@@ -79,6 +79,13 @@ def test_the_command_gives_one_json_object_and_its_exit_code() -> None:
     said = json.loads(done.stdout)
     assert said["ok"]
     assert [(part["row"], part["violated"], part["whole"]) for part in said["parts"]] == [(7, 0, True), (2, 0, True)]
+
+
+def test_processes_share_the_seeds_of_a_part_and_their_counts_are_summed() -> None:
+    done = campaign("--row", "7.network", "--count", "11", "--seed", "5", "--jobs", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    (part,) = json.loads(done.stdout)["parts"]
+    assert (part["injected"], part["seeds"], part["seed"], part["last_seed"]) == (12, 12, 5, 16)
 
 
 def test_an_unknown_row_is_refused_in_words() -> None:

@@ -1,190 +1,33 @@
-"""A small file system of its own with a box on it, and the real runtime as a process, started again as systemd does."""
+"""A box on a small disk for each test; see `small_disk`."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import errno
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from edge import wire
-from edge.__main__ import EXIT_JOURNAL
-from edge.core.errors import LinesideError
-from edge.core.terms import Role
-from edge.desk_client import DeskClient, connect
-from provisioning.device import NewPerson, init_device
-
-DISK_BYTES = 64 * 1024 * 1024
-BLOCK_BYTES = 4096
-WAIT_S_MAX = 30.0
-STEPS = 60
-STEP = '          - {{id: "{0:03}", phase: instruct, title: Step {0}, text: Do it.}}\n'
-RECIPE = (
-    'recipe: PAPER\nversion: "1"\ntitle: Paper on glass\nprocedure:\n  - unit_procedure: U\n    operations:\n'
-    "      - operation: O\n        steps:\n"
-) + "".join(STEP.format(number) for number in range(1, STEPS + 1))
+from tests.disk import small_disk as disks
+from tests.disk.small_disk import Box, NotPossible, make_box
 
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A box folder; hashing PINs takes time, so it is made once and copied."""
-    folder = tmp_path_factory.mktemp("box") / "box"
-    init_device(folder, box="BOX-D", people=(NewPerson("chi", "Chi", (Role.SUPERVISOR, Role.OPERATOR), "3690", "B"),))
-    (folder / "recipes" / "paper.yaml").write_text(RECIPE)
-    (folder / "lineside.toml").write_text('box = "BOX-D"\n')
-    return folder
+    """Made once and copied."""
+    return make_box(tmp_path_factory.mktemp("box") / "box")
 
 
 @pytest.fixture(params=["tmpfs"])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A file system of `DISK_BYTES`, of the kind that the test is parametrized with."""
-    mount = tmp_path / "m"
-    mount.mkdir()
-    if request.param == "ext4":
-        image = tmp_path / "image"
-        with image.open("wb") as file:
-            file.truncate(DISK_BYTES)
-        format_program = shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/sbin:/usr/sbin")
-        if format_program is None:
-            pytest.skip("mkfs.ext4 is not installed")
-        subprocess.run([format_program, "-q", "-m", "0", image], check=True)
-        command = ["mount", "-o", "loop", str(image), str(mount)]
-    else:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "lineside-test", str(mount)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"mounting a small disk is not permitted here: {done.stderr.strip()}")
-    try:
+    """A small file system of the kind that the test is parametrized with."""
+    with contextlib.ExitStack() as stack:
+        try:
+            mount = stack.enter_context(disks.small_disk(tmp_path, request.param))
+        except NotPossible as why:
+            pytest.skip(str(why))
         yield mount
-    finally:
-        subprocess.run(["umount", "--lazy", mount], check=True)
-
-
-@dataclass
-class Box:
-    """A box on a small disk, and the process that runs it."""
-
-    folder: Path
-    program: tuple[str, ...] = ("-m", "edge")
-    child: asyncio.subprocess.Process | None = None
-    codes: list[int] = field(default_factory=list)
-    """Exit codes of the runtimes that ended by themselves."""
-    acknowledged: list[str] = field(default_factory=list)
-    """Ids of the requests that the desk said are done."""
-
-    @property
-    def journal(self) -> Path:
-        return self.folder / "state" / "journal.db"
-
-    @property
-    def ballast(self) -> Path:
-        return self.folder / "state" / "ballast"
-
-    @property
-    def log(self) -> Path:
-        return self.folder.parent.parent / "runtime.log"
-
-    def free_bytes(self) -> int:
-        found = os.statvfs(self.folder)
-        return found.f_bavail * found.f_frsize
-
-    def fill_until(self, free_bytes: int) -> None:
-        """Let another program take the disk, until so much is free."""
-        with (self.folder.parent / "filler").open("ab") as filler:
-            while (left := self.free_bytes() - free_bytes) >= BLOCK_BYTES:
-                try:
-                    os.posix_fallocate(filler.fileno(), filler.seek(0, os.SEEK_END), left // BLOCK_BYTES * BLOCK_BYTES)
-                except OSError as error:
-                    assert error.errno == errno.ENOSPC  # the box was faster: what is left now?
-
-    def make_room(self) -> None:
-        (self.folder.parent / "filler").unlink(missing_ok=True)
-
-    async def start(self) -> None:
-        with self.log.open("ab") as out:
-            self.child = await asyncio.create_subprocess_exec(
-                sys.executable, *self.program, "edge", "run", "--box", str(self.folder), stdout=out, stderr=out
-            )
-
-    async def stop(self) -> int:
-        """A clean stop; 0 when nothing ran."""
-        if self.child is None:
-            return 0
-        with contextlib.suppress(ProcessLookupError):
-            self.child.terminate()
-        code = await self.child.wait()
-        self.child = None
-        return code
-
-    async def picture(self) -> wire.Picture:
-        """What a screen shows; the runtime is started (again, after exit code 74) until it answers."""
-        async with asyncio.timeout(WAIT_S_MAX):
-            while True:
-                if self.child is not None and self.child.returncode is not None:
-                    self.codes.append(self.child.returncode)
-                    assert self.child.returncode == EXIT_JOURNAL, self.log.read_text()[-2000:]
-                    self.child = None
-                if self.child is None:
-                    await self.start()
-                try:
-                    async with connect(self.folder / "state" / "desk.sock") as client:
-                        answer = await client.ask(wire.AskStatus(id=uuid4().hex))
-                        return wire.Picture.model_validate(answer["picture"])
-                except LinesideError as error:
-                    if error.code not in {"desk.unreachable", "desk.lost"}:
-                        raise
-                    await asyncio.sleep(0)
-
-    async def until(self, holds: Callable[[wire.Picture], bool]) -> wire.Picture:
-        """The first picture of which it holds."""
-        async with asyncio.timeout(WAIT_S_MAX):
-            while True:
-                picture = await self.picture()
-                if holds(picture):
-                    return picture
-                await asyncio.sleep(0)
-
-    async def until_state(self, batch: str, *states: str) -> wire.BatchCard:
-        """The batch, once it is in one of these states."""
-        return _card(await self.until(lambda picture: _card(picture, batch).state in states), batch)
-
-    async def until_done(self, batch: str, steps: int) -> None:
-        """Wait until so many steps of the batch are done."""
-        await self.until(lambda picture: [line.state for line in _card(picture, batch).steps].count("done") >= steps)
-
-    async def card(self, batch: str) -> wire.BatchCard:
-        return _card(await self.picture(), batch)
-
-    @contextlib.asynccontextmanager
-    async def logged_in(self) -> AsyncIterator[DeskClient]:
-        await self.picture()
-        async with connect(self.folder / "state" / "desk.sock") as client:
-            await client.ask(wire.LogIn(id=uuid4().hex, person="chi", pin="3690"))
-            yield client
-
-    async def ask(self, client: DeskClient, request: wire.Request) -> None:
-        await client.ask(request)
-        self.acknowledged.append(request.id)
-
-    async def start_batch(self, client: DeskClient, batch: str) -> None:
-        seal = (await self.picture()).recipes[0].seal
-        await self.ask(client, wire.StartBatch(id=uuid4().hex, batch=batch, order="O-1", recipe=seal))
-
-    async def act(self, client: DeskClient, batch: str, act: str) -> None:
-        await self.ask(client, wire.ActOnBatch.model_validate({"id": uuid4().hex, "batch": batch, "act": act}))
-
-
-def _card(picture: wire.Picture, batch: str) -> wire.BatchCard:
-    return next(card for card in picture.batches if card.batch == batch)
 
 
 @pytest.fixture

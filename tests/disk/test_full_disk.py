@@ -8,74 +8,33 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from edge import wire
 from edge.core.errors import LinesideError
 from edge.core.events import BatchStateChanged, decode
 from edge.core.room import BACK_BYTES, BALLAST_BYTES, FULL_BYTES, LOW_BYTES, MIB, needed_bytes
 from edge.desk_client import DeskClient
-from edge.journal import JournalReader, verify_journal
-from tests.disk.conftest import DISK_BYTES, STEPS, Box
+from edge.journal import JournalReader
+from tests.disk.small_disk import (
+    DISK_BYTES,
+    STEPS,
+    Box,
+    at_work,
+    fill_in_mid_batch,
+    is_well_again,
+    judge_journal,
+    says,
+    stop_is_written,
+)
 
 FREE_LEVELS = (0, 4096, 16 * 1024, 64 * 1024, 256 * 1024, MIB, 3 * MIB, FULL_BYTES + MIB, 12 * MIB, 34 * MIB)
 NO_BALLAST = Path(__file__).with_name("no_ballast_runtime.py")
 
 
-async def at_work(box: Box, client: DeskClient, batch: str) -> None:
-    """Confirm one step after the other, until the batch or the runtime does not go on."""
-    try:
-        for number in itertools.count(1):
-            await box.ask(client, wire.ConfirmStep(id=uuid4().hex, batch=batch, step=f"{number:03}"))
-            if number == STEPS:
-                return
-    except LinesideError as error:
-        assert error.code in {"batch.not_running", "step.not_active", "desk.lost", "journal.failed"}, error
-
-
-async def stop_is_written(box: Box, batch: str) -> None:
-    """The judge: a person can stop the batch now, whatever is free; fails when the box does not let them."""
-    async with box.logged_in() as client:
-        if (await box.card(batch)).state != "complete":
-            await box.act(client, batch, "stop")
-    assert (await box.card(batch)).state in {"stopped", "complete"}
-
-
-def says(picture: wire.Picture, words: str) -> bool:
-    return any(words in notice for notice in picture.notices)
-
-
-async def is_well_again(box: Box) -> None:
-    await box.until(lambda picture: not says(picture, "The disk"))
-    assert box.ballast.stat().st_blocks * 512 >= BALLAST_BYTES
-
-
-def judge_journal(box: Box) -> None:
-    """Every row holds, and every request that was acknowledged is in one."""
-    report = verify_journal(box.journal)
-    assert report.ok, report.fault
-    with JournalReader(box.journal) as reader:
-        answered = {decode(row.body).event.command_id for row in reader.rows(0, 1_000_000)}
-    assert [name for name in box.acknowledged if name not in answered] == []
-
-
 async def test_at_every_free_level_stop_is_written_nothing_is_lost_and_the_box_comes_back(box: Box) -> None:
     for free_bytes in FREE_LEVELS:
-        batch = f"B-{free_bytes}"
-        async with box.logged_in() as client:
-            await box.start_batch(client, batch)
-            working = asyncio.create_task(at_work(box, client, batch))
-            await box.until_done(batch, steps=3)
-            box.fill_until(free_bytes)
-            if free_bytes < FULL_BYTES:
-                await box.until_state(batch, "held", "complete")
-            await working
-        assert box.ballast.exists() == (free_bytes >= FULL_BYTES)
-        await stop_is_written(box, batch)
-        box.make_room()
-        await is_well_again(box)
+        await fill_in_mid_batch(box, f"B-{free_bytes}", free_bytes)
     assert await box.stop() == 0
     judge_journal(box)
 

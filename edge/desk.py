@@ -35,6 +35,7 @@ from edge.engine import Engine
 from edge.identity import sync_folder
 from edge.journal import Journal
 from edge.picture import picture
+from edge.prune import Pruner
 from edge.vault import PART_CHARS_MIN, Vault
 
 CLIENTS_MAX: Final = 32
@@ -112,8 +113,10 @@ class Desk:
         hub_public: bytes | None,
         connections: Callable[[], Mapping[str, str]],
         notices: Callable[[], tuple[str, ...]] = tuple,
+        pruner: Pruner | None = None,
     ) -> None:
-        """`sync` is what is known before the follower speaks; `hub_public` is the hub's key, None without a hub."""
+        """`sync` is what is known before the follower speaks; `hub_public` is the hub's key, None without a hub, and
+        `pruner` is None without an archive."""
         self.engine = engine
         self.journal = journal
         self.directory = directory
@@ -129,6 +132,7 @@ class Desk:
         self.hub_public = hub_public
         self.connections = connections
         self.notices = notices
+        self.pruner = pruner
         self._clients: set[_Client] = set()
 
     @asynccontextmanager
@@ -167,9 +171,9 @@ class Desk:
         batch = self.engine.line.batches.get(batch_id)
         return self.engine.line.book.recipes[batch.seal].steps().get(step) if batch else None
 
-    async def hide(self, text: str, *, parts: bool = True, scanned: bool = True) -> str:
+    async def hide(self, text: str, *, parts: bool = True, others: bool = True) -> str:
         """See `Vault.hide`."""
-        return await asyncio.to_thread(self.vault.hide, text, parts=parts, scanned=scanned) if text else text
+        return await asyncio.to_thread(self.vault.hide, text, parts=parts, others=others) if text else text
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -319,6 +323,8 @@ class _Client:
                 )
             case wire.TellSync():
                 self.desk.tell_sync(request.sync)
+            case wire.PruneRows():
+                return {"pruned_seq": await self._prune(request)}
             case wire.TellSelfCheck():
                 facts = request.model_dump(exclude={"id", "do"})
                 await engine.submit(cm.NoteSelfCheck(command_id=request.id, **facts))
@@ -335,7 +341,7 @@ class _Client:
         elif isinstance(request, wire.EnterValue):
             step = self.desk.step(request.batch, request.step)
             free = isinstance(step, Record) and step.type == "text"
-            facts["text"] = await self.desk.hide(request.text, parts=free, scanned=free)
+            facts["text"] = await self.desk.hide(request.text, parts=free, others=free)
         command = ENTRIES[type(request)](command_id=request.id, session=self.session, **facts)
         await self.desk.engine.submit(command)
         try:
@@ -377,7 +383,7 @@ class _Client:
             return ""  # decided already: nothing is to be kept for it
         for given in (request.batch, request.order):
             inside = bool(identity) and (identity == given or (len(identity) >= PART_CHARS_MIN and identity in given))
-            if inside or await self.desk.hide(given, scanned=False) != given:
+            if inside or await self.desk.hide(given, others=False) != given:
                 raise LinesideError(
                     "batch.identity",
                     "A patient identity stands in the id of the batch or of the order: ids are shown and kept.",
@@ -391,7 +397,7 @@ class _Client:
                 "This is not a patient identity: it is a pseudonym of a box, or not a readable code.",
                 todo="Scan the patient identity (DIN) from the order.",
             )
-        return await asyncio.to_thread(self.desk.vault.take, identity, self.desk.clock.stamp().utc, ordered=True)
+        return await asyncio.to_thread(self.desk.vault.take, identity, self.desk.clock.stamp().utc, patient=True)
 
     async def _scanned(self, request: wire.ScanCode) -> dict[str, Any]:
         """What the line may know of a scan: identities as pseudonyms."""
@@ -400,7 +406,7 @@ class _Client:
             return {}  # refused without a row
         if step.expect != "patient":
             right = text.startswith(step.prefix)  # then a code that was once scanned in the wrong place is right here
-            return {"text": await self.desk.hide(text, scanned=not right)}
+            return {"text": await self.desk.hide(text, others=not right)}
         batch = line.batches[request.batch]
         run = batch.steps.get(request.step)
         decided = request.id in line.answered or run is None or run.state != "active"
@@ -411,28 +417,31 @@ class _Client:
         if is_pseudonym(text) or (before_vault and text == batch.patient):
             return {"text": text}  # the row holds nothing that is not in the journal already
         vault = self.desk.vault
-        name = await asyncio.to_thread(vault.take, text, self.desk.clock.stamp().utc, ordered=False)
         expected = batch.patient if before_vault else await asyncio.to_thread(vault.identity, batch.patient)
-        return {"text": name, "identity": True, "alike": expected is not None and alike(text, expected)}
+        another = expected is not None and alike(text, expected)
+        utc = self.desk.clock.stamp().utc
+        name = await asyncio.to_thread(vault.take, text, utc, patient=another)
+        return {"text": name, "identity": True, "alike": another}
 
     async def _erase_identity(self, request: wire.EraseIdentity) -> None:
         self._need_session()
         engine, vault = self.desk.engine, self.desk.vault
         async with self.desk.naming:
-            known = await asyncio.to_thread(vault.identity, request.pseudonym) is not None
-            if is_pseudonym(request.pseudonym) and not known and request.id not in engine.line.answered:
+            identity = await asyncio.to_thread(vault.identity, request.pseudonym)
+            if is_pseudonym(request.pseudonym) and identity is None and request.id not in engine.line.answered:
                 raise LinesideError(
                     "vault.unknown",
                     f"The vault of this box holds no identity for {request.pseudonym}: it is erased already, or it is "
                     "another box's.",
                     todo="Look at `lineside vault list` on the box that made the batch.",
                 )
+            reason = request.reason.replace(identity, request.pseudonym) if identity else request.reason
             await engine.submit(
                 cm.EraseIdentity(
                     command_id=request.id,
                     session=self.session,
                     pseudonym=request.pseudonym,
-                    reason=await self.desk.hide(request.reason),
+                    reason=await self.desk.hide(reason),
                 )
             )
             await asyncio.to_thread(vault.erase, [request.pseudonym], engine.line.erased_seq)
@@ -564,10 +573,23 @@ class _Client:
 
     # The follower -------------------------------------------------------------------------------------------
 
-    async def _take_receipt(self, request: wire.GiveReceipt) -> None:
+    def _receipt(self, text: str) -> Receipt:
         if self.desk.hub_public is None:
             raise LinesideError("receipt.no_hub", "This box has no hub configured.", todo="Check lineside.toml.")
-        receipt: Receipt = read_receipt(request.receipt.encode()[: RECEIPT_BYTES_MAX + 1], self.desk.hub_public)
+        return read_receipt(text.encode()[: RECEIPT_BYTES_MAX + 1], self.desk.hub_public)
+
+    async def _prune(self, request: wire.PruneRows) -> int:
+        if self.desk.pruner is None:
+            raise LinesideError(
+                "archive.not_set",
+                "This box keeps no archive: every row stays in its journal.",
+                todo="To archive old rows, add [archive] to lineside.toml; see docs/how-to/archive.md.",
+            )
+        receipt = self._receipt(request.receipt) if request.receipt else None
+        return await self.desk.pruner.prune(request.through_seq, receipt, request.receipt)
+
+    async def _take_receipt(self, request: wire.GiveReceipt) -> None:
+        receipt = self._receipt(request.receipt)
         if receipt.stored_seq > self.desk.journal.durable_seq:
             raise LinesideError(
                 "receipt.ahead",

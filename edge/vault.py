@@ -38,7 +38,7 @@ SECURE_DELETE: Final = True
 _SCHEMA: Final = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE identity(
-  pseudonym TEXT PRIMARY KEY, identity TEXT NOT NULL UNIQUE, ordered INTEGER NOT NULL, since_utc TEXT NOT NULL
+  pseudonym TEXT PRIMARY KEY, identity TEXT NOT NULL UNIQUE, patient INTEGER NOT NULL, since_utc TEXT NOT NULL
 ) WITHOUT ROWID;
 INSERT INTO meta VALUES('format', 1), ('erased_seq', 0);
 """
@@ -46,12 +46,12 @@ INSERT INTO meta VALUES('format', 1), ('erased_seq', 0);
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One pseudonym whose identity is in the vault. `ordered`: a batch was to be started for it; otherwise it was only
-    scanned where another one was expected."""
+    """One pseudonym whose identity is in the vault. `patient`: it was given with an order or has the form of one
+    that was; otherwise it is some other code, scanned where a patient was expected."""
 
     pseudonym: str
     since_utc: str
-    ordered: bool
+    patient: bool
 
     def as_json(self) -> dict[str, object]:
         """Plain data, for machines."""
@@ -67,16 +67,16 @@ class Vault:
         self._connection = connection
         self._turn = threading.Lock()
 
-    def take(self, identity: str, utc: str, *, ordered: bool) -> str:
+    def take(self, identity: str, utc: str, *, patient: bool) -> str:
         """The pseudonym of `identity`, durable when this returns: the one it has, or a new one."""
         with self._using() as db:
-            found = db.execute("SELECT pseudonym, ordered FROM identity WHERE identity=?", (identity,)).get
+            found = db.execute("SELECT pseudonym, patient FROM identity WHERE identity=?", (identity,)).get
             if found is None:
                 name = self._new_pseudonym(db)
-                db.execute("INSERT INTO identity VALUES(?,?,?,?)", (name, identity, int(ordered), utc))
+                db.execute("INSERT INTO identity VALUES(?,?,?,?)", (name, identity, int(patient), utc))
                 return name
-            if ordered and not found[1]:
-                db.execute("UPDATE identity SET ordered=1 WHERE pseudonym=?", (found[0],))
+            if patient and not found[1]:
+                db.execute("UPDATE identity SET patient=1 WHERE pseudonym=?", (found[0],))
             return str(found[0])
 
     def _new_pseudonym(self, db: apsw.Connection) -> str:
@@ -97,18 +97,18 @@ class Vault:
             found = db.execute("SELECT identity FROM identity WHERE pseudonym=?", (pseudonym,)).get
             return None if found is None else str(found)
 
-    def hide(self, text: str, *, parts: bool = True, scanned: bool = True) -> str:
+    def hide(self, text: str, *, parts: bool = True, others: bool = True) -> str:
         """`text` with pseudonyms in the place of identities that the vault knows: where one is the whole text, and
-        with `parts` also where one that a batch was ordered for is a part of it. Without `scanned`, what was only
-        ever scanned in the wrong place is let through: it may be a code that is right here."""
+        with `parts` also where a patient's is a part of it. Without `others`, codes that were scanned where a patient
+        was expected and are probably no patient's are let through: they may be right here."""
         with self._using() as db:
-            whole = "SELECT pseudonym FROM identity WHERE identity=? AND ordered>=?"
-            found = db.execute(whole, (text.strip(), int(not scanned))).get
+            whole = "SELECT pseudonym FROM identity WHERE identity=? AND patient>=?"
+            found = db.execute(whole, (text.strip(), int(not others))).get
             if found:
                 return str(found)
             if parts:
                 inside = (
-                    "SELECT identity, pseudonym FROM identity WHERE ordered AND length(identity)>=? "
+                    "SELECT identity, pseudonym FROM identity WHERE patient AND length(identity)>=? "
                     "AND instr(?, identity) ORDER BY length(identity) DESC"
                 )
                 for identity, name in db.execute(inside, (PART_CHARS_MIN, text)):
@@ -191,8 +191,8 @@ def open_vault(path: Path, *, vfs: str | None = None) -> Iterator[Vault]:
 def kept(path: Path) -> list[Kept]:
     """What the vault at `path` holds, without the identities, oldest first. The box may run."""
     with _reading(path) as db:
-        rows = db.execute("SELECT pseudonym, since_utc, ordered FROM identity ORDER BY since_utc, pseudonym")
-        return [Kept(str(name), str(utc), bool(ordered)) for name, utc, ordered in rows]
+        rows = db.execute("SELECT pseudonym, since_utc, patient FROM identity ORDER BY since_utc, pseudonym")
+        return [Kept(str(name), str(utc), bool(patient)) for name, utc, patient in rows]
 
 
 def find(path: Path, identity: str) -> str | None:

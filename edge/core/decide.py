@@ -1123,7 +1123,7 @@ def scan_refusal(batch: Batch, step: Scan, command: cm.ScanCode) -> str:
         # a pseudonym is what the vault gives for a scanned identity, and never what somebody entered
         if text == batch.patient and (command.identity or not is_pseudonym(text)):
             return ""
-        if command.alike if command.identity else alike(text, batch.patient):
+        if command.alike if command.identity or is_pseudonym(text) else alike(text, batch.patient):
             return f"This belongs to another order, not to {batch.order}. Nothing was started."
         return f"This is not the patient identity of {batch.order}. Nothing was started."
     if is_pseudonym(text):

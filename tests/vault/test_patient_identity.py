@@ -319,7 +319,7 @@ async def test_the_commands_list_find_and_erase(box: Config) -> None:
         code, out, _ = await command(box, "list", "--json")
         listed = json.loads(out)["identities"]
         assert code == 0
-        assert {line["pseudonym"]: line["ordered"] for line in listed}[started.patient] is True
+        assert {line["pseudonym"]: line["patient"] for line in listed}[started.patient] is True
         assert DIN not in out
         assert await command(box, "find", stdin=DIN + "\n") == (0, started.patient + "\n", "")
         asked = ("erase", started.patient, "--person", "dot", "--reason", "withdrawn consent")

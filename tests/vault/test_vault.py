@@ -72,15 +72,15 @@ def test_a_code_of_the_same_form_is_probably_another_patients() -> None:
 def test_one_identity_has_one_pseudonym_also_after_a_start(tmp_path: Path) -> None:
     path = tmp_path / "vault.db"
     with open_vault(path) as vault:
-        first = vault.take(din(1), UTC, ordered=False)
+        first = vault.take(din(1), UTC, patient=False)
         assert is_pseudonym(first)
-        assert vault.take(din(1), UTC, ordered=True) == first
-        assert vault.take(din(2), UTC, ordered=False) != first
+        assert vault.take(din(1), UTC, patient=True) == first
+        assert vault.take(din(2), UTC, patient=False) != first
     with open_vault(path) as vault:
-        assert vault.take(din(1), UTC, ordered=False) == first
+        assert vault.take(din(1), UTC, patient=False) == first
         assert vault.identity(first) == din(1)
         assert vault.identity("P-0000-0000-0000") is None
-    assert [(line.pseudonym, line.ordered) for line in kept(path) if line.ordered] == [(first, True)]
+    assert [(line.pseudonym, line.patient) for line in kept(path) if line.patient] == [(first, True)]
     assert (find(path, din(1)), find(path, din(3))) == (first, None)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["vault.db"]
@@ -88,15 +88,15 @@ def test_one_identity_has_one_pseudonym_also_after_a_start(tmp_path: Path) -> No
 
 def test_what_is_known_is_hidden_and_what_may_be_something_else_is_not(tmp_path: Path) -> None:
     with open_vault(tmp_path / "vault.db") as vault:
-        ordered = vault.take(din(1), UTC, ordered=True)
-        short = vault.take("=A1", UTC, ordered=True)
-        scanned = vault.take("LOT-7", UTC, ordered=False)
+        ordered = vault.take(din(1), UTC, patient=True)
+        short = vault.take("=A1", UTC, patient=True)
+        scanned = vault.take("LOT-7", UTC, patient=False)
         assert vault.hide(f" {din(1)} ") == ordered
         assert vault.hide(f"bag {din(1)}, again {din(1)}.") == f"bag {ordered}, again {ordered}."
         assert vault.hide(f"bag {din(1)}", parts=False) == f"bag {din(1)}"
         assert vault.hide("=A1") == short
         assert vault.hide("=A1 is short") == "=A1 is short"
-        assert (vault.hide("LOT-7"), vault.hide("LOT-7", scanned=False)) == (scanned, "LOT-7")
+        assert (vault.hide("LOT-7"), vault.hide("LOT-7", others=False)) == (scanned, "LOT-7")
         assert vault.hide("nothing of anybody") == "nothing of anybody"
 
 
@@ -104,12 +104,12 @@ def test_a_full_vault_takes_no_more_and_keeps_giving(tmp_path: Path, monkeypatch
     monkeypatch.setattr(vaults, "IDENTITIES_MAX", 2)
     assert IDENTITIES_MAX > 2
     with open_vault(tmp_path / "vault.db") as vault:
-        first = vault.take(din(1), UTC, ordered=True)
-        vault.take(din(2), UTC, ordered=True)
-        assert code(lambda: vault.take(din(3), UTC, ordered=True)) == "vault.full"
-        assert vault.take(din(1), UTC, ordered=True) == first
+        first = vault.take(din(1), UTC, patient=True)
+        vault.take(din(2), UTC, patient=True)
+        assert code(lambda: vault.take(din(3), UTC, patient=True)) == "vault.full"
+        assert vault.take(din(1), UTC, patient=True) == first
         vault.erase([first], 1)
-        assert is_pseudonym(vault.take(din(3), UTC, ordered=True))
+        assert is_pseudonym(vault.take(din(3), UTC, patient=True))
 
 
 def test_what_is_no_vault_is_refused_in_words(tmp_path: Path) -> None:
@@ -133,18 +133,18 @@ def test_what_is_no_vault_is_refused_in_words(tmp_path: Path) -> None:
 def test_a_disk_that_writes_no_more_is_said_in_words(tmp_path: Path) -> None:
     disk = CrashDisk()
     with disk.mounted() as name, open_vault(tmp_path / "vault.db", vfs=name) as vault:
-        first = vault.take(din(1), UTC, ordered=True)
+        first = vault.take(din(1), UTC, patient=True)
         disk.fail_at = len(disk.log)
-        assert code(lambda: vault.take(din(2), UTC, ordered=True)) == "vault.cannot_write"
+        assert code(lambda: vault.take(din(2), UTC, patient=True)) == "vault.cannot_write"
         disk.fail_at = None
         assert vault.identity(first) == din(1)
 
 
 def test_a_copy_is_whole_while_the_box_writes(tmp_path: Path) -> None:
     with open_vault(tmp_path / "vault.db") as vault:
-        names = [vault.take(din(n), UTC, ordered=True) for n in range(50)]
+        names = [vault.take(din(n), UTC, patient=True) for n in range(50)]
         copy_vault(tmp_path / "vault.db", tmp_path / "copy.db")
-        vault.take(din(99), UTC, ordered=True)
+        vault.take(din(99), UTC, patient=True)
     with open_vault(tmp_path / "copy.db") as copy:
         assert [copy.identity(name) for name in names] == [din(n) for n in range(50)]
     assert stat.S_IMODE((tmp_path / "copy.db").stat().st_mode) == 0o600
@@ -159,7 +159,7 @@ def lost(folder: Path) -> list[str]:
     folder.mkdir()
     with disk.mounted() as name, open_vault(folder / "vault.db", vfs=name) as vault:
         for number in range(6):
-            disk.mark((vault.take(din(number), UTC, ordered=True), din(number)))
+            disk.mark((vault.take(din(number), UTC, patient=True), din(number)))
     for upto in range(len(disk.log) + 1):
         promised = [op.mark for op in disk.log[:upto] if op.what == "mark"]
         for how in HOWS:
@@ -194,7 +194,7 @@ def left_behind(folder: Path) -> list[str]:
     """The erased identities whose bytes are still in some file, after many came and went."""
     chance = random.Random(11)
     with open_vault(folder / "vault.db") as vault:
-        names = {n: vault.take(din(n), UTC, ordered=bool(n % 2)) for n in range(300)}
+        names = {n: vault.take(din(n), UTC, patient=bool(n % 2)) for n in range(300)}
         gone = chance.sample(sorted(names), 200)
         for at, number in enumerate(gone, 1):
             vault._connection.execute("DELETE FROM identity WHERE pseudonym=?", (names[number],))
@@ -230,7 +230,7 @@ def _dies_at(disk: CrashDisk, at: int) -> Iterator[None]:
 def test_erasing_cut_at_every_write_is_done_at_the_next_start(tmp_path: Path) -> None:
     disk = CrashDisk()
     with disk.mounted() as vfs, open_vault(tmp_path / "vault.db", vfs=vfs) as vault:
-        names = [vault.take(din(n), UTC, ordered=True) for n in range(30)]
+        names = [vault.take(din(n), UTC, patient=True) for n in range(30)]
         began = len(disk.log)
         vault.erase([names[7]], 9)
     row = ev.IdentityErased(pseudonym=names[7], reason="asked", previous_seq=0)
@@ -248,7 +248,7 @@ def test_erasing_cut_at_every_write_is_done_at_the_next_start(tmp_path: Path) ->
 
 def test_a_restored_older_vault_forgets_again_and_a_newer_one_is_taken_as_it_is(tmp_path: Path) -> None:
     with open_vault(tmp_path / "vault.db") as vault:
-        names = [vault.take(din(n), UTC, ordered=True) for n in range(4)]
+        names = [vault.take(din(n), UTC, patient=True) for n in range(4)]
         copy_vault(tmp_path / "vault.db", tmp_path / "old.db")
         vault.erase([names[1]], 20)
         vault.erase([names[2]], 35)

@@ -15,15 +15,20 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import Figure, Say, footprint, journal, loop, views
+from bench import Figure, Say, footprint, history, journal, loop, start, views
 
 ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "journal": journal.measure,
     "loop": loop.measure,
     "footprint": footprint.measure,
+    "history": history.measure,
     "views": views.measure,
+    "start": start.measure,
+    "start-longest": start.measure_longest,
 }
 """A row of the bench: its name and the function that measures it. Add yours here."""
+ON_REQUEST = frozenset({"start-longest"})
+"""Rows that take minutes and much of the disk: measured only when they are named."""
 
 
 def main(
@@ -32,7 +37,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
 ) -> None:
     """Measure Lineside against the raw limit of this machine. Example: python -m bench journal"""
-    chosen = rows or list(ROWS)
+    chosen = rows or [name for name in ROWS if name not in ON_REQUEST]
     for name in chosen:
         if name not in ROWS:
             raise typer.BadParameter(f"{name!r} is not a row of the bench. There are: {', '.join(ROWS)}.")

@@ -27,6 +27,7 @@ EXIT_JOURNAL: Final = 74
 It may be started again."""
 
 if TYPE_CHECKING:
+    from edge.config import Archive, Config
     from edge.fetch import Tail
     from edge.journal import ShownRow
 
@@ -42,8 +43,11 @@ simulate_app = typer.Typer(no_args_is_help=True, help="Simulated equipment that 
 recipe_app = typer.Typer(no_args_is_help=True, help="Recipes.")
 journal_app = typer.Typer(no_args_is_help=True, help="The journal of a box.")
 batch_app = typer.Typer(no_args_is_help=True, help="Batches and their as-built records.")
+archive_app = typer.Typer(no_args_is_help=True, help="The archive: old rows of the journal, in signed segments.")
 views_app = typer.Typer(no_args_is_help=True, help="The views: what the journal says, for search and SQLite tools.")
+history_app = typer.Typer(no_args_is_help=True, help="Process values: what the equipment showed, over time.")
 sync_app = typer.Typer(no_args_is_help=True, help="What is saved, copied and at the hub.")
+vault_app = typer.Typer(no_args_is_help=True, help="The vault of a box: patient identities, which can be erased.")
 disk_app = typer.Typer(no_args_is_help=True, help="The disk of a box.")
 device_app = typer.Typer(no_args_is_help=True, help="A box's first files.")
 for name, group in (
@@ -53,8 +57,11 @@ for name, group in (
     ("recipe", recipe_app),
     ("journal", journal_app),
     ("batch", batch_app),
+    ("archive", archive_app),
     ("views", views_app),
+    ("history", history_app),
     ("sync", sync_app),
+    ("vault", vault_app),
     ("disk", disk_app),
     ("device", device_app),
 ):
@@ -394,7 +401,9 @@ def backup(
     if as_json:
         print(json.dumps({"ok": True, "backup": str(out), **made.as_json()}))
         return
-    print(f"{out}: rows 1 to {made.head_seq} and {len(made.files) - 1} sealed objects, read back and verified.")
+    print(f"{out}: rows 1 to {made.head_seq} and {made.sealed} sealed objects, read back and verified.")
+    if made.vault:
+        print("It holds patient identities: whoever has it can tell whose batch was whose. Erasing does not reach it.")
     print(f"Head: row {made.head_seq}, {made.head_hash}")
 
 
@@ -472,6 +481,98 @@ def _nothing(_what: str, _done: int, _total: int) -> None:
     """Progress is for people."""
 
 
+# The vault ---------------------------------------------------------------------------------------------------------
+
+
+@vault_app.command("list")
+def vault_list(box: Box = Path(), as_json: AsJson = False) -> None:
+    """List the pseudonyms whose patient identities the vault holds; never the identities. The box may run.
+
+    Example: lineside vault list --box /var/lib/lineside/box
+    """
+    from edge.config import read_config
+    from edge.vault import VAULT, kept
+
+    found = kept(read_config(box).state_dir / VAULT)
+    if as_json:
+        print(json.dumps({"identities": [line.as_json() for line in found]}))
+        return
+    for line in found:
+        print(f"{line.pseudonym}  since {line.since_utc}  {'a patient' if line.patient else 'another code'}")
+    print(f"{len(found)} identities.", file=sys.stderr)
+
+
+@vault_app.command("find")
+def vault_find(box: Box = Path(), as_json: AsJson = False) -> None:
+    """Find the pseudonym of a patient identity. The identity is asked for, or read as one line from standard input.
+
+    Example: lineside vault find --box /var/lib/lineside/box
+    """
+    from edge.config import read_config
+    from edge.vault import VAULT, find
+
+    found = find(read_config(box).state_dir / VAULT, _secret("Patient identity"))
+    if as_json:
+        print(json.dumps({"pseudonym": found}))
+    else:
+        print(found or "The vault does not hold this identity.")
+    if found is None:
+        raise typer.Exit(EXIT_FOUND)
+
+
+@vault_app.command("erase")
+def vault_erase(
+    pseudonym: Annotated[str, typer.Argument(help="As in the record, for example P-7KQ2-M4XD-9T3H.")],
+    person: Annotated[str, typer.Option(help="Who decides it: someone with the role quality or administrator.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the journal.")],
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Make the box forget a patient identity. The runtime must run; batch and record stay, with the pseudonym.
+
+    The person's PIN is asked for, or read as one line from standard input. Backups made before still hold the identity.
+
+    Example: lineside vault erase P-7KQ2-M4XD-9T3H --person dot --reason "withdrawn consent" --box /var/lib/lineside/box
+    """
+    from uuid import uuid4
+
+    from pydantic import ValidationError
+
+    from edge.config import read_config
+    from edge.desk_client import connect
+    from edge.wire import EraseIdentity, LogIn
+
+    pin = _secret(f"PIN of {person}")
+    try:
+        log_in = LogIn(id=uuid4().hex, person=person, pin=pin)
+        request = EraseIdentity(id=uuid4().hex, pseudonym=pseudonym.strip(), reason=reason)
+    except ValidationError as error:
+        raise LinesideError(
+            "vault.input",
+            "The person's id, the PIN, the pseudonym or the reason is too long.",
+            todo="Give a reason of at most 2,000 characters, and the others as they are.",
+        ) from error
+
+    async def erase() -> None:
+        async with connect(read_config(box).desk_socket) as desk:
+            await desk.ask(log_in)
+            await desk.ask(request)
+
+    asyncio.run(erase())
+    if as_json:
+        print(json.dumps({"ok": True, "erased": pseudonym.strip(), "reaches_backups": False}))
+        return
+    print(f"Erased: nothing on this box says any more whose pseudonym {pseudonym.strip()} was.")
+    print("Backups that were made before still hold the identity: make a new backup and destroy the earlier ones.")
+
+
+def _secret(what: str) -> str:
+    """One line from standard input, or asked for without showing it: never a word of the command line."""
+    import getpass
+
+    return getpass.getpass(f"{what}: ") if sys.stdin.isatty() else sys.stdin.readline(1024).rstrip("\r\n")
+
+
 @app.command("verify")
 def verify(
     paths: Annotated[list[Path], typer.Argument(help="journal.db, a mirror's .frames file, or a folder with them.")],
@@ -506,17 +607,17 @@ def verify(
 
 def _records(box: Path) -> dict[str, AsBuilt]:
     """The as-built records, folded from the journal alone; it may belong to a running box."""
+    from edge.archive import Record, record_of
     from edge.config import read_config
     from edge.core.events import RowBody, decode
-    from edge.journal import JournalReader
 
-    def bodies(reader: JournalReader) -> Iterator[tuple[int, RowBody]]:
+    def bodies(reader: Record) -> Iterator[tuple[int, RowBody]]:
         seq = 0
         while rows := reader.rows(seq, 1000):
             seq = rows[-1].seq
             yield from ((row.seq, decode(row.body)) for row in rows)
 
-    with JournalReader(read_config(box).state_dir / "journal.db") as reader:
+    with record_of(read_config(box)) as reader:
         return as_built(bodies(reader))
 
 
@@ -554,6 +655,107 @@ def batch_show(
     print(as_text(record))
 
 
+# Archive -----------------------------------------------------------------------------------------------------------
+
+
+@archive_app.command("now")
+def archive_now(box: Box = Path(), as_json: AsJson = False) -> None:
+    """Archive all sealed rows that need not stay in the journal, also few; the follower does it by itself when many are.
+
+    Takes nothing out of the journal: the follower asks the runtime for that. The box may run.
+
+    Example: lineside archive now --box /var/lib/lineside/box
+    """
+    from edge.archive import Segment, archive_next
+    from edge.clock import SystemClock
+    from edge.config import read_config
+    from edge.identity import DeviceKey
+
+    config = read_config(box)
+    settings, signer = _archive(config), DeviceKey.load(config.device_key)
+    made: list[Segment] = []
+    while segment := archive_next(settings, config.state_dir, signer, SystemClock().utc(), rows_min=1):
+        made.append(segment)
+        if not as_json:
+            print(f"{segment.path}: rows {segment.first_seq} to {segment.last_seq}, read back and verified.")
+    if as_json:
+        print(json.dumps({"ok": True, "segments": [segment.as_json() for segment in made]}))
+    elif not made:
+        print("Nothing to archive: every row is to stay in the journal, is archived, or is not sealed yet.")
+
+
+@archive_app.command("list")
+def archive_list(box: Box = Path(), as_json: AsJson = False) -> None:
+    """List the segments of a box's archive, as they name themselves; `verify` reads them.
+
+    Example: lineside archive list --box /var/lib/lineside/box
+    """
+    from edge.archive import list_segments
+    from edge.config import read_config
+    from edge.journal import JournalReader
+
+    config = read_config(box)
+    with JournalReader(config.state_dir / "journal.db") as reader:
+        listed = list_segments(_archive(config).path, reader.journal_id)
+    if as_json:
+        print(json.dumps({"segments": [segment.as_json() for segment in listed]}))
+        return
+    for segment in listed:
+        print(f"rows {segment.first_seq:>12,} to {segment.last_seq:>12,}  {segment.file_bytes:>11,} B  {segment.path}")
+
+
+@archive_app.command("verify")
+def archive_verify(box: Box = Path(), as_json: AsJson = False) -> None:
+    """Read every segment from its medium, to the last row, and see that they are one chain up to the journal's rows.
+
+    Exit code 1 when one does not hold.
+
+    Example: lineside archive verify --box /var/lib/lineside/box
+    """
+    from edge.archive import verify_archive
+    from edge.config import read_config
+
+    config = read_config(box)
+    settings = _archive(config)
+    try:
+        rows = verify_archive(config, settings, progress=None if as_json else _progress_of_parts())
+    except LinesideError as refusal:
+        if as_json:
+            print(json.dumps({"ok": False, "error": refusal.as_json()}))
+        else:
+            print(f"DOES NOT HOLD. {refusal}")
+        raise typer.Exit(EXIT_FOUND) from refusal
+    if as_json:
+        print(json.dumps({"ok": True, "rows": rows}))
+    else:
+        print(f"All {rows} archived rows hold, and the journal goes on from them.")
+
+
+@archive_app.command("status")
+def archive_status(box: Box = Path(), as_json: AsJson = False) -> None:
+    """Say what is archived, what is due, and from which row on the journal has its rows itself.
+
+    Example: lineside archive status --box /var/lib/lineside/box
+    """
+    from edge.archive import status
+    from edge.clock import SystemClock
+    from edge.config import read_config
+
+    config = read_config(box)
+    said = status(config, _archive(config), SystemClock().utc())
+    print(json.dumps(said.as_json()) if as_json else said)
+
+
+def _archive(config: Config) -> Archive:
+    if config.archive is None:
+        raise LinesideError(
+            "archive.not_set",
+            "This box keeps no archive: every row stays in its journal.",
+            todo="To archive old rows, add [archive] to lineside.toml; see docs/how-to/archive.md.",
+        )
+    return config.archive
+
+
 # Views -------------------------------------------------------------------------------------------------------------
 
 
@@ -563,13 +765,14 @@ def views_rebuild(box: Box = Path(), as_json: AsJson = False) -> None:
 
     Example: lineside views rebuild --box /etc/lineside
     """
+    from edge.archive import record_of
     from edge.config import read_config
-    from edge.journal import JournalReader
     from edge.views import ROWS_AT_ONCE, Views
 
-    state = read_config(box).state_dir
+    config = read_config(box)
+    state = config.state_dir
     tell = _progress("applied")
-    with JournalReader(state / "journal.db") as reader, Views(state / "views.db") as views:
+    with record_of(config) as reader, Views(state / "views.db") as views:
         views.begin_anew()
         made_seq, _ = reader.head()
         seq = 0
@@ -636,6 +839,172 @@ def sync_status(box: Box = Path(), as_json: AsJson = False) -> None:
     print(f"hub: {sync.hub}" + (f", last receipt {sync.received_utc}" if sync.received_utc else ""))
     if sync.detail:
         print(sync.detail)
+
+
+# Process values ----------------------------------------------------------------------------------------------------
+
+TagName = Annotated[str, typer.Argument(help="The tag's full name, for example BR-1.temperature.")]
+From = Annotated[
+    str, typer.Option("--from", help="From this time on, for example 2026-11-22T08:30Z; an hour if empty.")
+]
+To = Annotated[str, typer.Option("--to", help="Up to this time; the newest value when empty.")]
+
+
+@history_app.command("tags")
+def history_tags(box: Box = Path(), as_json: AsJson = False) -> None:
+    """List the tags of which values are stored.
+
+    Example: lineside history tags --box /etc/lineside
+    """
+    from edge.config import read_config
+    from edge.history import HistoryReader
+
+    with HistoryReader(read_config(box).state_dir / "history.db") as reader:
+        infos = reader.tags()
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {
+                        "tag": info.series.tag,
+                        "unit": info.series.unit,
+                        "resolution": info.series.resolution,
+                        "windows": info.windows,
+                        "samples": info.samples,
+                    }
+                    for info in infos
+                ]
+            )
+        )
+        return
+    for info in infos:
+        kept = f"in steps of {info.series.resolution} {info.series.unit}" if info.series.resolution else "bit by bit"
+        print(f"{info.series.tag:<32} {info.samples:>12,} samples in {info.windows:,} closed windows, {kept}")
+
+
+@history_app.command("show")
+def history_show(
+    tag: TagName, box: Box = Path(), from_utc: From = "", to_utc: To = "", as_json: AsJson = False
+) -> None:
+    """Show every stored value of a tag with its quality, and the gaps. With --json one object a line.
+
+    Example: lineside history show BR-1.temperature --from 2026-11-22T08:30Z --box /etc/lineside
+    """
+    from dataclasses import asdict
+
+    from edge.config import read_config
+    from edge.history import HistoryReader, utc_text
+    from edge.sketch import facts, span
+
+    with HistoryReader(read_config(box).state_dir / "history.db") as reader:
+        asked = span(reader, from_utc, to_utc)
+        for sample in reader.range(tag, *asked):
+            said = facts(sample)
+            if as_json:
+                print(json.dumps(said, ensure_ascii=False))
+            else:
+                print(f"{said['utc']}  {said['value']!s:>16}  {said['quality']:<9}  {said['detail']}".rstrip())
+        for gap in reader.gaps(*asked):
+            if as_json:
+                print(json.dumps({"gap": asdict(gap)}))
+            else:
+                print(f"gap from {utc_text(gap.from_us)} to {utc_text(gap.to_us)}: {gap.scope}, {gap.why}")
+
+
+@history_app.command("plot")
+def history_plot(
+    tag: TagName,
+    box: Box = Path(),
+    from_utc: From = "",
+    to_utc: To = "",
+    points: Annotated[int, typer.Option(help="How many columns.", min=2, max=10_000)] = 72,
+    height: Annotated[int, typer.Option(help="How many lines.", min=4, max=100)] = 16,
+    as_json: AsJson = False,
+) -> None:
+    """Plot a tag: lowest to highest in each column, so that no spike is lost.
+
+    Example: lineside history plot BR-1.temperature --box /etc/lineside
+    """
+    from dataclasses import asdict
+
+    from edge.config import read_config
+    from edge.history import HistoryReader
+    from edge.sketch import drawn, span
+
+    with HistoryReader(read_config(box).state_dir / "history.db") as reader:
+        buckets = reader.plot(tag, *span(reader, from_utc, to_utc), points)
+        units = {info.series.unit for info in reader.tags() if info.series.tag == tag}
+    if as_json:
+        print(json.dumps([asdict(bucket) for bucket in buckets]))
+        return
+    print(f"{tag}  ({', '.join(sorted(units)) or 'no unit'})")
+    print("\n".join(drawn(buckets, ", ".join(sorted(units)), height)))
+
+
+@history_app.command("export")
+def history_export(
+    tag: TagName,
+    target: Annotated[Path, typer.Argument(help="The CSV file to make; it must not exist.")],
+    box: Box = Path(),
+    from_utc: From = "",
+    to_utc: To = "",
+) -> None:
+    """Write every stored value of a tag into a CSV file.
+
+    Example: lineside history export BR-1.temperature temperature.csv --box /etc/lineside
+    """
+    from edge.config import read_config
+    from edge.history import HistoryReader
+    from edge.sketch import span, write_csv
+
+    with HistoryReader(read_config(box).state_dir / "history.db") as reader:
+        asked = span(reader, from_utc, to_utc)
+        samples = reader.range(tag, *asked)
+        try:
+            with target.open("x", encoding="utf-8", newline="") as out:
+                count = write_csv(samples, out)
+        except OSError as error:
+            raise LinesideError(
+                "values.export",
+                f"{target} cannot be written: {error.strerror}.",
+                todo="Name a file that does not exist, in a folder that you may write to.",
+            ) from error
+    print(f"{target}: {count:,} values.")
+
+
+@history_app.command("verify")
+def history_verify(box: Box = Path(), as_json: AsJson = False) -> None:
+    """Compute every window's root anew and compare it with the journal. Exit 1 when something does not hold.
+
+    Example: lineside history verify --box /etc/lineside
+    """
+    from dataclasses import asdict
+
+    from edge.config import read_config
+    from edge.history import HistoryReader, anchors_in, utc_text
+    from edge.journal import JournalReader
+
+    def bodies(reader: JournalReader) -> Iterator[tuple[int, bytes]]:
+        seq = 0
+        while rows := reader.rows(seq, 1000):
+            seq = rows[-1].seq
+            yield from ((row.seq, row.body) for row in rows)
+
+    state = read_config(box).state_dir
+    with HistoryReader(state / "history.db") as values:
+        with JournalReader(state / "journal.db") as reader:
+            anchors = anchors_in(bodies(reader))
+        tell = _progress_of_parts()
+        result = values.verify(anchors, progress=lambda done, total: tell("windows verified", done, total))
+    if as_json:
+        print(json.dumps(asdict(result)))
+    else:
+        for finding in result.findings:
+            print(f"window from {utc_text(finding.window)}, {finding.tag or 'as a whole'}: {finding.why}")
+        print(f"{result.samples:,} values in {result.windows:,} windows, {result.anchored:,} of them in this journal.")
+        print("Something does not hold." if result.findings else "Everything holds.")
+    if result.findings:
+        raise typer.Exit(EXIT_FOUND)
 
 
 # The disk ----------------------------------------------------------------------------------------------------------

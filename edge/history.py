@@ -422,9 +422,12 @@ def _series_ids(connection: apsw.Connection, wanted: Iterable[Series]) -> dict[S
 
 
 def _all_series(connection: apsw.Connection) -> dict[int, Series]:
-    return {
-        number: Series(*names) for number, *names in connection.execute("SELECT id, tag, unit, resolution FROM series")
-    }
+    found = {}
+    for number, *names in _rows(connection, "SELECT id, tag, unit, resolution FROM series"):
+        if not all(isinstance(name, str) for name in names):
+            raise damaged("a tag's name is none")
+        found[number] = Series(*names)
+    return found
 
 
 def _mark_gap(connection: apsw.Connection, from_us: int, to_us: int, scope: str, why: str) -> None:
@@ -620,6 +623,13 @@ class HistoryReader:
             counted = {number: (windows, samples) for number, windows, samples in found}
         infos = [TagInfo(series, *counted.get(number, (0, 0))) for number, series in self._series.items()]
         return sorted(infos, key=lambda info: order(info.series))
+
+    def newest_us(self) -> int:
+        """The time of the newest sample, or of the end of a gap after it; 0 without one."""
+        with _reading():
+            sql = "SELECT max(ifnull((SELECT max(high_us) FROM window), 0), ifnull((SELECT max(to_us) FROM gap), 0))"
+            found = _rows(self._connection, sql)
+        return int(found[0][0])
 
     def gaps(self, from_us: int, to_us: int) -> list[Gap]:
         """The gaps that touch this time."""

@@ -89,7 +89,7 @@ def _pack_columns(data: bytes, vectors: Vectors) -> bytes | None:
         at, source, words = (plain[name].astype(np.int64) for name in ("at", "source", "word"))
         state = plain["quality"].astype(np.int64) * 8 + plain["kind"]
         starts = [0, *(np.flatnonzero(np.diff(state)) + 1).tolist()] if len(state) else []
-        ends = [*starts[1:], len(state)]
+        ends = [*starts[1:], len(state)] if starts else []
         runs = [[int(state[a]) >> 3, int(state[a]) & 7, "", b - a] for a, b in zip(starts, ends, strict=True)]
     else:
         parts = list(split(data))

@@ -48,7 +48,7 @@ class Tag(Frozen):
     access: Literal["read", "write"] = "read"
     low: float | None = None
     high: float | None = None
-    resolution: float | None = Field(default=None, gt=0)
+    resolution: float | None = Field(default=None, gt=1e-12, lt=1e12)
     stale_s: float = Field(default=5.0, gt=0)
     read_back: str = ""
     tolerance: float = Field(default=0.0, ge=0)

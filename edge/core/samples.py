@@ -10,7 +10,7 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from edge.core.errors import LinesideError
@@ -63,7 +63,13 @@ class Scale:
     __slots__ = ("_of_one", "_step")
 
     def __init__(self, resolution: str) -> None:
-        step = Decimal(resolution) if resolution else None
+        """Raises `values.damaged` for what is no resolution."""
+        try:
+            step = Decimal(resolution) if resolution else None
+            if step is not None and not Decimal("1e-300") < step < Decimal("1e300"):
+                raise damaged("a resolution is out of bounds")
+        except InvalidOperation as error:
+            raise damaged("a resolution is no number") from error
         # 0.01 is no double, 100 is one: divided by 100 a count gives the double nearest to the decimal number
         self._of_one = (
             float(1 / step) if step is not None and step < 1 and 1 / step == (1 / step).to_integral() else 0.0

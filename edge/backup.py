@@ -1,8 +1,9 @@
 """Backup and restore of what a box cannot make again: its journal and its sealed objects.
 
-A backup is one tar file: `manifest.json`, `manifest.sig`, `journal.db`, then `library/KIND/HASH` in name order. The
-manifest names each file with size and SHA-256, and the journal's head; the device key signs its bytes. Every header is
-the one that this module would write, so nothing in a backup is left to interpretation: no link, no path, no spare byte.
+A backup is one tar file: `manifest.json`, `manifest.sig`, `journal.db`, `vault.db` when there is one, then
+`library/KIND/HASH` in name order. The manifest names each file with size and SHA-256, and the journal's head; the
+device key signs its bytes. Every header is the one that this module would write, so nothing in a backup is left to
+interpretation: no link, no path, no spare byte.
 
 The device key and the epoch never leave the box. What is restored has no epoch: the next runtime begins a new one, so
 that no row that the hub already has from the first life is ever made a second time with other content.
@@ -33,6 +34,7 @@ from edge.core.errors import LinesideError
 from edge.core.record import Signer, fingerprint, signature_holds
 from edge.identity import DeviceKey, sync_folder
 from edge.journal import copy_journal, open_journal, verify_journal
+from edge.vault import VAULT, copy_vault
 
 DOMAIN: Final = b"lineside.backup.1"
 FORMAT: Final = 1
@@ -85,6 +87,16 @@ class Manifest(BaseModel):
         return {**self.model_dump(exclude={"files"}), "files": len(self.files)}
 
     @property
+    def vault(self) -> bool:
+        """Whether patient identities are in it."""
+        return any(entry.name == VAULT for entry in self.files)
+
+    @property
+    def sealed(self) -> int:
+        """The number of sealed objects."""
+        return len(self.files) - 1 - self.vault
+
+    @property
     def bytes(self) -> int:
         """The size of all files."""
         return sum(entry.size for entry in self.files)
@@ -104,7 +116,11 @@ def back_up(config: Config, out: Path, *, progress: Progress = _quiet) -> Manife
         if journal.is_file():
             _refuse_without_space(making, 2 * journal.stat().st_size)
         copied = copy_journal(journal, making / JOURNAL, progress=partial(progress, "rows copied"))
-        sources = {JOURNAL: making / JOURNAL, **_sealed_objects(config.state_dir)}
+        sources = {JOURNAL: making / JOURNAL}
+        if (config.state_dir / VAULT).is_file():  # after the journal: each pseudonym that a copied row names is in it
+            copy_vault(config.state_dir / VAULT, making / VAULT)
+            sources[VAULT] = making / VAULT
+        sources |= _sealed_objects(config.state_dir)
         manifest = Manifest(
             format=FORMAT,
             box=config.box,
@@ -118,6 +134,7 @@ def back_up(config: Config, out: Path, *, progress: Progress = _quiet) -> Manife
         packed = making / "backup.tar"
         _pack(packed, manifest, sources, signer, progress)
         (making / JOURNAL).unlink()
+        (making / VAULT).unlink(missing_ok=True)
         unpack(packed, making / "read-back", signer.public, progress=progress)
         _refuse_existing(out)
         packed.rename(out)
@@ -271,7 +288,7 @@ def _manifest(data: bytes) -> Manifest:
     except ValidationError as error:
         raise _other_format() from error
     names = [entry.name for entry in manifest.files]
-    sealed = names[1:]
+    sealed = names[2:] if names[1:2] == [VAULT] else names[1:]
     if (
         manifest.format != FORMAT
         or names[0] != JOURNAL

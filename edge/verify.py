@@ -1,7 +1,13 @@
-"""Verify a Lineside journal, or a mirror of one, without Lineside: `python verify.py PATH... [--key device.pub]`.
+"""Verify Lineside's journals, copies, archive segments and folders of them, without Lineside.
 
-One file, which may be copied anywhere. It needs Python 3.11, `cryptography`, and `zstandard` for mirrors. It was
-written from `docs/reference/record-format.md` and imports nothing of Lineside. It writes nothing.
+    python verify.py PATH... [--key device.pub] [--json]
+
+One file, which may be copied anywhere. It needs Python 3.11, `cryptography`, and `zstandard` for copies and segments.
+It was written from `docs/reference/record-format.md` and imports nothing of Lineside. It writes nothing.
+
+Ranges of rows are looked at by themselves, by several processes when there are many: the hash before a range is taken
+from what is there, and whoever puts the ranges together compares it. A range is taken as it is only when all of it was
+well; anything else is looked at again, row by row, by the process that reports.
 
 Exit code 0: everything looked at holds. 1: something does not. 2: something could not be read.
 """
@@ -12,40 +18,63 @@ import argparse
 import bisect
 import hashlib
 import json
+import os
+import signal
 import sqlite3
 import struct
+import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 from urllib.parse import quote
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+ROW_DOMAIN: Final = b"lineside.row.1"
 ZERO_HASH: Final = bytes(32)
 BODY_BYTES_MAX: Final = 65_536
-ROWS_AT_ONCE: Final = 500
-NEAR_ROWS: Final = 4_096
-"""So many hashes are kept at hand; older ones are read again where they are needed."""
+CHUNK_ROWS: Final = 128
+"""Rows read at once: one short transaction, and at most 8 MiB."""
+RANGE_ROWS: Final = 16_384
+"""About so many rows are one piece of work."""
+SPLIT_ROWS_MIN: Final = 200_000
+"""Below it a second process costs more (0.2 s) than it saves."""
+PROCESSES_MAX: Final = 2
+"""Of itself it takes no more: each has about 28 MiB, and a box has other work."""
+NEAR_CHUNKS: Final = 32
+"""The hashes of so many chunks are kept at hand; older ones are read again where they are needed."""
 UNSEALED_ROWS_MAX: Final = 4_096
 """A box seals after 256 rows. More than this without a seal was not made by the device whose key is given."""
 EPOCHS_SHOWN: Final = 1_000
+FILES_MAX: Final = 100_000
+UNKNOWN_SHOWN: Final = 20
 FRAME_BYTES_MAX: Final = 131_072
 RAW_BYTES_MAX: Final = 262_144
 FRAME_ROWS_MAX: Final = 2_048
+PACKED_BYTES_MAX: Final = 266_240
+SEGMENT_ROWS_MAX: Final = 65_536
+SEGMENT_BYTES_MAX: Final = 20_971_520
+SEGMENT_RAW_BYTES_MAX: Final = 16_777_216
+SEGMENT_END_BYTES: Final = 32 + 64
 RECEIPT_BYTES_MAX: Final = 4_096
 SEQ_MAX: Final = 2**63 - 1
 FRAME_HEADER: Final = struct.Struct(">3sB16s16s16sQIQ32s32sI")
+SEGMENT_HEADER: Final = struct.Struct(">3sB16s16sQI32s32sI")
+BLOCK_HEADER: Final = struct.Struct(">16sI32sI")
 SCHEMA: Final = {
     "meta": "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "row": "CREATE TABLE row(seq INTEGER PRIMARY KEY, epoch BLOB, hash BLOB, body BLOB)",
 }
-INTERPRETED: Final = (b"Sealed", b"ReceiptStored", b"SignatureMade", b"JournalContinued", b"\\")
+BEGIN: Final = b'{"kind":"'
+KINDS: Final = (b"Sealed", b"ReceiptStored", b"SignatureMade", b"JournalContinued", b"RowsPruned")
+CHECKED_BEGINS: Final = {BEGIN + kind[:5] for kind in KINDS}
+INTERPRETED: Final = (*KINDS, b"\\")
 """A body without any of these is none of the kinds that are checked: a backslash may spell one in another way."""
 
 
@@ -73,13 +102,15 @@ class Trust:
 
 @dataclass(slots=True)
 class Report:
-    """What was found at one path. `fault` is the first row that does not hold: every row before it does."""
+    """What was found in one file. `fault` is the first row that does not hold: every row before it does."""
 
     path: str
     kind: str = ""
     ok: bool = False
     journal: str = ""
+    first_row: int = 0
     rows: int = 0
+    last_row: int = 0
     head_hash: str = ZERO_HASH.hex()
     epochs: list[dict[str, Any]] = field(default_factory=list)
     frames: int = 0
@@ -94,11 +125,65 @@ class Report:
     error: str | None = None
 
 
+@dataclass(slots=True)
+class Together:
+    """What all files of one journal are as one chain."""
+
+    journal: str
+    files: list[str]
+    ok: bool = False
+    first_row: int = 0
+    last_row: int = 0
+    head_hash: str = ZERO_HASH.hex()
+    not_checked: list[str] = field(default_factory=list)
+    fault: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Result:
+    """Of everything that was looked at."""
+
+    files: list[Report] = field(default_factory=list)
+    records: list[Together] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.files) and all(each.ok for each in self.files) and all(each.ok for each in self.records)
+
+
 # Bytes ------------------------------------------------------------------------------------------------------------
 
 
 def row_hash(journal: bytes, epoch: bytes, seq: int, previous: bytes, body: bytes) -> bytes:
-    return hashlib.sha256(b"lineside.row.1" + journal + epoch + seq.to_bytes(8, "big") + previous + body).digest()
+    return hashlib.sha256(ROW_DOMAIN + journal + epoch + seq.to_bytes(8, "big") + previous + body).digest()
+
+
+def chained(journal: bytes, epoch: bytes, first: int, head: bytes, bodies: Sequence[bytes]) -> list[bytes]:
+    """The hashes of rows of one epoch, from the hash of the row before them on."""
+    begin = hashlib.sha256(ROW_DOMAIN + journal + epoch).copy
+    made = []
+    for seq, body in enumerate(bodies, first):
+        digest = begin()
+        digest.update(seq.to_bytes(8, "big") + head + body)
+        head = digest.digest()
+        made.append(head)
+    return made
+
+
+def may_say(bodies: Sequence[bytes]) -> list[int]:
+    """The places of the bodies that may be of a kind that is checked; most chunks have none, and that is seen at once.
+
+    Where every body begins with its kind, and no second "kind" and no backslash is in any, the beginnings decide."""
+    whole = b"".join(bodies)
+    if b"\\" not in whole and whole.count(b'"kind"') == len(bodies):
+        begins = {body[:14] for body in bodies}
+        if all(begin.startswith(BEGIN) for begin in begins):
+            if begins.isdisjoint(CHECKED_BEGINS):
+                return []
+            return [place for place, body in enumerate(bodies) if body[:14] in CHECKED_BEGINS]
+    words = [word for word in INTERPRETED if word in whole]
+    return [place for place, body in enumerate(bodies) if any(word in body for word in words)] if words else []
 
 
 def fingerprint(public: bytes) -> str:
@@ -123,35 +208,120 @@ def attested_bytes(facts: dict[str, Any], utc: str) -> bytes:
     return b"".join(parts)
 
 
-# A journal --------------------------------------------------------------------------------------------------------
+def unpacked(data: bytes, raw_size: int | None = None) -> bytes | None:
+    """What a zstd frame holds; None when it is not exactly so many bytes, or as many as it says."""
+    try:
+        import zstandard
+    except ImportError as error:
+        raise Unreadable("it needs the package zstandard") from error
+    try:
+        says = zstandard.frame_content_size(data)
+        raw_size = says if raw_size is None else raw_size
+        if not 0 <= raw_size <= RAW_BYTES_MAX or says != raw_size:
+            return None
+        unpacker = zstandard.ZstdDecompressor(max_window_size=RAW_BYTES_MAX)
+        return unpacker.decompress(data, max_output_size=raw_size, allow_extra_data=False)
+    except zstandard.ZstdError:
+        return None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+def parted(raw: bytes, count: int) -> list[bytes] | None:
+    """The bodies, each with its length before it; None when they are not `count` that fill `raw`."""
+    bodies, offset, end = [], 0, len(raw)
+    for _ in range(count):
+        begin = offset + 4
+        offset = begin + int.from_bytes(raw[offset:begin], "big")
+        if offset > end:
+            return None
+        bodies.append(raw[begin:offset])
+    return bodies if offset == end else None
+
+
+# Where rows are ---------------------------------------------------------------------------------------------------
+
+
+class Anchor(NamedTuple):
+    """A row that was verified, and all before it. No hash: the row before the first that a pruned journal has."""
+
     seq: int
+    hash: bytes | None
     epoch: bytes
-    hash: bytes
-    body: bytes
 
 
-class Database:
+class Chunk(NamedTuple):
+    """Rows of one epoch that chain to each other and to `previous`; None when that row is not there."""
+
+    first: int
+    epoch: bytes
+    previous: bytes | None
+    hashes: Sequence[bytes]
+    bodies: Sequence[bytes]
+
+
+Range = tuple[int, int]
+"""A piece of work, in the numbers of its source: rows of a journal, places in a mirror."""
+
+
+class Source:
+    """A file with rows `first` to `last` of one journal."""
+
+    kind = ""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal = b""
+        self.first, self.last = 1, 0
+        self.previous: bytes | None = ZERO_HASH
+        """The hash of the row before the first, where the file says it."""
+        self.head = ZERO_HASH
+
+    def rows_expected(self) -> int:
+        """About how many rows there are, to decide how many processes pay."""
+        return self.last - self.first + 1
+
+    def ranges(self, rows: int) -> Iterator[Range]:
+        """The pieces of work, in order, each about so many rows; the same in every process."""
+        raise NotImplementedError
+
+    def look(self, work: Range, after: Anchor | None) -> Iterator[Chunk]:
+        """Verify a range; it must go on from `after`, or from what the file says. Raises Broken."""
+        raise NotImplementedError
+
+    def row_at(self, seq: int) -> tuple[bytes, bytes] | None:
+        """Epoch and hash of a row that is verified by whoever looks at its range; None when it is not here."""
+        raise NotImplementedError
+
+    def plan(self) -> dict[str, Any]:
+        """What another process must know to see the same ranges."""
+        return {"path": str(self.path), "first": self.first, "last": self.last}
+
+    def follow(self, plan: dict[str, Any]) -> None:
+        """Take over the plan of the process that began."""
+        self.first, self.last = plan["first"], plan["last"]
+
+    def close(self) -> None:
+        """Nothing stays open, unless a source says so."""
+
+
+class Database(Source):
     """journal.db, live or copied. Each look is a short transaction, so that a box at work is not disturbed."""
 
     kind = "journal"
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         # With a log beside it rows may be in the log alone; without one the file is complete and nothing is touched.
         self.still = not _has_log(path)
         mode = "immutable=1" if self.still else "mode=ro"
         try:
             self._db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, timeout=5)
             self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * BODY_BYTES_MAX)
-            self._db.text_factory = bytearray  # text where bytes belong is a change, also when it spells the same
+            self._db.text_factory = _Text  # text where bytes belong is a change, also when it spells the same
         except sqlite3.Error as error:
             raise Unreadable(str(error)) from error
         try:
             self.journal = self._check()
+            self._ends()
         except BaseException:
             self._db.close()
             raise
@@ -159,7 +329,7 @@ class Database:
     def close(self) -> None:
         self._db.close()
 
-    def _ask(self, sql: str, *values: int) -> list[tuple[Any, ...]]:
+    def _ask(self, sql: str, *values: int | bytes) -> list[tuple[Any, ...]]:
         return self._db.execute(sql, values).fetchall()
 
     def _check(self) -> bytes:
@@ -184,10 +354,118 @@ class Database:
             raise Broken(0, "This is not a journal of Lineside: its description differs.")
         return journal
 
-    def rows(self) -> Iterator[Row]:
-        """Every row there is, from the lowest number on. Raises Broken where one cannot be read."""
-        seq, limit = -(2**63), ROWS_AT_ONCE
-        good = 0
+    def _ends(self) -> None:
+        """The lowest and highest number that the index shows: rows that a damaged index hides would end the walk."""
+        try:
+            highest = self._ask("SELECT seq FROM row ORDER BY seq DESC LIMIT 1")
+        except sqlite3.Error as error:
+            raise Broken(0, f"The end of the journal cannot be read ({error}).") from error
+        try:
+            lowest = self._ask("SELECT seq FROM row ORDER BY seq LIMIT 1")
+        except sqlite3.Error:
+            lowest = []  # the walk from row 1 on says which row cannot be read
+        self.last = highest[0][0] if highest else 0
+        if lowest:
+            self.first = lowest[0][0]
+            self.previous = ZERO_HASH if self.first <= 1 else None
+
+    def begins_later(self) -> bool:
+        """Whether rows were taken out at the beginning since it was opened."""
+        try:
+            return self._ask("SELECT seq FROM row ORDER BY seq LIMIT 1") != [(self.first,)]
+        except sqlite3.Error:
+            return False
+
+    def rows_expected(self) -> int:
+        log = self.path.with_name(self.path.name + "-wal")
+        size = self.path.stat().st_size + (0 if self.still else log.stat().st_size)
+        return max(0, min(super().rows_expected(), size // 50))
+
+    def ranges(self, rows: int) -> Iterator[Range]:
+        first = self.first
+        if first >= 1 and self.rows_expected() == self.last - first + 1:  # else a number was changed
+            while self.last - first >= rows:
+                yield first, first + rows - 1
+                first += rows
+        yield first, SEQ_MAX
+
+    def look(self, work: Range, after: Anchor | None) -> Iterator[Chunk]:
+        first, end = work
+        seq, head, epoch = after or self._before(first)
+        good = bool(epoch)
+        while seq < end:
+            chunk = self._well(seq, min(end, seq + CHUNK_ROWS), head, epoch) if good and head else None
+            good = chunk is not None
+            for each in [chunk] if chunk else self._closely(seq, min(end, seq + CHUNK_ROWS), head, epoch):
+                yield each
+                seq, head, epoch = each.first + len(each.hashes) - 1, each.hashes[-1], each.epoch
+                good = True
+            if not good:
+                break
+        if seq < min(end, self.last):
+            raise Broken(seq + 1, f"Row {seq + 1} is missing: the rows end before row {self.last}.")
+
+    def _before(self, first: int) -> Anchor:
+        if first <= 1:
+            return Anchor(0, ZERO_HASH, b"")
+        if first == self.first:
+            return Anchor(first - 1, None, b"")
+        epoch, digest = self.row_at(first - 1) or (b"", b"")
+        return Anchor(first - 1, digest, epoch)
+
+    def _well(self, after: int, end: int, head: bytes, epoch: bytes) -> Chunk | None:
+        """The rows up to `end`, when they are all there, of this epoch, and hold; else None."""
+        try:
+            rows = self._ask(
+                "SELECT seq, hash, body FROM row WHERE seq BETWEEN ? AND ? AND epoch = ? ORDER BY seq LIMIT ?",
+                *(after + 1, end, epoch, CHUNK_ROWS),
+            )
+            if len(rows) != end - after:
+                return None
+            numbers, hashes, bodies = zip(*rows, strict=True)
+            if numbers != tuple(range(after + 1, end + 1)):
+                return None
+            made = chained(self.journal, epoch, after + 1, head, bodies)
+        except (sqlite3.Error, OverflowError, TypeError):
+            return None
+        return Chunk(after + 1, epoch, head, made, bodies) if made == list(hashes) else None
+
+    def _closely(self, seq: int, end: int, head: bytes | None, epoch: bytes) -> Iterator[Chunk]:
+        """Row by row up to `end`. Raises Broken at the first that does not hold."""
+        for number, of_epoch, digest, body in self._rows(seq + 1 if seq else -(2**63)):
+            if head is not None:
+                self.check(Anchor(seq, head, epoch), number, of_epoch, digest, body)
+            elif number != seq + 1:
+                raise Broken(number, f"Row {number} follows row {seq}: row {seq + 1} is missing.")
+            yield Chunk(number, of_epoch, head, (digest,), (body,))
+            seq, head, epoch = number, digest, of_epoch
+            if seq >= end:
+                return
+
+    def check(self, after: Anchor, number: int, epoch: bytes, digest: bytes, body: bytes) -> None:
+        """Raises Broken when a row does not go on from `after`."""
+        journal, seq, head = self.journal, after.seq + 1, after.hash or ZERO_HASH
+        fits = row_hash(journal, epoch, seq, head, body) == digest
+        if number < 1:
+            raise Broken(number, f"Row {number} was not written by Lineside: numbers begin at 1.")
+        if number != seq and fits:
+            raise Broken(number, f"The number of row {seq} was changed to {number}.")
+        if number != seq:
+            raise Broken(number, f"Row {number} follows row {seq - 1}: row {seq} is missing.")
+        if not fits:
+            if after.epoch and row_hash(journal, after.epoch, seq, head, body) == digest:
+                raise Broken(seq, f"The epoch of row {seq} was changed after it was written.")
+            why = "its hash does not fit its body, its place or the rows before it"
+            raise Broken(seq, f"Row {seq} was changed after it was written: {why}.")
+
+    def first_row(self) -> tuple[int, bytes, bytes, bytes]:
+        """Number, epoch, hash and body of the lowest row."""
+        return next(self._rows(self.first))
+
+    def _rows(self, seq: int) -> Iterator[tuple[int, bytes, bytes, bytes]]:
+        """The rows from this number on. Raises Broken where one cannot be read."""
+        limit = CHUNK_ROWS
+        good = max(seq - 1, 0)
         while True:
             try:
                 found = self._ask(
@@ -202,22 +480,13 @@ class Database:
                 sizes = [len(each) if isinstance(each, bytes) else -1 for each in (epoch, digest, body)]
                 if sizes[:2] != [16, 32] or sizes[2] < 0:
                     raise Broken(number, f"Row {number} is damaged: its columns are not those of a row.")
-                yield Row(number, epoch, digest, body)
+                yield number, epoch, digest, body
                 good = number
             if not found or good == SEQ_MAX:
                 return
             seq = good + 1
 
-    def head_seq(self) -> int:
-        """The highest number that the index shows: rows that a damaged index hides would end the walk early."""
-        try:
-            found = self._ask("SELECT seq FROM row ORDER BY seq DESC LIMIT 1")
-        except sqlite3.Error as error:
-            raise Broken(0, f"The end of the journal cannot be read ({error}).") from error
-        return found[0][0] if found else 0
-
     def row_at(self, seq: int) -> tuple[bytes, bytes] | None:
-        """Epoch and hash of a row that was verified before."""
         try:
             found = self._ask("SELECT epoch, hash FROM row WHERE seq = ?", seq)
         except sqlite3.Error as error:
@@ -230,210 +499,337 @@ def _has_log(path: Path) -> bool:
     return log.exists() and log.stat().st_size > 0
 
 
+class _Text:
+    """Text out of the database: no bytes, equal to none."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
 def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else repr(value)
+    data = value.data if isinstance(value, _Text) else value
+    return data.decode(errors="replace") if isinstance(data, bytes) else repr(value)
 
 
-# A mirror ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    device: str
-    journal: bytes
-    epoch: bytes
-    first_seq: int
-    previous: bytes
-    head: bytes
-    bodies: list[bytes]
-    signed: bool | None
-    """None: the device's key is not at hand."""
-
-
-class Mirror:
-    """A file of frames."""
+class Mirror(Source):
+    """A file of frames. Its end is where it ended when it was opened."""
 
     kind = "mirror"
 
     def __init__(self, path: Path, devices: dict[str, bytes]) -> None:
+        super().__init__(path)
         self._devices = devices
-        self.frames = self.unsigned = 0
-        self._index: list[tuple[int, int]] = []
+        self._index: list[Range] = []
         """(first row, place in the file) about every FRAME_ROWS_MAX rows, to read a row again."""
-        self.journal = b""
-        try:
-            self._file: BinaryIO = path.open("rb")
-        except OSError as error:
-            raise Unreadable(error.strerror or str(error)) from error
-        if self._file.read(4) != b"LSM\x01":
-            self._file.close()
-            raise Unreadable("it is neither a journal nor a mirror of one")
+        with path.open("rb") as file:
+            if file.read(4) != b"LSM\x01":
+                raise Unreadable("it is neither a journal nor a copy or a part of one")
+            self.size = path.stat().st_size
+            for place, first, count, journal in self._headers(file):
+                self.journal = self.journal or journal
+                self.last = first + count - 1  # as it says; what holds is said by `look`
+                if not self._index or first >= self._index[-1][0] + FRAME_ROWS_MAX:
+                    self._index.append((first, place))
 
-    def close(self) -> None:
-        self._file.close()
+    def _headers(self, file: BinaryIO) -> Iterator[tuple[int, int, int, bytes]]:
+        """Place, first row, count and journal of each frame, as it says, up to where that makes no sense."""
+        place = 4
+        while place + 4 <= self.size:
+            file.seek(place)
+            data = file.read(4 + FRAME_HEADER.size)
+            size = int.from_bytes(data[:4], "big")
+            if len(data) < 4 + FRAME_HEADER.size or not FRAME_HEADER.size < size <= FRAME_BYTES_MAX:
+                return
+            _, _, _, journal, _, first, count, *_ = FRAME_HEADER.unpack_from(data, 4)
+            yield place, first, count, journal
+            place += 4 + size
 
-    def rows(self) -> Iterator[Row]:
-        """Every row, made again from the frames. Raises Broken at the first frame that does not hold."""
-        seq, head, place = 0, ZERO_HASH, 4
-        while (got := self._frame(place, seq)) is not None:
-            frame, after = got
-            self.journal = self.journal or frame.journal
-            if frame.journal != self.journal:
-                raise Broken(seq + 1, f"The frame after row {seq} is of another journal.")
-            if frame.first_seq != seq + 1 or frame.previous != head:
-                raise Broken(seq + 1, f"Row {seq + 1} is missing: the next frame begins with row {frame.first_seq}.")
-            if not self._index or frame.first_seq >= self._index[-1][0] + FRAME_ROWS_MAX:
-                self._index.append((frame.first_seq, place))
-            rows = list(_chained(frame))
-            if not rows or rows[-1].hash != frame.head:
-                raise Broken(seq + 1, f"The rows of the frame from row {seq + 1} do not chain to its head hash.")
-            self.frames += 1
-            self.unsigned += frame.signed is None
-            yield from rows
-            seq, head, place = rows[-1].seq, rows[-1].hash, after
+    def rows_expected(self) -> int:
+        return min(max(self.last, 0), self.size // 10)
 
-    def head_seq(self) -> int:
-        """A mirror has no index that could hide rows."""
-        return 0
+    def plan(self) -> dict[str, Any]:
+        return super().plan() | {"size": self.size}
 
-    def row_at(self, seq: int) -> tuple[bytes, bytes] | None:
-        at = bisect.bisect_right(self._index, (seq, SEQ_MAX)) - 1
-        place = self._index[at][1] if at >= 0 else -1
-        while place >= 0 and (got := self._frame(place, seq)) is not None:
-            frame, place = got
-            if frame.first_seq + len(frame.bodies) > seq:
-                return next((row.epoch, row.hash) for row in _chained(frame) if row.seq == seq)
-        return None
+    def follow(self, plan: dict[str, Any]) -> None:
+        super().follow(plan)
+        self.size = plan["size"]
 
-    def _frame(self, place: int, seq: int) -> tuple[Frame, int] | None:
-        """The frame at a place in the file, and the place after it; None at the end."""
-        self._file.seek(place)
-        length = self._file.read(4)
-        if not length:
-            return None
+    def ranges(self, rows: int) -> Iterator[Range]:
+        begin, counted = 4, 0
+        with self.path.open("rb") as file:
+            for place, _, count, _ in self._headers(file):
+                if counted >= rows:
+                    yield begin, place
+                    begin, counted = place, 0
+                counted += count
+        yield begin, self.size
+
+    def look(self, work: Range, after: Anchor | None) -> Iterator[Chunk]:
+        place, end = work
+        with self.path.open("rb") as file:
+            if after is None and place == 4:
+                after = Anchor(0, ZERO_HASH, b"")
+            while place < end and (data := self._frame(file, place, after.seq if after else 0)):
+                if after is None:  # as the first frame says; whoever puts the ranges together compares it
+                    _, _, _, _, _, first, _, _, previous, _, _ = FRAME_HEADER.unpack_from(data.ljust(200))
+                    after = Anchor(first - 1, previous, b"")
+                chunk = self._chunk(data, after)
+                yield chunk
+                after = Anchor(chunk.first + len(chunk.hashes) - 1, chunk.hashes[-1], chunk.epoch)
+                place += 4 + len(data)
+
+    def _chunk(self, data: bytes, after: Anchor) -> Chunk:
+        """A frame, its signature checked when the key is at hand. Raises Broken for the row after `after`."""
+        seq = after.seq
+
+        def broken(why: str) -> Broken:
+            return Broken(seq + 1, f"The frame after row {seq} does not hold: {why}.")
+
+        if len(data) < FRAME_HEADER.size + 64 or data[:4] != b"LSF\x01":
+            raise broken("it does not begin like a frame")
+        _, _, device, journal, epoch, first, count, made, previous, head, raw_size = FRAME_HEADER.unpack_from(data)
+        public = self._devices.get(device.hex())
+        if public is None and self._devices:
+            raise broken(f"it is of device {device.hex()}, whose key was not given")
+        if public is not None and not signature_holds(public, b"lineside.frame.1", data[:-64], data[-64:]):
+            raise broken("its signature is not the device's")
+        if not 1 <= first <= SEQ_MAX - count or not 1 <= count <= FRAME_ROWS_MAX or made > SEQ_MAX:
+            raise broken("its row numbers are out of range")
+        raw = unpacked(data[FRAME_HEADER.size : -64], raw_size)
+        if raw is None:
+            raise broken("its compressed part cannot be read")
+        bodies = parted(raw, count)
+        if bodies is None:
+            raise broken("its rows are cut short, or it holds more than it says")
+        if journal != self.journal:
+            raise Broken(seq + 1, f"The frame after row {seq} is of another journal.")
+        if first != seq + 1 or previous != after.hash:
+            raise Broken(seq + 1, f"Row {seq + 1} is missing: the next frame begins with row {first}.")
+        hashes = chained(journal, epoch, first, previous, bodies)
+        if hashes[-1] != head:
+            raise Broken(seq + 1, f"The rows of the frame from row {seq + 1} do not chain to its head hash.")
+        return Chunk(first, epoch, previous, hashes, bodies)
+
+    def _frame(self, file: BinaryIO, place: int, seq: int) -> bytes:
+        """The bytes of the frame at a place in the file; none at the end."""
+        file.seek(place)
+        length = file.read(4)
+        if not length or place >= self.size:
+            return b""
         size = int.from_bytes(length, "big") if len(length) == 4 else 0
         if not 0 < size <= FRAME_BYTES_MAX:
             raise Broken(seq + 1, f"After row {seq} the copy is cut short, or a frame's length was changed.")
-        data = self._file.read(size)
+        data = file.read(size)
         if len(data) < size:
             raise Broken(seq + 1, f"After row {seq} the copy is cut short: the last frame is not whole.")
-        return read_frame(data, self._devices, seq), place + 4 + size
+        return data
 
-
-def read_frame(data: bytes, devices: dict[str, bytes], seq: int) -> Frame:
-    """A frame, its signature checked when the key is at hand. Raises Broken for the row after `seq`."""
-
-    def broken(why: str) -> Broken:
-        return Broken(seq + 1, f"The frame after row {seq} does not hold: {why}.")
-
-    if len(data) < FRAME_HEADER.size + 64 or data[:4] != b"LSF\x01":
-        raise broken("it does not begin like a frame")
-    _, _, device, journal, epoch, first, count, made, previous, head, raw_size = FRAME_HEADER.unpack_from(data)
-    public = devices.get(device.hex())
-    if public is None and devices:
-        raise broken(f"it is of device {device.hex()}, whose key was not given")
-    if public is not None and not signature_holds(public, b"lineside.frame.1", data[:-64], data[-64:]):
-        raise broken("its signature is not the device's")
-    if not 1 <= first <= SEQ_MAX - count or not 1 <= count <= FRAME_ROWS_MAX or made > SEQ_MAX:
-        raise broken("its row numbers are out of range")
-    raw = _decompress(data[FRAME_HEADER.size : -64], raw_size)
-    if raw is None:
-        raise broken("its compressed part cannot be read")
-    bodies, offset = [], 0
-    for _ in range(count):
-        size = int.from_bytes(raw[offset : offset + 4], "big")
-        bodies.append(raw[offset + 4 : offset + 4 + size])
-        offset += 4 + size
-        if offset > len(raw):
-            raise broken("a row in it is cut short")
-    if offset != len(raw):
-        raise broken("it holds more than it says")
-    signed = True if public is not None else None
-    return Frame(device.hex(), journal, epoch, first, previous, head, bodies, signed)
-
-
-def _decompress(data: bytes, raw_size: int) -> bytes | None:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise Unreadable("a mirror needs the package zstandard") from error
-    try:
-        if raw_size > RAW_BYTES_MAX or zstandard.frame_content_size(data) != raw_size:
+    def row_at(self, seq: int) -> tuple[bytes, bytes] | None:
+        at = bisect.bisect_right(self._index, (seq, SEQ_MAX)) - 1
+        if at < 0:
             return None
-        unpacker = zstandard.ZstdDecompressor(max_window_size=RAW_BYTES_MAX)
-        return unpacker.decompress(data, max_output_size=raw_size, allow_extra_data=False)
-    except zstandard.ZstdError:
+        with self.path.open("rb") as file:
+            place = self._index[at][1]
+            while data := self._frame(file, place, seq):
+                _, _, _, _, _, first, count, _, previous, _, _ = FRAME_HEADER.unpack_from(data.ljust(200))
+                if first <= seq < first + count:
+                    chunk = self._chunk(data, Anchor(first - 1, previous, b""))
+                    return chunk.epoch, chunk.hashes[seq - first]
+                if first > seq:
+                    break
+                place += 4 + len(data)
         return None
 
 
-def _chained(frame: Frame) -> Iterator[Row]:
-    head = frame.previous
-    for seq, body in enumerate(frame.bodies, frame.first_seq):
-        head = row_hash(frame.journal, frame.epoch, seq, head, body)
-        yield Row(seq, frame.epoch, head, body)
+class Segment(Source):
+    """A file of the archive."""
+
+    kind = "segment"
+
+    def __init__(self, path: Path, devices: dict[str, bytes]) -> None:
+        super().__init__(path)
+        self._devices = devices
+        self.sha256 = ""
+        self._held: Chunk | None = None
+        with path.open("rb") as file:
+            header = file.read(SEGMENT_HEADER.size)
+        self.size = path.stat().st_size
+        least = SEGMENT_HEADER.size + BLOCK_HEADER.size + SEGMENT_END_BYTES
+        if not least <= self.size <= SEGMENT_BYTES_MAX or header[:4] != b"LSA\x01":
+            raise Broken(0, "The segment does not begin like one, or its size is none of a segment.")
+        _, _, device, self.journal, self.first, count, self.previous, self.head, self._raw = SEGMENT_HEADER.unpack(
+            header
+        )
+        self.device, self.last = device.hex(), self.first + count - 1
+        if not (1 <= self.first <= SEQ_MAX - count and 1 <= count <= SEGMENT_ROWS_MAX):
+            raise Broken(0, "The numbers of the segment's rows are out of range.")
+        if self._raw > SEGMENT_RAW_BYTES_MAX or (self.first == 1) != (self.previous == ZERO_HASH):
+            raise self._broken("its header contradicts itself")
+
+    def _broken(self, why: str, seq: int = 0) -> Broken:
+        seq = seq or self.first
+        return Broken(seq, f"From row {seq} on the segment does not hold: {why}.")
+
+    def ranges(self, rows: int) -> Iterator[Range]:  # noqa: ARG002 - a segment is one piece of work
+        yield self.first, self.last
+
+    def look(self, work: Range, after: Anchor | None) -> Iterator[Chunk]:  # noqa: ARG002 - its header says both
+        self._sealed()
+        raw_bytes = 0
+        last = self.first - 1
+        for chunk, raw in self._blocks():
+            raw_bytes += raw
+            last = chunk.first + len(chunk.hashes) - 1
+            yield chunk
+        if last != self.last or raw_bytes != self._raw:
+            raise self._broken("it has more or fewer rows than it says", last + 1)
+
+    def _sealed(self) -> None:
+        """Hash and signature of the whole file."""
+        digest, whole = hashlib.sha256(), hashlib.sha256()
+        with self.path.open("rb") as file:
+            left = self.size - SEGMENT_END_BYTES
+            while left and (data := file.read(min(left, RAW_BYTES_MAX))):
+                digest.update(data)
+                left -= len(data)
+            whole, end = digest.copy(), file.read(SEGMENT_END_BYTES + 1)
+        whole.update(end)
+        self.sha256 = whole.hexdigest()
+        if left or len(end) != SEGMENT_END_BYTES or digest.digest() != end[:32]:
+            raise self._broken("a byte of it was changed, or it was cut short")
+        public = self._devices.get(self.device)
+        if public is None and self._devices:
+            raise self._broken(f"it is of device {self.device}, whose key was not given")
+        if public is not None and not signature_holds(public, b"lineside.segment.1", end[:32], end[32:]):
+            raise self._broken("its signature is not the device's")
+
+    def _blocks(self, only: int | None = None) -> Iterator[tuple[Chunk, int]]:
+        """Each block, or the one with a row, and its bytes unpacked."""
+        place, end, seq = SEGMENT_HEADER.size, self.size - SEGMENT_END_BYTES, self.first
+        head: bytes = self.previous or ZERO_HASH
+        with self.path.open("rb") as file:
+            while place < end:
+                file.seek(place)
+                header = file.read(BLOCK_HEADER.size)
+                if place + BLOCK_HEADER.size > end:
+                    raise self._broken("a block is cut short", seq)
+                epoch, count, block_head, packed = BLOCK_HEADER.unpack(header)
+                place += BLOCK_HEADER.size + packed
+                if place > end or packed > PACKED_BYTES_MAX or not 1 <= count <= self.last - seq + 1:
+                    raise self._broken("a block is cut short, or its rows are none of the segment", seq)
+                if only is None or seq <= only < seq + count:
+                    raw = unpacked(file.read(packed))
+                    bodies = None if raw is None else parted(raw, count)
+                    if raw is None or bodies is None:
+                        raise self._broken("a block cannot be unpacked into its rows", seq)
+                    hashes = chained(self.journal, epoch, seq, head, bodies)
+                    if hashes[-1] != block_head or (seq + count > self.last and block_head != self.head):
+                        raise self._broken("the rows of a block do not chain to its head hash", seq)
+                    yield Chunk(seq, epoch, head, hashes, bodies), len(raw)
+                seq, head = seq + count, block_head
+
+    def row_at(self, seq: int) -> tuple[bytes, bytes] | None:
+        held = self._held
+        if held is None or not held.first <= seq < held.first + len(held.hashes):
+            if not self.first <= seq <= self.last:
+                return None
+            got = next(self._blocks(only=seq), None)
+            if got is None:
+                return None
+            self._held = held = got[0]._replace(bodies=())
+        return held.epoch, held.hashes[seq - held.first]
 
 
-# The walk ---------------------------------------------------------------------------------------------------------
+# One range ----------------------------------------------------------------------------------------------------------
 
 
-class Walk:
-    """One pass over the rows of a source: what holds so far, and what it says about itself."""
+@dataclass(slots=True)
+class Found:
+    """What is in one range, as another process can say it in JSON. `fault` and `error` say that it was not all well."""
 
-    def __init__(self, source: Database | Mirror, trust: Trust, report: Report, tell: Callable[[int], object]) -> None:
+    first: int = 0
+    """0: no rows."""
+    last: int = 0
+    previous: str = ""
+    head: str = ""
+    epochs: list[tuple[str, int]] = field(default_factory=list)
+    chunks: int = 0
+    seals: list[tuple[int, int]] = field(default_factory=list)
+    """The row of each, and the row that it seals."""
+    sealed_by: list[str] = field(default_factory=list)
+    receipts: int = 0
+    received_seq: int = 0
+    signatures: int = 0
+    pruned: list[tuple[int, int, str, list[tuple[int, int, str]]]] = field(default_factory=list)
+    """The row of each, the last row that it takes out, its hash, and the segments that it names."""
+    named_before: list[tuple[int, str, str]] = field(default_factory=list)
+    """Who names the row before the first, with which hash, and as what."""
+    not_compared: int = 0
+    sha256: str = ""
+    fault: tuple[int, str] | None = None
+    error: str | None = None
+
+    @property
+    def well(self) -> bool:
+        return self.fault is None and self.error is None
+
+    @property
+    def anchor(self) -> Anchor:
+        return Anchor(self.last, bytes.fromhex(self.head), bytes.fromhex(self.epochs[-1][0]))
+
+
+class Look:
+    """Verifies ranges of one source, with the other files of the same journal at hand for rows that are named."""
+
+    def __init__(self, source: Source, others: Sequence[Source], trust: Trust) -> None:
         self._source = source
+        self._others = [each for each in others if each is not source and each.journal == source.journal]
         self._trust = trust
-        self._report = report
-        self._tell = tell
-        self._seq, self._hash, self._epoch = 0, ZERO_HASH, b""
-        self._near: deque[tuple[bytes, bytes]] = deque(maxlen=NEAR_ROWS)
-        self._unsigned_receipts = self._unattested = 0
-        self._expected = [(seq, row_hash, "the expected head") for seq, row_hash in trust.heads]
-        self._expected += [
-            (receipt["stored_seq"], bytes.fromhex(receipt["head_hash"]), "the hub's receipt")
-            for receipt in trust.receipts
-        ]
-        self._expected.sort()
+        self._near: deque[Chunk] = deque(maxlen=NEAR_CHUNKS)
+        self._found = Found()
 
-    def run(self) -> None:
-        """Raises Broken at the first row that does not hold."""
-        shown = self._source.head_seq()
-        for row in self._source.rows():
-            self._chain(row)
-            self._seq, self._hash = row.seq, row.hash
-            self._near.append((row.epoch, row.hash))
-            self._report.rows, self._report.head_hash = row.seq, row.hash.hex()
-            if row.epoch != self._epoch:
-                self._epoch = row.epoch
-                if len(self._report.epochs) < EPOCHS_SHOWN:
-                    self._report.epochs.append({"epoch": row.epoch.hex(), "first_row": row.seq})
-            if any(word in row.body for word in INTERPRETED):
-                self._interpret(row)
-            if self._trust.devices and row.seq - self._report.sealed_seq > UNSEALED_ROWS_MAX and self._must_seal():
-                why = f"{UNSEALED_ROWS_MAX} rows have no seal: the device whose key was given did not make them."
-                raise Broken(self._report.sealed_seq + 1, f"After row {self._report.sealed_seq} {why}")
-            self._tell(row.seq)
-        self._end(shown)
-
-    def _must_seal(self) -> bool:
-        return isinstance(self._source, Database)  # frames are signed one by one
-
-    def _chain(self, row: Row) -> None:
-        journal, seq = self._source.journal, self._seq + 1
-        if row.seq != seq:
-            if row.seq < 1:
-                raise Broken(row.seq, f"Row {row.seq} was not written by Lineside: numbers begin at 1.")
-            if row_hash(journal, row.epoch, seq, self._hash, row.body) == row.hash:
-                raise Broken(row.seq, f"The number of row {seq} was changed to {row.seq}.")
-            raise Broken(row.seq, f"Row {row.seq} follows row {self._seq}: row {seq} is missing.")
-        if row_hash(journal, row.epoch, seq, self._hash, row.body) != row.hash:
-            if self._epoch and row_hash(journal, self._epoch, seq, self._hash, row.body) == row.hash:
-                raise Broken(seq, f"The epoch of row {seq} was changed after it was written.")
-            why = "its hash does not fit its body, its place or the rows before it"
-            raise Broken(seq, f"Row {seq} was changed after it was written: {why}.")
-
-    def _interpret(self, row: Row) -> None:
+    def range(self, work: Range, after: Anchor | None, tell: Callable[[int], object] = lambda _: None) -> Found:
+        """Verify one range. Raises nothing for what it finds."""
+        self._near.clear()
+        found = self._found = Found()
         try:
-            says = json.loads(row.body)
+            for chunk in self._source.look(work, after):
+                self._take(chunk)
+                tell(found.last)
+        except Broken as broken:
+            found.fault = broken.seq, str(broken)
+        except Unreadable as error:
+            found.error = str(error)
+        except OSError as error:
+            found.error = error.strerror or str(error)
+        if isinstance(self._source, Segment):
+            found.sha256 = self._source.sha256
+        return found
+
+    def _take(self, chunk: Chunk) -> None:
+        found = self._found
+        self._near.append(chunk._replace(bodies=()))
+        for place in may_say(chunk.bodies):
+            self._interpret(chunk, place)
+            self._count(chunk, place)
+        self._count(chunk, len(chunk.hashes) - 1)
+        found.chunks += 1
+
+    def _count(self, chunk: Chunk, place: int) -> None:
+        """Everything up to this row holds."""
+        found = self._found
+        if not found.first:
+            found.first, found.previous = chunk.first, (chunk.previous or b"").hex()
+        if not found.epochs or found.epochs[-1][0] != chunk.epoch.hex():
+            found.epochs.append((chunk.epoch.hex(), chunk.first))
+        found.last, found.head = chunk.first + place, chunk.hashes[place].hex()
+
+    def _interpret(self, chunk: Chunk, place: int) -> None:
+        seq = chunk.first + place
+        if place:
+            self._count(chunk, place - 1)
+        try:
+            says = json.loads(chunk.bodies[place])
             kind, facts, utc = says["kind"], says["facts"], says["at"]["utc"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return  # no row of these kinds; the chain covers it as it covers every body
@@ -442,118 +838,120 @@ class Walk:
             "ReceiptStored": self._receipt,
             "SignatureMade": self._signature,
             "JournalContinued": self._continued,
+            "RowsPruned": self._pruned,
         }
         if not isinstance(kind, str) or kind not in checks:
             return
         try:
-            checks[kind](row, facts, utc)
+            checks[kind](seq, facts, utc)
         except (ValueError, KeyError, TypeError, OverflowError, AttributeError, RecursionError) as error:
-            raise Broken(row.seq, f"Row {row.seq} ({kind}) does not say what such a row says ({error!r}).") from error
+            raise Broken(seq, f"Row {seq} ({kind}) does not say what such a row says ({error!r}).") from error
 
-    def _at(self, row: Row, seq: int, claimed: str, what: str) -> tuple[bytes, bytes]:
-        """Epoch and hash of an earlier row, which must have the hash that is claimed."""
-        if not isinstance(seq, int) or not 1 <= seq < row.seq:
-            raise Broken(row.seq, f"Row {row.seq}, {what}, names row {seq}, which is not before it.")
-        back = row.seq - seq
-        found = self._near[-1 - back] if back < len(self._near) else self._source.row_at(seq)
+    def _row_at(self, seq: int) -> tuple[bytes, bytes] | None:
+        for near in reversed(self._near):
+            if near.first <= seq < near.first + len(near.hashes):
+                return near.epoch, near.hashes[seq - near.first]
+        here = self._source.row_at(seq) if seq >= self._source.first else None
+        return here or row_in(self._others, seq)
+
+    def _at(self, row: int, seq: int, claimed: str, what: str) -> bytes | None:
+        """The epoch of an earlier row, which must have the hash that is claimed. None: that row is not here."""
+        if not isinstance(seq, int) or not 1 <= seq < row:
+            raise Broken(row, f"Row {row}, {what}, names row {seq}, which is not before it.")
+        source = self._source
+        found = self._row_at(seq)
+        if found is None and seq == source.first - 1 and source.previous is not None:
+            found = b"", source.previous
+        if found is None and seq < source.first:
+            if seq == source.first - 1:
+                self._found.named_before.append((row, claimed, what))
+            else:
+                self._found.not_compared += 1
+            return None
         if found is None or found[1].hex() != claimed:
-            raise Broken(row.seq, f"Row {row.seq}, {what}, contradicts row {seq}: that row was another one then.")
-        return found
+            raise Broken(row, f"Row {row}, {what}, contradicts row {seq}: that row was another one then.")
+        return found[0] or None
 
-    def _seal(self, row: Row, facts: dict[str, Any], _utc: str) -> None:
+    def _seal(self, row: int, facts: dict[str, Any], _utc: str) -> None:
         seq = facts["sealed_seq"]
-        epoch, sealed = self._at(row, seq, facts["sealed_hash"], "a seal")
+        epoch = self._at(row, seq, facts["sealed_hash"], "a seal")
+        sealed = bytes.fromhex(facts["sealed_hash"])
         public, signature = bytes.fromhex(facts["public_key"]), bytes.fromhex(facts["signature"])
         device = fingerprint(public)
         if self._trust.devices and device not in self._trust.devices:
-            raise Broken(row.seq, f"Row {row.seq} is a seal of device {device}, whose key was not given.")
+            raise Broken(row, f"Row {row} is a seal of device {device}, whose key was not given.")
+        if epoch is None:
+            return
         message = self._source.journal + epoch + seq.to_bytes(8, "big") + sealed
         if not signature_holds(public, b"lineside.seal.1", message, signature):
-            raise Broken(row.seq, f"Row {row.seq} is a seal whose signature does not hold.")
-        self._report.seals += 1
-        self._report.sealed_seq = max(self._report.sealed_seq, seq)
-        if device not in self._report.sealed_by and len(self._report.sealed_by) < EPOCHS_SHOWN:
-            self._report.sealed_by.append(device)
+            raise Broken(row, f"Row {row} is a seal whose signature does not hold.")
+        self._found.seals.append((row, seq))
+        if device not in self._found.sealed_by and len(self._found.sealed_by) < EPOCHS_SHOWN:
+            self._found.sealed_by.append(device)
 
-    def _continued(self, row: Row, facts: dict[str, Any], _utc: str) -> None:
-        epoch, _ = self._at(row, facts["last_seq"], facts["last_hash"], "the beginning of an epoch")
-        if epoch.hex() != facts["epoch"]:
-            raise Broken(row.seq, f"Row {row.seq} continues an epoch that row {facts['last_seq']} is not of.")
+    def _continued(self, row: int, facts: dict[str, Any], _utc: str) -> None:
+        epoch = self._at(row, facts["last_seq"], facts["last_hash"], "the beginning of an epoch")
+        if epoch is not None and epoch.hex() != facts["epoch"]:
+            raise Broken(row, f"Row {row} continues an epoch that row {facts['last_seq']} is not of.")
 
-    def _receipt(self, row: Row, facts: dict[str, Any], _utc: str) -> None:
+    def _receipt(self, row: int, facts: dict[str, Any], _utc: str) -> None:
         seq = facts["stored_seq"]
         if seq != 0 or facts["head_hash"] != ZERO_HASH.hex():  # a hub that holds nothing yet
             self._at(row, seq, facts["head_hash"], "the hub's receipt")
-        receipt = read_receipt(facts["receipt"])
+        receipt = self._kept_receipt(row, facts["receipt"])
         for name in ("hub", "incarnation", "stored_seq", "head_hash"):
             if receipt[name] != facts[name]:
-                raise Broken(row.seq, f"Row {row.seq} and the receipt in it disagree about {name}.")
-        why = self.receipt_fault(receipt)
+                raise Broken(row, f"Row {row} and the receipt in it disagree about {name}.")
+        self._found.receipts += 1
+        self._found.received_seq = max(self._found.received_seq, seq)
+
+    def _kept_receipt(self, row: int, text: str) -> dict[str, Any]:
+        receipt = read_receipt(text)
+        why = receipt_fault(receipt, self._source.journal, self._trust)
         if why:
-            raise Broken(row.seq, f"Row {row.seq} keeps a receipt {why}.")
-        self._unsigned_receipts += not self._trust.hubs
-        self._report.receipts += 1
-        self._report.received_seq = max(self._report.received_seq, seq)
+            raise Broken(row, f"Row {row} keeps a receipt {why}.")
+        return receipt
 
-    def receipt_fault(self, receipt: dict[str, Any]) -> str:
-        """Why a receipt says nothing of these rows; empty when it does."""
-        if receipt["journal"] != self._source.journal.hex():
-            return f"for another journal, {receipt['journal']}"
-        if self._trust.devices and receipt["device"] not in self._trust.devices:
-            return f"for device {receipt['device']}, whose key was not given"
-        if not self._trust.hubs:
-            return ""
-        public = self._trust.hubs.get(receipt["hub"])
-        if public is None:
-            return f"of hub {receipt['hub']}, whose key was not given"
-        facts = {name: value for name, value in receipt.items() if name != "signature"}
-        message = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        holds = signature_holds(public, b"lineside.receipt.1", message, bytes.fromhex(receipt["signature"]))
-        return "" if holds else "whose signature is not the hub's"
-
-    def _signature(self, row: Row, facts: dict[str, Any], utc: str) -> None:
+    def _signature(self, row: int, facts: dict[str, Any], utc: str) -> None:
         self._at(row, facts["subject_seq"], facts["subject_hash"], "an electronic signature")
         message, attestation = attested_bytes(facts, utc), bytes.fromhex(facts["attestation"])
         keys = self._trust.devices.values()
         if keys and not any(signature_holds(key, b"lineside.signature.1", message, attestation) for key in keys):
-            raise Broken(row.seq, f"Row {row.seq} is an electronic signature that the device did not attest.")
-        self._unattested += not keys
-        self._report.signatures += 1
+            raise Broken(row, f"Row {row} is an electronic signature that the device did not attest.")
+        self._found.signatures += 1
 
-    def _end(self, shown: int) -> None:
-        if self._seq < shown:
-            raise Broken(self._seq + 1, f"Row {self._seq + 1} is missing: the rows end before row {shown}.")
-        for receipt in self._trust.receipts:
-            why = self.receipt_fault(receipt)
-            if why:
-                raise Broken(0, f"The receipt that was given is {why}.")
-        for seq, expected, what in self._expected:
-            if seq > self._seq:
-                why = f"the rows end at {self._seq}, and {what} has row {seq}"
-                raise Broken(self._seq + 1, f"Row {self._seq + 1} is missing: {why}.")
-            found = self._near[seq - self._seq - 1] if self._seq - seq < len(self._near) else self._source.row_at(seq)
-            if seq and (found is None or found[1] != expected):
-                why = "the rows agree with each other, its hash differs"
-                raise Broken(seq, f"Row {seq} is not the one that {what} names: {why}.")
-        self._say_what_was_not_checked()
+    def _pruned(self, row: int, facts: dict[str, Any], _utc: str) -> None:
+        first, through = facts["first_seq"], facts["through_seq"]
+        if type(first) is not int or not 1 <= first <= through:
+            raise Broken(row, f"Row {row} takes out rows that are none: {first!r} to {through!r}.")
+        before = len(self._found.named_before), self._found.not_compared
+        self._at(row, through, facts["through_hash"], "the pruning of rows")
+        del self._found.named_before[before[0] :]  # the row before the first is compared by whoever reports
+        self._found.not_compared = before[1]
+        bytes.fromhex(facts["through_hash"])
+        if facts["safe"] == "hub":
+            receipt = self._kept_receipt(row, facts["receipt"])
+            if receipt["safe_seq"] < through:
+                raise Broken(row, f"Row {row} takes out rows that its receipt does not call safe.")
+        elif facts["safe"] != "medium" or facts["receipt"]:
+            raise ValueError("safe is neither hub nor medium")
+        named = [(each["first_seq"], each["last_seq"], each["sha256"]) for each in facts["segments"]]
+        if not all(type(number) is int for each in named for number in each[:2]):
+            raise ValueError("a segment's rows are no numbers")
+        self._found.pruned.append((row, through, facts["through_hash"], named))
 
-    def _say_what_was_not_checked(self) -> None:
-        report, say = self._report, self._report.not_checked.append
-        if report.rows > report.sealed_seq and report.kind == "journal":
-            say(f"Rows {report.sealed_seq + 1} to {report.rows} are not sealed: no key shows which device made them.")
-        if report.seals and not self._trust.devices:
-            say("Whose seals these are: they hold by the key that they name. Give that box's device.pub with --key.")
-        if isinstance(self._source, Mirror) and self._source.unsigned:
-            say(f"The signatures of {self._source.unsigned} frames. Give the box's device.pub with --key.")
-        if self._unattested:
-            say(f"The device's attestation of {self._unattested} electronic signatures. Give device.pub with --key.")
-        if self._unsigned_receipts:
-            say(f"Whether the hub signed {self._unsigned_receipts} receipts. Give its hub.pub with --hub-key.")
-        if self._trust.receipts and not self._trust.hubs:
-            say("Whether the hub signed the receipt that was given. Give its hub.pub with --hub-key.")
-        if not self._expected:
-            last = max(report.received_seq, report.sealed_seq)
-            say(f"Whether rows were cut off at the end after row {last}. Give --expect-head or --receipt of the hub.")
+
+def row_in(sources: Iterable[Source], seq: int) -> tuple[bytes, bytes] | None:
+    """Epoch and hash of a row in the first of these files that has it. What is broken there, its own report says."""
+    for source in sources:
+        if source.first <= seq <= source.last:
+            try:
+                found = source.row_at(seq)
+            except (Broken, Unreadable, OSError):
+                continue
+            if found:
+                return found
+    return None
 
 
 def read_receipt(text: str) -> dict[str, Any]:
@@ -575,49 +973,515 @@ def read_receipt(text: str) -> dict[str, Any]:
     return dict(said)
 
 
-# One path ---------------------------------------------------------------------------------------------------------
+def receipt_fault(receipt: dict[str, Any], journal: bytes, trust: Trust) -> str:
+    """Why a receipt says nothing of a journal; empty when it does."""
+    if receipt["journal"] != journal.hex():
+        return f"for another journal, {receipt['journal']}"
+    if trust.devices and receipt["device"] not in trust.devices:
+        return f"for device {receipt['device']}, whose key was not given"
+    if not trust.hubs:
+        return ""
+    public = trust.hubs.get(receipt["hub"])
+    if public is None:
+        return f"of hub {receipt['hub']}, whose key was not given"
+    facts = {name: value for name, value in receipt.items() if name != "signature"}
+    message = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    holds = signature_holds(public, b"lineside.receipt.1", message, bytes.fromhex(receipt["signature"]))
+    return "" if holds else "whose signature is not the hub's"
 
 
-def verify(path: Path, trust: Trust, tell: Callable[[int], object] = lambda _: None) -> Report:
-    """Verify one file. Never raises for what it finds; `tell` is called with each row's number."""
-    report = Report(str(path))
-    source: Database | Mirror | None = None
+# One file -----------------------------------------------------------------------------------------------------------
+
+
+class File:
+    """One source, its ranges put together in order, and its report."""
+
+    def __init__(self, source: Source, report: Report, look: Look, trust: Trust, tell: Callable[[int], object]) -> None:
+        self.source, self.report = source, report
+        self.segments_named: list[tuple[int, list[tuple[int, int, str]]]] = []
+        """By which row, and the segments of the rows that it took out."""
+        self.sha256 = ""
+        self._look, self._trust, self._tell = look, trust, tell
+        self._after: Anchor | None = None
+        self._epoch = ""
+        self._named_before: list[tuple[int, str, str]] = []
+        self._not_compared = 0
+        report.kind, report.journal = source.kind, source.journal.hex()
+        report.sealed_seq = source.first - 1 if source.first > 1 else 0
+
+    @property
+    def over(self) -> bool:
+        """Nothing further is asked of it: it does not hold, or cannot be read."""
+        return self.report.fault is not None or self.report.error is not None
+
+    def take(self, work: Range, found: Found | None = None) -> None:
+        """The next range: as another process found it when all was well there, else looked at here."""
+        after = self._after
+        follows = found is not None and found.well and self._follows(found)
+        got = found if follows and found is not None else self._look.range(work, after, self._tell)
+        self._add(got)
+        self._tell(self.report.last_row)
+
+    def _follows(self, found: Found) -> bool:
+        """The boundary between two ranges: the first row of this one goes on from the last of the one before."""
+        if not found.first:
+            return False
+        if self._after is None:
+            return (found.first, found.previous) == (self.source.first, (self.source.previous or b"").hex())
+        return (found.first - 1, found.previous) == (self._after.seq, (self._after.hash or b"").hex())
+
+    def _add(self, found: Found) -> None:
+        report = self.report
+        if found.first:
+            self._after = found.anchor
+            report.first_row = report.first_row or found.first
+            report.rows = found.last - report.first_row + 1
+            report.last_row, report.head_hash = found.last, found.head
+            for epoch, first in found.epochs:
+                if epoch != self._epoch and len(report.epochs) < EPOCHS_SHOWN:
+                    report.epochs.append({"epoch": epoch, "first_row": first})
+                self._epoch = epoch
+        report.frames += found.chunks if self.source.kind == "mirror" else 0
+        report.sealed_by += [each for each in found.sealed_by if each not in report.sealed_by]
+        report.receipts += found.receipts
+        report.received_seq = max(report.received_seq, found.received_seq)
+        report.signatures += found.signatures
+        self._not_compared += found.not_compared
+        self._named_before += found.named_before[: EPOCHS_SHOWN - len(self._named_before)]
+        self.sha256 = found.sha256
+        try:
+            self._seals(found)
+            for row, through, digest, segments in found.pruned:
+                self._pruning(row, through, bytes.fromhex(digest), segments)
+        except Broken as broken:
+            self.fail(broken)
+        else:
+            if found.fault is not None:
+                self.fail(Broken(*found.fault))
+            elif found.error is not None:
+                report.error = f"{report.path} cannot be read: {found.error}."
+
+    def fail(self, broken: Broken) -> None:
+        """The first row that does not hold."""
+        report = self.report
+        report.ok, report.fault = False, {"row": broken.seq, "why": str(broken)}
+        if 0 < broken.seq <= report.last_row:
+            report.last_row = max(broken.seq - 1, 0)
+            report.rows = max(report.last_row - report.first_row + 1, 0)
+
+    def _seals(self, found: Found) -> None:
+        must = self.source.kind == "journal" and self._trust.devices  # frames and segments are signed one by one
+        for row, sealed in found.seals:
+            if must:
+                self._unsealed(row - 1)
+            self.report.seals += 1
+            self.report.sealed_seq = max(self.report.sealed_seq, sealed)
+        if must:
+            self._unsealed(found.last)
+
+    def _unsealed(self, up_to: int) -> None:
+        sealed = self.report.sealed_seq
+        if up_to - sealed > UNSEALED_ROWS_MAX:
+            why = f"{UNSEALED_ROWS_MAX} rows have no seal: the device whose key was given did not make them."
+            raise Broken(sealed + 1, f"After row {sealed} {why}")
+
+    def _pruning(self, row: int, through: int, digest: bytes, segments: list[tuple[int, int, str]]) -> None:
+        source = self.source
+        self.segments_named.append((row, segments))
+        if through == source.first - 1 and source.kind == "journal":
+            if source.previous is None:
+                source.previous = digest
+            elif source.previous != digest:
+                raise Broken(row, f"Row {row}, the pruning of rows, contradicts another about row {through}.")
+
+    def end(self) -> None:
+        """After the last range."""
+        if self.over:
+            return
+        source, report = self.source, self.report
+        try:
+            if isinstance(source, Database) and source.first > 1:
+                self._first_row(source)
+        except Broken as broken:
+            self.fail(broken)
+            return
+        for row, claimed, what in self._named_before:
+            if source.previous is None or source.previous.hex() != claimed:
+                before = source.first - 1
+                self.fail(Broken(row, f"Row {row}, {what}, contradicts row {before}: that row was another one then."))
+                return
+        source.first, source.last = report.first_row or 1, report.last_row
+        source.head = bytes.fromhex(report.head_hash)
+        report.ok = True
+
+    def _first_row(self, source: Database) -> None:
+        """A pruned journal: the first row goes on from the last one that was taken out."""
+        number, epoch, digest, body = source.first_row()
+        if source.previous is None:
+            source.check(Anchor(0, ZERO_HASH, b""), number, epoch, digest, body)
+        source.check(Anchor(number - 1, source.previous, b""), number, epoch, digest, body)
+
+    def changed_meanwhile(self) -> bool:
+        """It does not hold, and a runtime began or took rows out while it was looked at."""
+        source = self.source
+        if not self.over or not isinstance(source, Database):
+            return False
+        return (source.still and _has_log(source.path)) or source.begins_later()
+
+    def say_what_was_not_checked(self) -> None:
+        report, say, trust = self.report, self.report.not_checked.append, self._trust
+        if report.last_row > report.sealed_seq and report.kind == "journal":
+            unsealed = f"Rows {report.sealed_seq + 1} to {report.last_row} are not sealed"
+            say(f"{unsealed}: no key shows which device made them.")
+        if report.seals and not trust.devices:
+            say("Whose seals these are: they hold by the key that they name. Give that box's device.pub with --key.")
+        if report.frames and not trust.devices:
+            say(f"The signatures of {report.frames} frames. Give the box's device.pub with --key.")
+        if report.kind == "segment" and not trust.devices:
+            say("The signature of the segment. Give the box's device.pub with --key.")
+        if report.signatures and not trust.devices:
+            say(f"The device's attestation of {report.signatures} electronic signatures. Give device.pub with --key.")
+        if report.receipts and not trust.hubs:
+            say(f"Whether the hub signed {report.receipts} receipts. Give its hub.pub with --hub-key.")
+        if self._not_compared:
+            say(f"{self._not_compared} rows that seals, receipts or signatures name: they are in none of the files.")
+
+
+# Several processes --------------------------------------------------------------------------------------------------
+
+
+def _works(sources: Sequence[Source], rows: int) -> Iterator[tuple[int, Range]]:
+    """Every range of every file, in the order in which they are put together."""
+    for number, source in enumerate(sources):
+        for work in source.ranges(rows):
+            yield number, work
+
+
+class Helper:
+    """Another process, which runs this file and looks at every `of`th range, and its answers in their order."""
+
+    def __init__(self, sources: Sequence[Source], trust: Trust, rows: int, number: int, of: int) -> None:
+        isolated = ["-I"] if sys.flags.isolated else []
+        command = [sys.executable, "-P", *isolated, str(Path(__file__).absolute()), "--ranges"]
+        keys = [{name: key.hex() for name, key in held.items()} for held in (trust.devices, trust.hubs)]
+        plan = {"files": [each.plan() for each in sources], "keys": keys, "rows": rows, "number": number, "of": of}
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            assert self._process.stdin is not None
+            with self._process.stdin as stdin:
+                stdin.write(json.dumps(plan).encode())
+        except OSError:  # it died at once: its first answer will be missing
+            return
+
+    def answer(self) -> Found:
+        """What it found in its next range. Raises Unreadable when it died: what it did not look at does not hold."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            code = self._process.wait()
+            raise Unreadable(f"a process that verified a part of it ended early (exit code {code})")
+        return Found(**json.loads(line))
+
+    def end(self) -> None:
+        """It is not needed any more."""
+        self._process.kill()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process.wait()
+
+
+def _help() -> None:
+    """The other process: a plan on stdin, one line on stdout for each of its ranges."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began it ends it
+    plan = json.load(sys.stdin)
+    devices, hubs = ({name: bytes.fromhex(key) for name, key in held.items()} for held in plan["keys"])
+    trust = Trust(devices, hubs)
+    sources = [open_source(Path(each["path"]), devices) for each in plan["files"]]
+    for source, each in zip(sources, plan["files"], strict=True):
+        source.follow(each)
+    looks = [Look(source, sources, trust) for source in sources]
     try:
-        source = _open(path, trust)
-        report.kind = source.kind
-        with closing(source):
+        for place, (number, work) in enumerate(_works(sources, plan["rows"])):
+            if place % plan["of"] == plan["number"]:
+                found = looks[number].range(work, None)
+                sys.stdout.write(json.dumps(asdict(found)) + "\n")
+                sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody listens any more, not even to what is still held back
+
+
+@contextmanager
+def _helpers(sources: Sequence[Source], trust: Trust, processes: int | None, rows: int) -> Iterator[list[Helper]]:
+    """As many as were asked for, or as pay."""
+    if processes is None:
+        pays = sum(each.rows_expected() for each in sources) >= SPLIT_ROWS_MIN and sys.executable
+        processes = min(os.cpu_count() or 1, PROCESSES_MAX) if pays else 1
+    with ExitStack() as stack:
+        helpers = []
+        for number in range(1, processes):
+            helper = Helper(sources, trust, rows, number, processes)
+            stack.callback(helper.end)
+            helpers.append(helper)
+        yield helpers
+
+
+def _look_at_all(files: Sequence[File], trust: Trust, processes: int | None) -> None:
+    """Every range of every file, shared with the helpers; what they found is put together in order."""
+    sources = [each.source for each in files]
+    rows = RANGE_ROWS
+    with _helpers(sources, trust, processes, rows) as helpers:
+        for place, (number, work) in enumerate(_works(sources, rows)):
+            who, file = place % (len(helpers) + 1), files[number]
+            if all(each.over for each in files):
+                return
             try:
-                Walk(source, trust, report, tell).run()
-                report.ok = True
-            finally:
-                report.journal = source.journal.hex()
-                if isinstance(source, Mirror):
-                    report.frames = source.frames
-    except Unreadable as error:
-        report.error = f"{path} cannot be read: {error}."
-    except OSError as error:
-        report.error = f"{path} cannot be read: {error.strerror or error}."
+                found = helpers[who - 1].answer() if who else None
+                if not file.over:
+                    file.take(work, found)
+            except Unreadable as error:
+                for each in files[number:]:
+                    if not each.over:
+                        each.report.error = f"{each.report.path} cannot be read: {error}."
+                return
+
+
+# Files together -----------------------------------------------------------------------------------------------------
+
+
+def _together(journal: bytes, files: Sequence[File], trust: Trust, journals: set[bytes]) -> Together:
+    """All files of one journal as one chain; the rows that the caller expects are looked for in all of them."""
+    whole = Together(journal.hex(), [each.report.path for each in files])
+    faulty = next((each for each in files if each.over), None)
+    if faulty:
+        whole.fault = faulty.report.fault
+        return whole
+    try:
+        _chain(whole, [each for each in files if each.report.rows])
+        for file in files:
+            _compare_segments(file, files)
+        _expect(whole, files, trust, journals)
+        whole.ok = True
     except Broken as broken:
-        if isinstance(source, Database) and source.still and _has_log(path):
-            return verify(path, trust, tell)  # a runtime began meanwhile: look again as at a live one
-        report.fault = {"row": broken.seq, "why": str(broken)}
-    return report
+        whole.fault = {"row": broken.seq, "why": str(broken)}
+    except (Unreadable, OSError) as error:
+        whole.fault = {"row": 0, "why": f"A file could not be read again: {error}."}
+    for file in files:
+        if len(files) == 1:
+            file.report.ok, file.report.fault = whole.ok, whole.fault
+        if file.report.ok:
+            file.say_what_was_not_checked()
+            file.report.not_checked += whole.not_checked if len(files) == 1 else []
+    return whole
 
 
-def _open(path: Path, trust: Trust) -> Database | Mirror:
+def _chain(whole: Together, files: Sequence[File]) -> None:
+    """Each file goes on where another ended, and where two have a row it is the same."""
+    held: Source | None = None
+    for file in sorted(files, key=lambda each: (each.source.first, each.source.last)):
+        source = file.source
+        if held is None:
+            whole.first_row = source.first
+        elif source.first > held.last + 1:
+            why = f"rows {held.last + 1} to {source.first - 1} are in none of the files before {source.path}"
+            raise Broken(held.last + 1, f"Row {held.last + 1} is missing: {why}.")
+        else:
+            common = min(held.last, source.last)
+            if common >= source.first:
+                _agree(held, source, common)
+            elif source.previous != held.head:
+                raise Broken(source.first, f"Row {source.first} of {source.path} does not go on from {held.path}.")
+            elif source.previous is not None and source.first > held.first:
+                before = row_in([held], source.first - 1)
+                if before is not None and before[1] != source.previous:
+                    raise Broken(source.first, f"Row {source.first} of {source.path} does not go on from {held.path}.")
+        if held is None or source.last > held.last:
+            held = source
+            whole.last_row, whole.head_hash = source.last, source.head.hex()
+
+
+def _agree(one: Source, other: Source, common: int) -> None:
+    """Each hash covers all rows before it: the last row that both have decides, and where they part is found."""
+
+    def same(seq: int) -> bool:
+        return one.row_at(seq) == other.row_at(seq)
+
+    if same(common):
+        return
+    parted_at = bisect.bisect_left(range(other.first, common + 1), True, key=lambda seq: not same(seq)) + other.first
+    why = f"{one.path} and {other.path} do not hold the same row {parted_at}; every one of their rows after it differs"
+    raise Broken(parted_at, f"Row {parted_at} is contradicted: {why}.")
+
+
+def _compare_segments(file: File, files: Sequence[File]) -> None:
+    """A row that took rows out names the segments that have them, with the hash of each."""
+    there = {each.source.first: each for each in files if each.source.kind == "segment"}
+    for row, segments in file.segments_named:
+        for first, last, digest in segments:
+            segment = there.get(first)
+            if segment and (segment.source.last != last or segment.sha256 != digest):
+                why = f"it names another segment than {segment.report.path}"
+                raise Broken(row, f"Row {row}, the pruning of rows, contradicts the archive: {why}.")
+
+
+def _expect(whole: Together, files: Sequence[File], trust: Trust, journals: set[bytes]) -> None:
+    """The heads and receipts that the caller brought. A receipt of a journal that is not here is one for each."""
+    journal = bytes.fromhex(whole.journal)
+    others = {each.hex() for each in journals - {journal}}
+    mine = [each for each in trust.receipts if each["journal"] not in others]
+    for receipt in mine:
+        why = receipt_fault(receipt, journal, trust)
+        if why:
+            raise Broken(0, f"The receipt that was given is {why}.")
+    expected = [(seq, digest, "the expected head") for seq, digest in trust.heads]
+    expected += [(each["stored_seq"], bytes.fromhex(each["head_hash"]), "the hub's receipt") for each in mine]
+    say = whole.not_checked.append
+    for seq, digest, what in sorted(expected):
+        if seq > whole.last_row:
+            why = f"the rows end at {whole.last_row}, and {what} has row {seq}"
+            raise Broken(whole.last_row + 1, f"Row {whole.last_row + 1} is missing: {why}.")
+        found = row_in([each.source for each in files], seq)
+        if seq and seq < whole.first_row:
+            say(f"Whether row {seq} is the one that {what} names: it is not here.")
+        elif seq and (found is None or found[1] != digest):
+            why = "the rows agree with each other, its hash differs"
+            raise Broken(seq, f"Row {seq} is not the one that {what} names: {why}.")
+    if whole.first_row > 1:
+        say(f"Rows 1 to {whole.first_row - 1}: they are not here. Give their segments as well.")
+    if mine and not trust.hubs:
+        say("Whether the hub signed the receipt that was given. Give its hub.pub with --hub-key.")
+    if not expected:
+        last = max(max(each.report.received_seq, each.report.sealed_seq) for each in files)
+        say(f"Whether rows were cut off at the end after row {last}. Give --expect-head or --receipt of the hub.")
+
+
+# Everything at some paths -------------------------------------------------------------------------------------------
+
+
+def open_source(path: Path, devices: dict[str, bytes]) -> Source:
+    """A journal, a mirror or a segment. Raises Unreadable, Broken or OSError."""
     with path.open("rb") as file:
         begins = file.read(4)
     if not begins:
         raise Unreadable("it is empty")
-    return Mirror(path, trust.devices) if begins == b"LSM\x01" else Database(path)
+    if begins[:3] == b"LSA":
+        return Segment(path, devices)
+    return Mirror(path, devices) if begins == b"LSM\x01" else Database(path)
 
 
-def find(path: Path) -> list[Path]:
-    """The files of a path: itself, or the journals and mirrors of a box, state or mirror folder."""
-    if not path.is_dir():
-        return [path]
-    found = [each for each in (path / "journal.db", path / "state" / "journal.db") if each.is_file()]
-    return (found + sorted(path.glob("*.frames"))) or [path]
+def verify(path: Path, trust: Trust, tell: Callable[[int], object] = lambda _: None) -> Report:
+    """Verify one file. Never raises for what it finds; `tell` is called with rows' numbers as they are done."""
+    return verify_files([path], trust, tell).files[0]
+
+
+def verify_files(
+    paths: Sequence[Path],
+    trust: Trust,
+    tell: Callable[[int], object] = lambda _: None,
+    *,
+    processes: int | None = None,
+    again: int = 3,
+) -> Result:
+    """Verify files, each by itself and those of one journal together, by so many processes, or as many as pay."""
+    result = Result()
+    with ExitStack() as stack:
+        opened: list[tuple[Source, Report]] = []
+        for path in paths:
+            report = Report(str(path))
+            result.files.append(report)
+            try:
+                source = open_source(path, trust.devices)
+            except Unreadable as error:
+                report.error = f"{path} cannot be read: {error}."
+            except OSError as error:
+                report.error = f"{path} cannot be read: {error.strerror or error}."
+            except Broken as broken:
+                report.fault = {"row": broken.seq, "why": str(broken)}
+            else:
+                stack.callback(source.close)
+                opened.append((source, report))
+        sources = [source for source, _ in opened]
+        files = [File(source, report, Look(source, sources, trust), trust, tell) for source, report in opened]
+        _look_at_all(files, trust, processes)
+        for file in files:
+            file.end()
+        if again and any(file.changed_meanwhile() for file in files):
+            return verify_files(paths, trust, tell, processes=processes, again=again - 1)
+        journals = {file.source.journal for file in files}
+        for journal in sorted(journals):
+            mine = [file for file in files if file.source.journal == journal]
+            result.records.append(_together(journal, mine, trust, journals))
+    return result
+
+
+# A folder of parts --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Parts:
+    """What is in the folders and under the paths that were given."""
+
+    files: list[Path] = field(default_factory=list)
+    receipts: list[dict[str, Any]] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def find(paths: Sequence[Path]) -> Parts:
+    """The files that can be verified; a path that is no folder is one of them, whatever it is."""
+    parts = Parts()
+    for path in paths:
+        if not path.is_dir():
+            parts.files.append(path)
+            continue
+        inside: list[Path] = []
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            inside += [Path(folder, name) for name in sorted(names)]
+            if len(inside) > FILES_MAX:
+                raise Unreadable(f"{path} has more than {FILES_MAX:,} files: give a folder further inside")
+        before = len(parts.files)
+        for each in inside:
+            _sort(each, parts)
+        if len(parts.files) == before:
+            parts.files.append(path)  # nothing to verify is no success
+    return parts
+
+
+def _sort(path: Path, parts: Parts) -> None:
+    """One file of a folder, by its name; what has a name that says nothing by what it is."""
+    name = path.name
+    if path.is_symlink() or name.startswith("."):
+        parts.unknown.append(f"{path}: not looked at")
+    elif name == "journal.db" or name.endswith((".frames", ".lsa")) or (name.endswith(".db") and _is_journal(path)):
+        parts.files.append(path)
+    elif name.endswith(".json") and (receipt := _is_receipt(path)):
+        parts.receipts.append(receipt)
+    elif name.endswith(".pub") and _is_key(path):
+        parts.unknown.append(f"{path}: a key, not used; give the one that you have from elsewhere")
+    elif not name.endswith((".db-wal", ".db-shm")):
+        parts.unknown.append(f"{path}: nothing that can be verified")
+
+
+def _is_journal(path: Path) -> bool:
+    try:
+        Database(path).close()
+    except (Broken, Unreadable, OSError):
+        return False
+    return True
+
+
+def _is_receipt(path: Path) -> dict[str, Any] | None:
+    try:
+        return _receipt_file(str(path))
+    except Unreadable:
+        return None
+
+
+def _is_key(path: Path) -> bool:
+    try:
+        _key(str(path))
+    except Unreadable:
+        return False
+    return True
 
 
 def as_text(report: Report) -> str:
@@ -627,9 +1491,10 @@ def as_text(report: Report) -> str:
     lines = [f"{report.path} ({report.kind or 'journal'} {report.journal})"]
     if report.fault:
         lines.append(f"  DOES NOT HOLD, at row {report.fault['row']}: {report.fault['why']}")
-        lines.append(f"  The chain holds up to row {report.rows}.")
+        lines.append(f"  The chain holds up to row {report.last_row}.")
         return "\n".join(lines)
-    lines.append(f"  HOLDS: {report.rows} rows. Head: {report.rows}:{report.head_hash}")
+    span = f" ({report.first_row} to {report.last_row})" if report.first_row > 1 else ""
+    lines.append(f"  HOLDS: {report.rows} rows{span}. Head: {report.last_row}:{report.head_hash}")
     begins = ", ".join(f"row {epoch['first_row']}" for epoch in report.epochs[1:])
     lines.append(f"  epochs: {len(report.epochs)}" + (f", a new one begins at {begins}" if begins else ""))
     if report.frames:
@@ -639,6 +1504,19 @@ def as_text(report: Report) -> str:
     lines.append(f"  hub receipts: {report.receipts}, up to row {report.received_seq}")
     lines.append(f"  electronic signatures: {report.signatures}")
     return "\n".join(lines + [f"  not checked: {each}" for each in report.not_checked])
+
+
+def together_as_text(whole: Together) -> str:
+    """For a person: several files of one journal."""
+    lines = [f"Journal {whole.journal}, its {len(whole.files)} files together"]
+    if whole.fault:
+        lines.append(f"  DO NOT HOLD TOGETHER, at row {whole.fault['row']}: {whole.fault['why']}")
+    elif whole.ok:
+        span = f"rows {whole.first_row} to {whole.last_row}"
+        lines.append(f"  ONE CHAIN: {span}, without a gap. Head: {whole.last_row}:{whole.head_hash}")
+    else:
+        lines.append("  NOT COMPARED: one of them could not be read.")
+    return "\n".join(lines + [f"  not checked: {each}" for each in whole.not_checked])
 
 
 # The command ------------------------------------------------------------------------------------------------------
@@ -693,36 +1571,54 @@ def _progress() -> Callable[[int], None]:
 
     def tell(seq: int) -> None:
         nonlocal last_s
-        if seq % 1_000 == 0 and time.monotonic() - last_s >= 1.0:
+        if time.monotonic() - last_s >= 1.0:
             last_s = time.monotonic()
-            sys.stderr.write(f"{seq:,} rows verified\n")
+            sys.stderr.write(f"verified up to row {seq:,}\n")
 
     return tell
 
 
-def run(paths: Sequence[Path], trust: Trust, *, as_json: bool) -> int:
-    """Verify every path, print what was found on stdout, and return the exit code."""
-    reports = [verify(each, trust, _progress()) for path in paths for each in find(path)]
+def run(paths: Sequence[Path], trust: Trust, *, as_json: bool, processes: int | None = None) -> int:
+    """Verify what is at the paths, print what was found on stdout, and return the exit code."""
+    try:
+        parts = find(paths)
+    except Unreadable as error:
+        sys.stderr.write(f"{error}.\n")
+        return 2
+    trust = Trust(trust.devices, trust.hubs, trust.heads, (*trust.receipts, *parts.receipts))
+    result = verify_files(parts.files, trust, _progress(), processes=processes)
+    result.unknown = parts.unknown
     if as_json:
-        ok = all(report.ok for report in reports)
-        sys.stdout.write(json.dumps({"ok": ok, "files": [asdict(report) for report in reports]}) + "\n")
+        sys.stdout.write(json.dumps({"ok": result.ok, **asdict(result)}) + "\n")
     else:
-        sys.stdout.write("\n".join(map(as_text, reports)) + "\n")
-    if any(report.fault for report in reports):
+        texts = [as_text(report) for report in result.files]
+        texts += [together_as_text(whole) for whole in result.records if len(whole.files) > 1]
+        texts += result.unknown[:UNKNOWN_SHOWN]
+        if len(result.unknown) > UNKNOWN_SHOWN:
+            texts.append(f"and {len(result.unknown) - UNKNOWN_SHOWN} more that cannot be verified; --json has all")
+        sys.stdout.write("\n".join(texts) + "\n")
+    if any(each.fault for each in result.files) or any(each.fault for each in result.records):
         return 1
-    return 2 if any(report.error for report in reports) else 0
+    return 0 if result.ok else 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of the stand-alone file."""
-    parser = argparse.ArgumentParser(description="Verify journals of Lineside and mirrors of them.")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="journal.db, a .frames file, or a folder")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--ranges"]:
+        _help()
+        return 0
+    parser = argparse.ArgumentParser(description="Verify journals of Lineside, copies, segments and folders of them.")
+    what = "journal.db, a .frames or .lsa file, or a folder of them"
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=what)
     parser.add_argument("--key", action="append", default=[], help="device.pub of the box; may be repeated")
     parser.add_argument("--hub-key", action="append", default=[], help="hub.pub; may be repeated")
     parser.add_argument(
         "--expect-head", action="append", default=[], metavar="SEQ:HASH", help="a row that must be there"
     )
     parser.add_argument("--receipt", action="append", default=[], help="a file with the hub's latest receipt")
+    processes = "how many share the work, each with about 30 MiB; else as many as pay, two at most"
+    parser.add_argument("--processes", type=int, choices=range(1, 65), metavar="N", help=processes)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     given = parser.parse_args(arguments)
     try:
@@ -730,7 +1626,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Unreadable as error:
         sys.stderr.write(f"{error}.\n")
         return 2
-    return run(given.paths, trust, as_json=given.json)
+    return run(given.paths, trust, as_json=given.json, processes=given.processes)
 
 
 if __name__ == "__main__":

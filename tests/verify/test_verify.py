@@ -105,7 +105,7 @@ async def test_a_live_journal_is_read_with_its_log_and_not_disturbed(tmp_path: P
 
 
 def test_far_rows_are_read_again_and_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge.verify, "NEAR_ROWS", 2)
+    monkeypatch.setattr(edge.verify, "NEAR_CHUNKS", 1)
     monkeypatch.setattr(edge.verify, "FRAME_ROWS_MAX", 14)
     record = whole()
     record.values(30)

@@ -660,7 +660,7 @@ def batch_show(
 
 @archive_app.command("now")
 def archive_now(box: Box = Path(), as_json: AsJson = False) -> None:
-    """Archive all sealed rows that need not stay in the journal, also few; the follower does it by itself when many are.
+    """Archive all sealed rows that need not stay in the journal, however few; the follower waits until they are many.
 
     Takes nothing out of the journal: the follower asks the runtime for that. The box may run.
 

@@ -15,17 +15,17 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
-from edge.config import Archive
+from edge.config import Archive, Config
 from edge.core.errors import LinesideError
 from edge.core.events import Sealed, decode
 from edge.core.record import ZERO_HASH, Row, Signer, chain_faults, fingerprint, row_hash, signature_holds
-from edge.identity import sync_folder
+from edge.identity import DeviceKey, read_public, sync_folder
 from edge.journal import READ_ROWS_MAX, JournalReader
 
 SEGMENT_DOMAIN: Final = b"lineside.segment.1"
@@ -40,6 +40,8 @@ BLOCK_RAW_BYTES_MAX: Final = 262_144
 BLOCK_PACKED_BYTES_MAX: Final = 266_240
 SEGMENT_ROWS_MIN: Final = 4_096
 """The follower waits until so many rows are due, lest a quiet box fill the folder with small files."""
+KEPT_ROWS_MIN: Final = 1_000
+"""So many rows stay whatever their age: a clock that is wrong must not empty the journal."""
 PACK_LEVEL: Final = 9
 CHUNK_BYTES: Final = 256 * 1024
 SEQ_MAX: Final = 2**63 - 1
@@ -439,6 +441,11 @@ class Listed:
     head: bytes
     file_bytes: int
 
+    def as_json(self) -> dict[str, object]:
+        """For machines."""
+        facts = {"file": str(self.path), "first_seq": self.first_seq, "last_seq": self.last_seq}
+        return {**facts, "head_hash": self.head.hex(), "file_bytes": self.file_bytes}
+
 
 def list_segments(folder: Path, journal: bytes) -> list[Listed]:
     """The segments of a journal, which go on from row 1 without a gap, by their first bytes.
@@ -510,31 +517,26 @@ def ready_folder(settings: Archive, state: Path) -> Path:
     return folder
 
 
-def archive_due(
-    settings: Archive,
-    state: Path,
-    signer: Signer,
-    utc: str,
-    *,
-    trusted: Mapping[str, bytes],
-    small: bool = False,
-    progress: Progress = _quiet,
-) -> list[Segment]:
-    """Write segments of all sealed rows that need not stay in the journal; also the last, `small` one when asked.
+def archive_next(
+    settings: Archive, state: Path, signer: Signer, utc: str, *, rows_min: int = SEGMENT_ROWS_MIN
+) -> Segment | None:
+    """Write the next segment of sealed rows that need not stay in the journal; None while fewer than `rows_min` wait.
 
-    Returns the new segments. Raises `archive.*` or `journal.*`; what was written before that is whole."""
-    made: list[Segment] = []
+    Raises `archive.*` or `journal.*`."""
     with JournalReader(state / "journal.db") as reader, _locked(state):
         folder = ready_folder(settings, state)
-        after = _last(reader, folder, trusted)
+        after = _last(reader, folder, archive_keys(settings, signer.public))
         _sweep(folder)
         due = due_seq(reader, settings, utc)
-        begin = after[0]
-        while due - after[0] >= (1 if small else SEGMENT_ROWS_MIN):
-            made.append(write_segment(reader, folder, after=after, until_seq=due, signer=signer))
-            after = (made[-1].last_seq, made[-1].head)
-            progress("rows archived", after[0] - begin, due - begin)
-    return made
+        if due - after[0] < rows_min:
+            return None
+        return write_segment(reader, folder, after=after, until_seq=due, signer=signer)
+
+
+def archive_keys(settings: Archive, public: bytes) -> dict[str, bytes]:
+    """The keys that sign segments here, by device id: this box's, and those of the boxes before it."""
+    keys = [public, *map(read_public, settings.former_keys)]
+    return {fingerprint(key): key for key in keys}
 
 
 def due_seq(reader: JournalReader, settings: Archive, utc: str) -> int:
@@ -546,7 +548,8 @@ def due_seq(reader: JournalReader, settings: Archive, utc: str) -> int:
         middle = (low + high) // 2
         young = datetime.fromisoformat(decode(reader.rows(middle - 1, 1)[0].body).at.utc) >= since
         low, high = (low, middle) if young else (middle + 1, high)
-    return max(0, min(max(low - 1, head - settings.keep_rows), _sealed_seq(reader, first, head)))
+    due = min(max(low - 1, head - settings.keep_rows), head - KEPT_ROWS_MIN)
+    return max(0, min(due, _sealed_seq(reader, first, head)))
 
 
 def _sealed_seq(reader: JournalReader, first: int, head: int) -> int:
@@ -612,6 +615,76 @@ def _locked(state: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+# Looking at it -----------------------------------------------------------------------------------------------------
+
+
+def verify_archive(config: Config, settings: Archive, *, progress: Progress | None = None) -> int:
+    """Read and verify every segment, and that they and the journal are one chain. Returns the number of archived rows.
+
+    Raises what does not hold: `archive.*` or `journal.damaged`."""
+    trusted = archive_keys(settings, DeviceKey.load(config.device_key).public)
+    with JournalReader(config.state_dir / "journal.db") as reader:
+        listed = list_segments(settings.path, reader.journal_id)
+        seq, head = _last(reader, settings.path, trusted)
+        for segment in listed:
+            verify_segment(segment.path, trusted)
+            if progress is not None:
+                progress("rows verified", segment.last_seq, seq)
+        for fault in chain_faults(reader.journal_id, reader.rows(seq, 1), after_seq=seq, previous=head):
+            raise LinesideError(
+                "archive.contradicts",
+                f"The journal does not go on from the archive: {fault.why}",
+                effect=_LEFT,
+                todo="Run `lineside verify` on both, and keep them as they are.",
+            )
+    return seq
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How archive and journal stand to each other."""
+
+    folder: Path
+    external: bool
+    segments: int
+    file_bytes: int
+    archived_seq: int
+    """The last archived row; 0 for none."""
+    due_seq: int
+    """The last row that need not stay in the journal; 0 for none."""
+    journal_from: int
+    """The first row that the journal itself has."""
+    made_seq: int
+
+    def as_json(self) -> dict[str, object]:
+        """For machines."""
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"folder": str(self.folder)}
+
+    def __str__(self) -> str:
+        safe = "rows read back from it are safe" if self.external else "rows are safe when the hub says so"
+        return (
+            f"Archive {self.folder}: {self.segments} segments, {self.file_bytes:,} bytes; {safe}.\n"
+            f"Archived: rows up to {self.archived_seq:,}. Due: rows up to {self.due_seq:,}.\n"
+            f"In the journal: rows {self.journal_from:,} to {self.made_seq:,}."
+        )
+
+
+def status(config: Config, settings: Archive, utc: str) -> Status:
+    """How it stands now. Raises `archive.*` when the archive cannot be read, and `journal.*`."""
+    with JournalReader(config.state_dir / "journal.db") as reader:
+        listed = list_segments(ready_folder(settings, config.state_dir), reader.journal_id)
+        return Status(
+            settings.path,
+            settings.external,
+            len(listed),
+            sum(segment.file_bytes for segment in listed),
+            listed[-1].last_seq if listed else 0,
+            due_seq(reader, settings, utc),
+            reader.first_seq(),
+            reader.head()[0],
+        )
 
 
 # Archive and journal together --------------------------------------------------------------------------------------
@@ -680,7 +753,7 @@ class Record:
                 raise LinesideError(
                     "archive.rows_absent",
                     f"Row {seq} was archived, and its segment is not in {self._folder or 'any folder that is set'}.",
-                    effect="Only what needs this old row waits for it; batches go on.",
+                    effect="What needs this old row waits for it.",
                     todo="Put the archive's medium in, or bring the segment back into that folder.",
                 )
         return held
@@ -689,3 +762,16 @@ class Record:
         if self._open is not None:
             self._open.close()
             self._open = None
+
+
+def open_record(journal: Path, settings: Archive | None, public: bytes) -> Record:
+    """The record of a journal and its archive, if there is one. `public` is the box's key."""
+    if settings is None:
+        return Record(journal, None, {})
+    return Record(journal, settings.path, archive_keys(settings, public))
+
+
+def record_of(config: Config) -> Record:
+    """The whole record of a box. Raises what `JournalReader` raises, and `identity.*` when an archive needs keys."""
+    public = DeviceKey.load(config.device_key).public if config.archive else b""
+    return open_record(config.state_dir / "journal.db", config.archive, public)

@@ -18,6 +18,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from edge import mqtt, notify
+from edge.archiver import Archiver
 from edge.config import Config
 from edge.core import commands as cm
 from edge.core.errors import LinesideError
@@ -60,7 +61,7 @@ async def follow(config: Config, stop: asyncio.Event) -> None:
 async def _follow(
     config: Config, journal: Path, signer: DeviceKey, address: mqtt.Address | None, hub_public: bytes
 ) -> None:
-    async with open_tail(journal, signer) as tail, asyncio.TaskGroup() as tasks:
+    async with open_tail(journal, signer, config.archive) as tail, asyncio.TaskGroup() as tasks:
         tail.on_look.append(notify.watchdog)
         desk = _Desk(config.desk_socket)
         uplink = mirror = None
@@ -82,7 +83,17 @@ async def _follow(
             tasks.create_task(_supervised("views", lambda: _keep_views(tail, config.state_dir / "views.db")))
         tasks.create_task(_supervised("upkeep", lambda: keep_up(config, desk.last_check, desk.tell)))
         tasks.create_task(_supervised("process values", lambda: _keep_values(config, desk)))
-        tasks.create_task(_supervised("desk", lambda: desk.run(lambda: sync_of(uplink, mirror))))
+        archiver = None
+        if config.archive is not None:
+            archiver = Archiver(
+                config,
+                config.archive,
+                signer,
+                receipt=lambda: uplink.receipt if uplink else "",
+                on_change=desk.changed,
+            )
+            tasks.create_task(_supervised("archive", archiver.run))
+        tasks.create_task(_supervised("desk", lambda: desk.run(lambda: sync_of(uplink, mirror, archiver))))
         notify.status("Following the journal.")
         await tail.keep_looking()
 
@@ -139,10 +150,14 @@ async def _keep_views(tail: Tail, path: Path) -> None:
             thread.submit(views.close).result()
 
 
-def sync_of(uplink: Uplink | None, mirror: Mirror | None) -> Sync:
+def sync_of(uplink: Uplink | None, mirror: Mirror | None, archiver: Archiver | None = None) -> Sync:
     """What the safety strip is told."""
     state = uplink.state if uplink else None
-    said = [state.detail if state else "", mirror.detail if mirror and mirror.state == "failed" else ""]
+    said = [
+        state.detail if state else "",
+        mirror.detail if mirror and mirror.state == "failed" else "",
+        archiver.detail if archiver else "",
+    ]
     return Sync(
         hub=state.hub if state else "off",
         received_seq=state.received_seq if state else 0,

@@ -12,6 +12,7 @@ from typing import Final
 
 import edge
 from edge import notify
+from edge.archive import Record, archive_keys, record_of
 from edge.checkpoints import Keeper, read_head
 from edge.clock import SystemClock
 from edge.config import Config
@@ -31,8 +32,9 @@ from edge.engine import Engine
 from edge.equipment import Equipment, installed_drivers
 from edge.history import History
 from edge.identity import DeviceKey, make_folder, read_public
-from edge.journal import Journal, JournalReader, open_journal
+from edge.journal import Journal, open_journal
 from edge.library import Library, Sealed, read_bounded, read_checked_recipe, recipe_files
+from edge.prune import Pruner
 from edge.vault import VAULT, Vault, open_vault
 from edge.wire import Sync
 
@@ -82,7 +84,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
     journal_path, checkpoints = config.state_dir / "journal.db", config.state_dir / "checkpoints"
     async with open_journal(journal_path, config.state_dir / "epoch") as journal, AsyncExitStack() as held:
         vault = held.enter_context(open_vault(config.state_dir / VAULT))
-        with JournalReader(journal_path) as reader:
+        with record_of(config) as reader:
             head = read_head(
                 reader,
                 checkpoints,
@@ -127,6 +129,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                     for name, health in equipment.health().items()
                 },
                 notices=lambda: (*notices, *unknown_patients, *disk.notices(), *history.notices()),
+                pruner=_pruner(config, engine, journal, signer),
             )
             keeper = Keeper(checkpoints, engine, head.checkpoint)
             end = asyncio.Event()
@@ -228,8 +231,15 @@ async def _start(
     return line, tuple(notices)
 
 
-def _event_at(reader: JournalReader, seq: int) -> Event | None:
-    """What row `seq` says; None when the journal does not hold it (any more)."""
+def _pruner(config: Config, engine: Engine, journal: Journal, signer: DeviceKey) -> Pruner | None:
+    if config.archive is None:
+        return None
+    trusted = archive_keys(config.archive, signer.public)
+    return Pruner(engine, journal, config.archive, config.state_dir, trusted=trusted, device=signer.fingerprint)
+
+
+def _event_at(reader: Record, seq: int) -> Event | None:
+    """What row `seq` says; None when the journal does not hold it."""
     return next((decode(row.body).event for row in reader.rows(seq - 1, 1) if row.seq == seq), None)
 
 

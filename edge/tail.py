@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple
 
+from edge.archive import Record, open_record
+from edge.config import Archive
 from edge.core import frame
 from edge.core.record import ZERO_HASH, Row, Signer
-from edge.journal import JournalReader
 
 ROWS_AT_ONCE: Final = 64
 LOOK_EVERY_S: Final = 0.1
@@ -22,11 +23,12 @@ _Result = TypeVar("_Result")
 
 
 @contextlib.asynccontextmanager
-async def open_tail(path: Path, signer: Signer) -> AsyncIterator[Tail]:
-    """The tail of the journal at `path`, which exists. Someone must run its `keep_looking`."""
+async def open_tail(path: Path, signer: Signer, archive: Archive | None = None) -> AsyncIterator[Tail]:
+    """The tail of the journal at `path`, which exists; rows that left it are read from the `archive`. Someone must run
+    its `keep_looking`."""
     with ThreadPoolExecutor(1, thread_name_prefix="journal tail") as thread:
         loop = asyncio.get_running_loop()
-        reader = await loop.run_in_executor(thread, JournalReader, path)
+        reader = await loop.run_in_executor(thread, open_record, path, archive, signer.public)
         try:
             made = Tail(reader, signer, thread)
             await made.look()
@@ -38,7 +40,7 @@ async def open_tail(path: Path, signer: Signer) -> AsyncIterator[Tail]:
 class Tail:
     """See `open_tail`. Use from one event loop."""
 
-    def __init__(self, reader: JournalReader, signer: Signer, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, reader: Record, signer: Signer, thread: ThreadPoolExecutor) -> None:
         self.journal_id: bytes = reader.journal_id
         self.made_seq = 0
         """The last durable row, as last seen."""
@@ -106,7 +108,10 @@ class Tail:
         """Asks within the present epoch, so that a hub that knows rows of a former one answers for this one."""
         newest = self._reader.rows(max(self.made_seq - 1, 0), 1)
         epoch = newest[0].epoch if newest else bytes(16)
-        at = max(seq, self._epoch_base(epoch) - 1)
+        kept = self._reader.rows(self._reader.kept_from() - 1, 1)
+        # an epoch that was the present one before `seq` need not be searched for, least of all in the archive
+        within = bool(kept) and kept[0].epoch == epoch and seq >= kept[0].seq
+        at = seq if within else max(seq, self._epoch_base(epoch) - 1)
         head = self._reader.rows(at - 1, 1)[0].hash if at else ZERO_HASH
         return frame.make_hail(
             journal=self.journal_id, epoch=epoch, seq=at, head=head, made_seq=self.made_seq, signer=self._signer

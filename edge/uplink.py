@@ -206,6 +206,11 @@ class Uplink:
         utc = self._receipt.utc if self._receipt else ""
         return UplinkState(hub, self._window.cursor, utc, detail)
 
+    @property
+    def receipt(self) -> str:
+        """The text of the newest receipt; empty without one."""
+        return self._text
+
     async def run(self) -> None:
         """Send and receive until cancelled."""
         await self._recall()

@@ -160,6 +160,15 @@ class ThinValues(_Request):
     record_root_after: Root
 
 
+class PruneRows(_Request):
+    """The follower archived rows and asks to take those up to `through_seq` out of the journal; `receipt` is the exact
+    text of the hub's newest, or empty. The answer carries `pruned_seq`, the last row that is out."""
+
+    do: Literal["prune"] = "prune"
+    through_seq: Annotated[int, Field(ge=1, lt=2**63)]
+    receipt: Annotated[str, Field(max_length=8192)] = ""
+
+
 class TellSync(_Request):
     """The follower's present state of sync; kept in memory for the safety strip."""
 
@@ -198,6 +207,7 @@ Request = Annotated[
     | EraseIdentity
     | GiveReceipt
     | ThinValues
+    | PruneRows
     | TellSync
     | TellSelfCheck
     | AskStatus,

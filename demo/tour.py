@@ -66,6 +66,8 @@ class Result:
     exceptions: int = 0
     chain_verified: bool = False
     hub_chain_verified: bool = False
+    identity_in: list[str] = field(default_factory=list)
+    """The files of box and hub that hold a patient's identity."""
     failed: list[str] = field(default_factory=list)
 
     def judge(self) -> None:
@@ -76,6 +78,7 @@ class Result:
             "the pump counted other writes than the box intended": self.pump_writes == self.pump_commands,
             "the chain of the box does not verify": self.chain_verified,
             "the chain at the hub does not verify": self.hub_chain_verified,
+            "a patient's identity is not in the vault alone": self.identity_in == ["vault.db"],
             "the exceptions are not exactly the planted ones": self.exceptions == 2,
             "the pump's lost reply raised no question": self.held_questions == 1,
         }
@@ -449,6 +452,7 @@ class Tour:
         result.chain_verified = await asyncio.to_thread(lambda: verify_journal(self.rig.journal).ok)
         verified = await self.hub_json("/api/verify")
         result.hub_chain_verified = bool(verified and verified["verified"])
+        result.identity_in = await asyncio.to_thread(_identity_in, self.rig)
         flipped = await asyncio.to_thread(_flip_a_bit, self.rig)
         self.tell(f"The record verifies. With one bit flipped: {flipped}")
 
@@ -467,6 +471,17 @@ def _received(boxes: Any) -> int:
 def _head(journal: Path) -> int:
     with JournalReader(journal) as reader:
         return reader.head()[0]
+
+
+def _identity_in(line: Rig) -> list[str]:
+    """The names of the files of box, hub and their logs in which a patient's identity stands."""
+    found = set()
+    for path in line.folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            if DIN.encode() in data or OTHER_DIN.encode() in data:
+                found.add(path.name)
+    return sorted(found)
 
 
 def _flip_a_bit(line: Rig) -> str:

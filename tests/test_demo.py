@@ -24,6 +24,7 @@ FIELDS = {
     "exceptions",
     "chain_verified",
     "hub_chain_verified",
+    "identity_in",
 }
 
 
@@ -44,12 +45,15 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert facts["pump_writes"] == facts["pump_commands"] == 2
     assert (facts["kills"], facts["held_questions"], facts["exceptions"]) == (1, 1, 2)
     assert facts["outage_s"] >= 20
+    assert facts["identity_in"] == ["vault.db"]
     assert "Row 37 was changed" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def whole() -> Result:
-    return Result(47, 170, 170, 0, 2, 2, 1, 80.0, 1, 2, chain_verified=True, hub_chain_verified=True)
+    return Result(
+        47, 170, 170, 0, 2, 2, 1, 80.0, 1, 2, chain_verified=True, hub_chain_verified=True, identity_in=["vault.db"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,7 @@ def whole() -> Result:
     [
         ({"rows_received": 169}, "does not hold every row"),
         ({"rows_pending": 1}, "pending"),
+        ({"identity_in": ["journal.db", "vault.db"]}, "vault alone"),
         ({"pump_writes": 3}, "pump counted"),
         ({"chain_verified": False}, "chain of the box"),
         ({"hub_chain_verified": False}, "chain at the hub"),
@@ -64,7 +69,7 @@ def whole() -> Result:
         ({"held_questions": 0}, "question"),
     ],
 )
-def test_the_demo_fails_and_names_the_reason(wrong: dict[str, int], said: str) -> None:
+def test_the_demo_fails_and_names_the_reason(wrong: dict[str, object], said: str) -> None:
     result = whole()
     result.judge()
     assert result.failed == []

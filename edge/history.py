@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import struct
+import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +25,6 @@ from typing import Any, Final, Self
 
 import apsw
 import orjson
-import zstandard
 
 from edge.core import commands as cm
 from edge.core.errors import LinesideError
@@ -404,6 +404,8 @@ def _connect(path: Path) -> apsw.Connection:
 
 def _check(connection: apsw.Connection, path: Path) -> None:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
+    if not tables:
+        raise _absent(path)  # the runtime is about to begin it
     found = _rows(connection, "SELECT value FROM meta WHERE name='format'") if "meta" in tables else []
     if not {"series", "window", "chunk", "leaf", "vector", "gap"} <= tables or found != [(FORMAT,)]:
         raise LinesideError(
@@ -412,6 +414,12 @@ def _check(connection: apsw.Connection, path: Path) -> None:
             effect="Nothing is written to it.",
             todo="Use the version of Lineside that wrote it, or move the file away; a new one is then begun.",
         )
+
+
+def _absent(path: Path) -> LinesideError:
+    return LinesideError(
+        "values.absent", f"There are no process values at {path}.", todo="Start the runtime; it stores them."
+    )
 
 
 def _series_ids(connection: apsw.Connection, wanted: Iterable[Series]) -> dict[Series, int]:
@@ -498,14 +506,14 @@ def _rows(connection: apsw.Connection, sql: str, values: tuple[object, ...] = ()
 
 def _chunk(parts: Iterable[tuple[int, bytes]]) -> bytes:
     data = b"".join(_PART.pack(number, len(each)) + each for number, each in parts)
-    return zstandard.ZstdCompressor(level=1).compress(data)
+    return zlib.compress(data, 1)  # zstandard is not in the runtime, and the packer replaces it soon
 
 
 def _raw(connection: apsw.Connection, window: int, wanted: frozenset[int] | None) -> Iterator[tuple[int, bytes]]:
     """The samples of a window's chunks in the order they came, those of the series `wanted` (all when None)."""
     for (data,) in connection.execute("SELECT data FROM chunk WHERE window=? ORDER BY id", (window,)):
         try:
-            chunk = zstandard.ZstdDecompressor().decompress(data, max_output_size=CHUNK_BYTES_MAX)
+            chunk = zlib.decompressobj().decompress(data, CHUNK_BYTES_MAX)
             at = 0
             while at < len(chunk):
                 number, length = _PART.unpack_from(chunk, at)
@@ -513,7 +521,7 @@ def _raw(connection: apsw.Connection, window: int, wanted: frozenset[int] | None
                 if wanted is None or number in wanted:
                     yield number, chunk[at : at + length]
                 at += length
-        except (zstandard.ZstdError, struct.error) as error:
+        except (zlib.error, struct.error, TypeError) as error:
             raise damaged("a chunk was changed after it was written") from error
 
 
@@ -591,9 +599,7 @@ class HistoryReader:
     def __init__(self, path: Path) -> None:
         """Raises `values.absent` or `values.foreign`."""
         if not path.is_file():
-            raise LinesideError(
-                "values.absent", f"There are no process values at {path}.", todo="Start the runtime; it stores them."
-            )
+            raise _absent(path)
         with _reading():
             self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
             try:

@@ -227,9 +227,10 @@ PAGES: Final = {
         "Frames and receipts",
         "Over MQTT 5, QoS 1. Up: `lineside/1/up/DEVICE/frames`. Down, retained: `lineside/1/down/DEVICE/receipt`. "
         "DEVICE is the fingerprint of the device's key. The broker's acknowledgement counts for nothing; only a "
-        "receipt signed by the hub after its own commit does.",
-        (("edge/core/frame.py", ("Receipt",)),),
-        ("edge/core/frame.py",),
+        "receipt signed by the hub after its own commit does. After a restore: up `lineside/1/up/DEVICE/tail`; down, "
+        "not retained, `lineside/1/down/DEVICE/tail`. A broker's access list allows a box these four topics alone.",
+        (("edge/core/frame.py", ("Receipt",)), ("edge/core/recall.py", ("Request", "Answer"))),
+        ("edge/core/frame.py", "edge/core/recall.py"),
     ),
 }
 

@@ -14,7 +14,6 @@ Exit code 0: everything looked at holds. 1: something does not. 2: something cou
 
 from __future__ import annotations
 
-import argparse
 import bisect
 import hashlib
 import json
@@ -22,7 +21,6 @@ import os
 import signal
 import sqlite3
 import struct
-import subprocess
 import sys
 import time
 from collections import deque
@@ -334,6 +332,7 @@ class Database(Source):
 
     def _check(self) -> bytes:
         try:
+            self._ask("PRAGMA cache_size=-256")  # KiB: rows are read once, in order
             found = {_text(name): _text(sql) for name, sql in self._ask("SELECT name, sql FROM sqlite_schema LIMIT 10")}
             if not found:
                 raise Unreadable("it is empty: no journal was begun in it")
@@ -1004,6 +1003,8 @@ class File:
         self._look, self._trust, self._tell = look, trust, tell
         self._after: Anchor | None = None
         self._epoch = ""
+        self._taken_out = Anchor(0, ZERO_HASH, b"")
+        """The last row before the first that a row says was taken out."""
         self._named_before: list[tuple[int, str, str]] = []
         self._not_compared = 0
         report.kind, report.journal = source.kind, source.journal.hex()
@@ -1086,13 +1087,12 @@ class File:
             raise Broken(sealed + 1, f"After row {sealed} {why}")
 
     def _pruning(self, row: int, through: int, digest: bytes, segments: list[tuple[int, int, str]]) -> None:
-        source = self.source
         self.segments_named.append((row, segments))
-        if through == source.first - 1 and source.kind == "journal":
-            if source.previous is None:
-                source.previous = digest
-            elif source.previous != digest:
-                raise Broken(row, f"Row {row}, the pruning of rows, contradicts another about row {through}.")
+        taken = self._taken_out
+        if through == taken.seq and digest != taken.hash:
+            raise Broken(row, f"Row {row}, the pruning of rows, contradicts another about row {through}.")
+        if taken.seq < through < self.source.first:
+            self._taken_out = Anchor(through, digest, b"")
 
     def end(self) -> None:
         """After the last range."""
@@ -1101,7 +1101,8 @@ class File:
         source, report = self.source, self.report
         try:
             if isinstance(source, Database) and source.first > 1:
-                self._first_row(source)
+                source.check(self._taken_out, *source.first_row())
+                source.previous = self._taken_out.hash
         except Broken as broken:
             self.fail(broken)
             return
@@ -1113,13 +1114,6 @@ class File:
         source.first, source.last = report.first_row or 1, report.last_row
         source.head = bytes.fromhex(report.head_hash)
         report.ok = True
-
-    def _first_row(self, source: Database) -> None:
-        """A pruned journal: the first row goes on from the last one that was taken out."""
-        number, epoch, digest, body = source.first_row()
-        if source.previous is None:
-            source.check(Anchor(0, ZERO_HASH, b""), number, epoch, digest, body)
-        source.check(Anchor(number - 1, source.previous, b""), number, epoch, digest, body)
 
     def changed_meanwhile(self) -> bool:
         """It does not hold, and a runtime began or took rows out while it was looked at."""
@@ -1161,6 +1155,8 @@ class Helper:
     """Another process, which runs this file and looks at every `of`th range, and its answers in their order."""
 
     def __init__(self, sources: Sequence[Source], trust: Trust, rows: int, number: int, of: int) -> None:
+        import subprocess  # not in every helper
+
         isolated = ["-I"] if sys.flags.isolated else []
         command = [sys.executable, "-P", *isolated, str(Path(__file__).absolute()), "--ranges"]
         keys = [{name: key.hex() for name, key in held.items()} for held in (trust.devices, trust.hubs)]
@@ -1608,6 +1604,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if list(arguments) == ["--ranges"]:
         _help()
         return 0
+    import argparse  # not in every helper
+
     parser = argparse.ArgumentParser(description="Verify journals of Lineside, copies, segments and folders of them.")
     what = "journal.db, a .frames or .lsa file, or a folder of them"
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=what)

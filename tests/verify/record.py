@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from pathlib import Path
 
 import apsw
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edge.archive import write_segment
 from edge.core import events as ev
 from edge.core import frame
 from edge.core.events import Event, RowBody, encode
@@ -15,6 +17,7 @@ from edge.core.people import SIGNATURE_DOMAIN, attested_bytes
 from edge.core.record import SEAL_DOMAIN, ZERO_HASH, Row, fingerprint, row_hash, sealed_bytes
 from edge.core.terms import ClockQuality, Stamp
 from edge.identity import DeviceKey
+from edge.journal import JournalReader
 from edge.mirror import HEADER
 
 JOURNAL = bytes(range(16))
@@ -126,6 +129,38 @@ class Record:
             connection.executemany("INSERT INTO row VALUES(?,?,?,?)", values)
         connection.close()
         return path
+
+    def segments(self, folder: Path, *lasts: int) -> list[Path]:
+        """Segments up to each of these rows, by the product's archive."""
+        source, made = folder / "to-archive.db", []
+        self.database(source)
+        after = (0, ZERO_HASH)
+        with JournalReader(source) as reader:
+            for last in lasts:
+                made.append(write_segment(reader, folder, after=after, until_seq=last, signer=self.device).path)
+                after = last, self.rows[last - 1].hash
+        for each in folder.glob("to-archive.db*"):
+            each.unlink()
+        return made
+
+    def prune(self, first: int, through: int, segments: list[Path], receipt: str = "") -> None:
+        """Say that rows are taken out; which they then must be from a database."""
+        named: list[dict[str, int | str]] = []
+        for path in segments:
+            data = path.read_bytes()
+            begins, count = int.from_bytes(data[36:44], "big"), int.from_bytes(data[44:48], "big")
+            digest = hashlib.sha256(data).hexdigest()
+            named.append({"first_seq": begins, "last_seq": begins + count - 1, "sha256": digest})
+        self.add(
+            ev.RowsPruned(
+                first_seq=first,
+                through_seq=through,
+                through_hash=self.rows[through - 1].hash.hex(),
+                safe="hub" if receipt else "medium",
+                receipt=receipt,
+                segments=named,
+            )
+        )
 
     def frames(self) -> list[bytes]:
         rows, previous, made = self.rows, ZERO_HASH, []

@@ -37,7 +37,7 @@ from hub.store import open_store
 from tests.backup.conftest import Made, log_in, look, name
 from tests.backup.test_backup_command import lineside
 from tests.crash.runs import body
-from tests.edge.conftest import running
+from tests.edge.conftest import RECIPE, running
 from tests.hub.sync_parts import Broker, HubProcess, until
 
 MIRRORED, STORED, MADE = 4, 7, 9
@@ -441,6 +441,32 @@ async def test_a_copy_that_was_cut_short_gives_its_whole_frames(made: Made, tmp_
         assert tail.last_seq == max([backup_seq, *held])
         report = verify_journal(state / "journal.db", expect_head=(tail.last_seq, bytes.fromhex(tail.last_hash)))
         assert report.ok
+
+
+async def test_a_batch_of_a_recipe_that_came_after_the_backup_goes_on_with_the_box_folders_file(
+    made: Made, spare: Config, tmp_path: Path
+) -> None:
+    lost = tmp_path / "lost"
+    shutil.copytree(made.folder, lost)
+    (lost / "recipes" / "newer.yaml").write_text(RECIPE.replace("recipe: PAPER", "recipe: NEWER"))
+    config = read_config(lost)
+    async with running(config) as socket, connect(socket) as client:
+        await log_in(client)
+        seal = next(recipe.seal for recipe in (await look(client)).recipes if recipe.recipe == "NEWER")
+        await client.ask(wire.StartBatch(id=name(), batch="B2", order="O-2", recipe=seal, patient="=DIN2"))
+    (tmp_path / "m").mkdir()
+    await copy(config, tmp_path / "m")
+    await asyncio.to_thread(from_medium, made.backup, spare.state_dir, made.public, tmp_path / "m")
+    with pytest.raises(LinesideError, match=r"file\.missing"):
+        async with running(spare):
+            pass
+    shutil.copy(lost / "recipes" / "newer.yaml", spare.recipes)
+    async with running(spare) as socket, connect(socket) as client:
+        cards = (await look(client)).batches
+        assert {(card.batch, card.state, card.restored) for card in cards} == {
+            ("B1", "held", True),
+            ("B2", "held", True),
+        }
 
 
 # What is kept for the first row ------------------------------------------------------------------------------------

@@ -575,14 +575,19 @@ def _secret(what: str) -> str:
 
 @app.command("verify")
 def verify(
-    paths: Annotated[list[Path], typer.Argument(help="journal.db, a mirror's .frames file, or a folder with them.")],
+    paths: Annotated[list[Path], typer.Argument(help="journal.db, a .frames or .lsa file, or a folder of them.")],
     key: Annotated[list[Path], typer.Option(help="The box's device.pub; once for each device.")] = [],  # noqa: B006
     hub_key: Annotated[list[Path], typer.Option(help="The hub's hub.pub; once for each hub.")] = [],  # noqa: B006
     expect_head: Annotated[list[str], typer.Option(help="SEQ:HASH, a row that must be there.")] = [],  # noqa: B006
     receipt: Annotated[list[Path], typer.Option(help="A file with the hub's latest receipt.")] = [],  # noqa: B006
+    processes: Annotated[
+        int | None, typer.Option(help="How many share the work; else as many as pay, two at most.", min=1, max=64)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify chain, seals, receipts and signatures, and say what was not checked. Exit 1 when something does not hold.
+
+    All files of one journal (journal, copies, archive segments) are also verified together, as one chain.
 
     The same as the file edge/verify.py by itself, which shares no code with Lineside and runs on any laptop.
 
@@ -599,7 +604,7 @@ def verify(
             effect="Nothing was verified.",
             todo="Copy the file again from the box or the hub; a head stands in a receipt.",
         ) from error
-    raise typer.Exit(run(paths, trust, as_json=as_json))
+    raise typer.Exit(run(paths, trust, as_json=as_json, processes=processes))
 
 
 # Batches -----------------------------------------------------------------------------------------------------------

@@ -118,10 +118,11 @@ def usable(rows: Rows, folder: Path, book: Book) -> Iterator[Checkpoint]:
     for path, (seq, content) in ((path, found.groups()) for path, found in named[:LOOKED_AT_MAX]):
         try:
             line, row_hash = checkpoint.read(_content(path, content), book)
+            borne_out = line.seq == int(seq) and _is_named(rows, line.seq, row_hash, content)
         except (LinesideError, OSError) as error:
-            _log.warning("%s is not used: %s", path.name, error)
+            _log.warning("%s is not used: %s", path.name, error)  # what is wrong with the rows, the fold will say
             continue
-        if line.seq == int(seq) and _is_named(rows, line.seq, row_hash, content):
+        if borne_out:
             yield Checkpoint(line, row_hash, path)
 
 

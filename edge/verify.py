@@ -1151,11 +1151,11 @@ def _works(sources: Sequence[Source], rows: int) -> Iterator[tuple[int, Range]]:
             yield number, work
 
 
-class Helper:
+class OtherProcess:
     """Another process, which runs this file and looks at every `of`th range, and its answers in their order."""
 
     def __init__(self, sources: Sequence[Source], trust: Trust, rows: int, number: int, of: int) -> None:
-        import subprocess  # not in every helper
+        import subprocess  # not in every process
 
         isolated = ["-I"] if sys.flags.isolated else []
         command = [sys.executable, "-P", *isolated, str(Path(__file__).absolute()), "--ranges"]
@@ -1207,31 +1207,33 @@ def _help() -> None:
 
 
 @contextmanager
-def _helpers(sources: Sequence[Source], trust: Trust, processes: int | None, rows: int) -> Iterator[list[Helper]]:
+def _processes(
+    sources: Sequence[Source], trust: Trust, processes: int | None, rows: int
+) -> Iterator[list[OtherProcess]]:
     """As many as were asked for, or as pay."""
     if processes is None:
         pays = sum(each.rows_expected() for each in sources) >= SPLIT_ROWS_MIN and sys.executable
         processes = min(os.cpu_count() or 1, PROCESSES_MAX) if pays else 1
     with ExitStack() as stack:
-        helpers = []
+        others = []
         for number in range(1, processes):
-            helper = Helper(sources, trust, rows, number, processes)
-            stack.callback(helper.end)
-            helpers.append(helper)
-        yield helpers
+            other = OtherProcess(sources, trust, rows, number, processes)
+            stack.callback(other.end)
+            others.append(other)
+        yield others
 
 
 def _look_at_all(files: Sequence[File], trust: Trust, processes: int | None) -> None:
-    """Every range of every file, shared with the helpers; what they found is put together in order."""
+    """Every range of every file, shared with the others; what they found is put together in order."""
     sources = [each.source for each in files]
     rows = RANGE_ROWS
-    with _helpers(sources, trust, processes, rows) as helpers:
+    with _processes(sources, trust, processes, rows) as others:
         for place, (number, work) in enumerate(_works(sources, rows)):
-            who, file = place % (len(helpers) + 1), files[number]
+            who, file = place % (len(others) + 1), files[number]
             if all(each.over for each in files):
                 return
             try:
-                found = helpers[who - 1].answer() if who else None
+                found = others[who - 1].answer() if who else None
                 if not file.over:
                     file.take(work, found)
             except Unreadable as error:
@@ -1604,7 +1606,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if list(arguments) == ["--ranges"]:
         _help()
         return 0
-    import argparse  # not in every helper
+    import argparse  # not in every process
 
     parser = argparse.ArgumentParser(description="Verify journals of Lineside, copies, segments and folders of them.")
     what = "journal.db, a .frames or .lsa file, or a folder of them"

@@ -41,7 +41,7 @@ def change(path: Path, sql: str, *values: object) -> None:
 
 
 class InThisProcess:
-    """What a helper does, without its process."""
+    """What a other does, without its process."""
 
     def __init__(self, sources: Sequence[Source], trust: Trust, rows: int, number: int, of: int) -> None:
         works = list(edge.verify._works(sources, rows))
@@ -54,7 +54,7 @@ class InThisProcess:
 
 
 @contextmanager
-def helpers_in_this_process(
+def others_in_this_process(
     sources: Sequence[Source], trust: Trust, processes: int | None, rows: int
 ) -> Iterator[list[InThisProcess]]:
     yield [InThisProcess(sources, trust, rows, number, processes or 1) for number in range(1, processes or 1)]
@@ -62,9 +62,9 @@ def helpers_in_this_process(
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranges of a few rows, and helpers that need no process."""
+    """Ranges of a few rows, and others that need no process."""
     monkeypatch.setattr(edge.verify, "RANGE_ROWS", 4)
-    monkeypatch.setattr(edge.verify, "_helpers", helpers_in_this_process)
+    monkeypatch.setattr(edge.verify, "_processes", others_in_this_process)
 
 
 # Ranges -------------------------------------------------------------------------------------------------------------
@@ -161,20 +161,20 @@ def test_a_hash_without_the_number_is_not_taken_for_a_rows(tmp_path: Path, monke
 def test_a_helper_that_dies_is_never_all_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge.verify, "RANGE_ROWS", 4)
     path = whole().database(tmp_path / "journal.db")
-    answer = edge.verify.Helper.answer
+    answer = edge.verify.OtherProcess.answer
 
-    def dies(helper: edge.verify.Helper) -> Found:
-        helper._process.kill()
-        helper._process.wait()
-        assert helper._process.stdout is not None
-        helper._process.stdout.read()
-        return answer(helper)
+    def dies(other: edge.verify.OtherProcess) -> Found:
+        other._process.kill()
+        other._process.wait()
+        assert other._process.stdout is not None
+        other._process.stdout.read()
+        return answer(other)
 
-    monkeypatch.setattr(edge.verify.Helper, "answer", dies)
+    monkeypatch.setattr(edge.verify.OtherProcess, "answer", dies)
     result = verify_files([path], KEYS, processes=2)
     assert not result.ok
     assert "ended early" in str(result.files[0].error)
-    monkeypatch.setattr(edge.verify.Helper, "answer", answer)
+    monkeypatch.setattr(edge.verify.OtherProcess, "answer", answer)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     result = verify_files([path], KEYS, processes=2)
     assert "ended early (exit code 1)" in str(result.files[0].error)

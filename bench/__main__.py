@@ -15,15 +15,17 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import Figure, Say, footprint, history, journal, loop, start, views
+from bench import Figure, Say, footprint, history, journal, loop, start, tags, verify, views
 
 ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "journal": journal.measure,
     "loop": loop.measure,
     "footprint": footprint.measure,
     "history": history.measure,
+    "tags": tags.measure,
     "views": views.measure,
     "start": start.measure,
+    "verify": verify.measure,
     "start-longest": start.measure_longest,
 }
 """A row of the bench: its name and the function that measures it. Add yours here."""

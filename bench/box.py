@@ -190,6 +190,18 @@ async def device(channels: int) -> AsyncIterator[Device]:
         await _end(child)
 
 
+@asynccontextmanager
+async def device_process(module: str) -> AsyncIterator[list[int]]:
+    """`python -m MODULE` until left: a device that says its ports in one line and ends with its input."""
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*(sys.executable, "-m", module), stdin=pipe, stdout=pipe)
+    assert child.stdout is not None
+    try:
+        yield [int(port) for port in (await child.stdout.readline()).split()]
+    finally:
+        await _end(child)
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A box folder, and the socket of its desk: in a folder with a short name, as sockets need it."""

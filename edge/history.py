@@ -630,6 +630,12 @@ class HistoryReader:
         infos = [TagInfo(series, *counted.get(number, (0, 0))) for number, series in self._series.items()]
         return sorted(infos, key=lambda info: order(info.series))
 
+    def states(self) -> list[int]:
+        """What became of each window, oldest first: `OPEN` and so on."""
+        with _reading():
+            found = _rows(self._connection, "SELECT state FROM window ORDER BY id")
+        return [state for (state,) in found]
+
     def newest_us(self) -> int:
         """The time of the newest sample, or of the end of a gap after it; 0 without one."""
         with _reading():

@@ -61,8 +61,7 @@ async def test_a_killed_runtime_loses_seconds_and_says_which(tmp_path: Path) -> 
 
         def packed() -> bool:
             with HistoryReader(path) as reader:
-                states = reader._connection.execute("SELECT state FROM window ORDER BY id LIMIT 1").fetchall()
-            return states == [(PACKED,)]
+                return reader.states()[0] == PACKED
 
         await line.until(packed, "the follower packs nothing", line.processes["follower"])
         tags = json.loads(lineside(line, "tags", "--json").stdout)

@@ -158,7 +158,7 @@ def test_a_hash_without_the_number_is_not_taken_for_a_rows(tmp_path: Path, monke
     assert fault(verify_files([mirror], KEYS))[0] == 1
 
 
-def test_a_helper_that_dies_is_never_all_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_never_all_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge.verify, "RANGE_ROWS", 4)
     path = whole().database(tmp_path / "journal.db")
     answer = edge.verify.OtherProcess.answer

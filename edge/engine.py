@@ -109,7 +109,7 @@ class Engine:
         for row in rows:
             self.line = apply(self.line, row)
         self._not_durable.append((appended.last_seq, self.line))
-        last_seq, last_hash = appended.last_seq, appended.hashes[-1]
+        last_seq, last_hash = appended.last_seq, appended.last_hash
         appended.add_done_callback(lambda error: None if error else self._became_durable(last_seq, last_hash))
         self._seal_when_due(at)
         return rows, appended

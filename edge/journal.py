@@ -16,11 +16,13 @@ import hashlib
 import os
 import secrets
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -71,66 +73,63 @@ def _insert(rows: int) -> str:
     return "INSERT INTO row VALUES" + ",".join(["(?,?,?,?)"] * rows)
 
 
-class _Group:
-    """Rows that become durable together, flat as the INSERT wants them, and all who wait for that."""
-
-    __slots__ = ("bytes", "callbacks", "flat", "hash", "outcome", "seq", "settled", "waiters")
-
-    def __init__(self) -> None:
-        self.flat: list[int | bytes] = []
-        self.bytes = 0
-        self.seq = 0
-        self.hash = ZERO_HASH
-        self.settled = False
-        self.outcome: LinesideError | None = None
-        self.waiters: list[asyncio.Future[None]] = []
-        self.callbacks: list[Callable[[LinesideError | None], object]] = []
-
-    def settle(self, outcome: LinesideError | None) -> None:
-        self.settled, self.outcome = True, outcome
-        loop = asyncio.get_running_loop()
-        for callback in self.callbacks:
-            loop.call_soon(callback, outcome)
-        for waiter in self.waiters:
-            if not waiter.done():  # cancelled waits are done
-                waiter.set_result(None)
-
-
 class Appended:
     """Rows that have their numbers and hashes, and will become durable together or not at all."""
 
-    __slots__ = ("_group", "first_seq", "hashes", "last_seq")
+    __slots__ = ("_callbacks", "_outcome", "_settled", "_waiters", "first_seq", "last_hash", "last_seq", "size")
 
-    def __init__(self, first_seq: int, hashes: tuple[bytes, ...], group: _Group) -> None:
+    def __init__(self, first_seq: int, last_seq: int, last_hash: bytes, size: int) -> None:
         self.first_seq = first_seq
-        self.last_seq = first_seq + len(hashes) - 1
-        self.hashes = hashes
-        self._group = group
+        self.last_seq = last_seq
+        self.last_hash = last_hash
+        self.size = size
+        """Bytes of the bodies."""
+        self._settled = False
+        self._outcome: LinesideError | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._callbacks: list[Callable[[LinesideError | None], object]] = []
 
     @property
     def is_durable(self) -> bool:
         """True once the rows are on the disk."""
-        return self._group.settled and self._group.outcome is None
+        return self._settled and self._outcome is None
 
     async def durable(self) -> None:
         """Return once the rows are on the disk; raise `journal.failed` when that is unknown.
 
         Cancelling the wait never cancels the rows."""
-        if not self._group.settled:
+        if not self._settled:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._group.waiters.append(waiter)
+            self._waiters.append(waiter)
             await waiter
-        if self._group.outcome is not None:
-            raise replace(self._group.outcome)
+        if self._outcome is not None:
+            raise replace(self._outcome)
 
     def add_done_callback(self, callback: Callable[[LinesideError | None], object]) -> None:
         """Call `callback(None)` soon once the rows are durable, or with the error when that is unknown.
 
         Callbacks come before those who await `durable` go on."""
-        if self._group.settled:
-            asyncio.get_running_loop().call_soon(callback, self._group.outcome)
+        if self._settled:
+            asyncio.get_running_loop().call_soon(callback, self._outcome)
         else:
-            self._group.callbacks.append(callback)
+            self._callbacks.append(callback)
+
+    def settle(self, outcome: LinesideError | None) -> None:
+        """Tell all who wait. The journal alone calls it, once."""
+        self._settled, self._outcome = True, outcome
+        for callback in self._callbacks:
+            asyncio.get_running_loop().call_soon(callback, outcome)
+        for waiter in self._waiters:
+            if not waiter.done():  # cancelled waits are done
+                waiter.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prune:
+    """Asks the writer's thread to take rows out between two commits."""
+
+    through_seq: int
+    done: asyncio.Future[None]
 
 
 class Journal:
@@ -154,12 +153,10 @@ class Journal:
         self._queued_bytes = 0
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._chain_start = hashlib.sha256()
-        # Shared with the writer's thread, under the lock.
-        self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
-        self._open: _Group | None = None
-        self._pruning: tuple[int, asyncio.Future[None]] | None = None
         self._closing = False
+        self._not_durable: deque[Appended] = deque()
+        # For the writer's thread, in order: rows, flat as the INSERT wants them; None at the end.
+        self._queue: SimpleQueue[list[int | bytes] | _Prune | None] = SimpleQueue()
         # The writer's thread alone: pages in the write-ahead log, and how many the last checkpoint saw.
         self._wal_pages = 0
         self._copied_pages = 0
@@ -188,35 +185,25 @@ class Journal:
         self._refuse_when_full(len(bodies), size, urgent=urgent)
         first, seq, head, epoch, start = self.head_seq + 1, self.head_seq, self.head_hash, self.epoch, self._chain_start
         flat: list[int | bytes] = []
-        hashes = []
         for body in encoded:
             seq += 1
             chain = start.copy()
             chain.update(seq.to_bytes(8, "big") + head + body)
             head = chain.digest()
-            hashes.append(head)
             flat += (seq, epoch, head, body)
         self.head_seq, self.head_hash = seq, head
         self._queued_bytes += size
-        with self._lock:
-            group = self._open
-            if group is None:
-                group = self._open = _Group()
-                self._wake.notify()
-            group.flat += flat
-            group.bytes += size
-            group.seq, group.hash = seq, head
-        return Appended(first, tuple(hashes), group)
+        appended = Appended(first, seq, head, size)
+        self._not_durable.append(appended)
+        self._queue.put(flat)
+        return appended
 
     async def prune(self, through_seq: int) -> None:
         """Take the rows up to this one out, in one transaction between two commits; all rows appended before are
-        durable by then. One call at a time, about a `RowsPruned` row. Raises `journal.failed`."""
+        durable by then. About a `RowsPruned` row. Raises `journal.failed`."""
         assert through_seq < self.head_seq, "the row that says so comes after it, and stays"
-        assert self._pruning is None, "one at a time"
         done: asyncio.Future[None] = self._loop.create_future()
-        with self._lock:
-            self._pruning = (through_seq, done)
-            self._wake.notify()
+        self._queue.put(_Prune(through_seq, done))
         ends: set[asyncio.Future[Any]] = {done, self.failed, self._closed}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if self.failed.done():
@@ -234,18 +221,17 @@ class Journal:
                 todo="Wait until the disk has caught up, then try again. If this stays, have the disk checked.",
             )
 
-    def _committed(self, group: _Group) -> None:
-        self.durable_seq, self.durable_hash = group.seq, group.hash
-        self._queued_bytes -= group.bytes
-        group.settle(None)
+    def _committed(self, appends: int) -> None:
+        group = [self._not_durable.popleft() for _ in range(appends)]
+        self.durable_seq, self.durable_hash = group[-1].last_seq, group[-1].last_hash
+        for appended in group:
+            self._queued_bytes -= appended.size
+            appended.settle(None)
 
-    def _fail(self, error: LinesideError, group: _Group | None) -> None:
-        with self._lock:
-            waiting, self._open = self._open, None
+    def _fail(self, error: LinesideError) -> None:
         self.failed.set_result(error)
-        for each in (group, waiting):
-            if each is not None:
-                each.settle(error)
+        while self._not_durable:
+            self._not_durable.popleft().settle(error)
 
     async def _start(self) -> None:
         opened: asyncio.Future[None] = self._loop.create_future()
@@ -258,9 +244,8 @@ class Journal:
             raise
 
     async def _close(self) -> None:
-        with self._lock:
-            self._closing = True
-            self._wake.notify()
+        self._closing = True
+        self._queue.put(None)
         await asyncio.shield(self._closed)
 
     # The writer's thread ---------------------------------------------------------------------------------
@@ -285,7 +270,7 @@ class Journal:
         except RuntimeError:
             # The loop was closed without closing the journal: nobody is left to hear it. Rows already
             # committed stay, rows that were not acknowledged need not.
-            self._closing = True
+            self._queue.put(None)
 
     def _opened(self, opened: asyncio.Future[None], head: Row | None) -> None:
         if head is not None:
@@ -299,7 +284,7 @@ class Journal:
         if not opened.done():
             opened.set_exception(error)
         elif not self.failed.done():
-            self._fail(error, None)
+            self._fail(error)
 
     def _open_connection(self) -> tuple[apsw.Connection, Row | None]:
         epoch = _read_epoch(self._epoch_path)
@@ -351,34 +336,37 @@ class Journal:
         return apsw.SQLITE_OK
 
     def _commit_groups(self, connection: apsw.Connection) -> None:
-        group: _Group | None = None
         try:
-            while True:
-                uncopied = self._wal_pages - self._copied_pages
-                with self._lock:
-                    if self._open is None and self._pruning is None and not self._closing:
-                        self._wake.wait(IDLE_S if uncopied else None)
-                    group, self._open = self._open, None
-                    pruning, self._pruning = self._pruning, None
-                    ending = self._closing
-                if group is not None:
-                    self._insert_group(connection, group.flat)
-                    self._tell(self._committed, group)
-                    group = None
-                if pruning is not None:  # after the group: the row that says so may be in it
-                    self._delete(connection, pruning[0])
-                    self._tell(pruning[1].set_result, None)
-                if group is not None or pruning is not None:
-                    if self._wal_pages - self._copied_pages >= WAL_PAGES_MAX:
-                        self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
-                elif ending:
-                    self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                    return
-                elif uncopied:
-                    self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
+            while self._commit_next(connection):
+                pass
         except Exception as error:  # noqa: BLE001 - whatever it was, the group is unknown and its waiters must hear it
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # touch nothing more
-            self._tell(self._fail, _failed(f"{type(error).__name__}: {error}"), group)
+            self._tell(self._fail, _failed(f"{type(error).__name__}: {error}"))
+
+    def _commit_next(self, connection: apsw.Connection) -> bool:
+        """Wait, then commit all that was appended meanwhile, and do what was asked for after it. False at the end."""
+        flat: list[int | bytes] = []
+        appends, idle = 0, False
+        wait_s = IDLE_S if self._wal_pages > self._copied_pages else None
+        work: list[int | bytes] | _Prune | None = flat
+        try:
+            while isinstance(work := self._queue.get(timeout=wait_s), list):
+                flat += work
+                appends, wait_s = appends + 1, 0
+        except Empty:
+            idle = not appends
+        if appends:
+            self._insert_group(connection, flat)
+            self._tell(self._committed, appends)
+        if work is None:
+            self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            return False
+        if isinstance(work, _Prune):
+            self._delete(connection, work.through_seq)
+            self._tell(work.done.set_result, None)
+        if idle or self._wal_pages - self._copied_pages >= WAL_PAGES_MAX:
+            self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return True
 
     def _insert_group(self, connection: apsw.Connection, flat: list[int | bytes]) -> None:
         rows = len(flat) // 4
@@ -702,16 +690,6 @@ def copy_journal(source: Path, target: Path, *, progress: Callable[[int, int], o
         return Copied(reader.journal_id, last.epoch, last.seq, last.hash)
 
 
-def _row_before(reader: JournalReader) -> Row:
-    """What stands for the row before the first one in a copy."""
-    first_seq = reader.first_seq()
-    begins = pruned_before(reader, first_seq)
-    if begins is None:
-        missing = f"Row 1 is missing: the rows begin with {first_seq}, and no row says that it was archived."
-        raise replace(_damaged(missing), effect="No copy was made.")
-    return Row(begins[0], b"", begins[1], b"")
-
-
 class Extension:
     """A journal that no runtime has begun on yet, and the way to put rows behind its last one; see `extended`."""
 
@@ -758,6 +736,16 @@ def extended(path: Path) -> Iterator[Extension]:
         with _storage_errors(path):
             connection.execute("COMMIT")
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+def _row_before(reader: JournalReader) -> Row:
+    """What stands for the row before the first one in a copy."""
+    first_seq = reader.first_seq()
+    begins = pruned_before(reader, first_seq)
+    if begins is None:
+        missing = f"Row 1 is missing: the rows begin with {first_seq}, and no row says that it was archived."
+        raise replace(_damaged(missing), effect="No copy was made.")
+    return Row(begins[0], b"", begins[1], b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -470,15 +470,14 @@ class RowBody:
 
 def encode(body: RowBody) -> bytes:
     """The exact bytes of a row body. Made once; never re-made from a decoded row."""
-    facts = dict(vars(body.event))
-    batch = facts.pop("batch")
+    facts = body.event.__dict__.copy()
     return orjson.dumps(
         {
             "kind": (kind := type(body.event).__name__),
             "v": VERSIONS.get(kind, 1),
-            "at": body.at,
+            "at": body.at.__dict__,
             "actor": body.actor,
-            "batch": batch,
+            "batch": facts.pop("batch"),
             "facts": facts,
         }
     )

@@ -67,7 +67,7 @@ async def run(folder: Path, disk: CrashDisk, *, groups: int = 14) -> None:
                 for group in range(groups):
                     appended = journal.append([body(f"{part}-{group}-{i}", "x" * 700) for i in range(1 + group % 4)])
                     await appended.durable()
-                    disk.mark(Acknowledged(appended.last_seq, appended.hashes[-1]))
+                    disk.mark(Acknowledged(appended.last_seq, appended.last_hash))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ async def main(folder: Path) -> None:
             appended = journal.append([body(str(number), "x" * 300) for _ in range(1 + number % 7)])
             await appended.durable()
             number += 1
-            sys.stdout.write(f"{appended.last_seq} {appended.hashes[-1].hex()}\n")
+            sys.stdout.write(f"{appended.last_seq} {appended.last_hash.hex()}\n")
             sys.stdout.flush()
 
 

@@ -309,7 +309,7 @@ class Database(Source):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         # With a log beside it rows may be in the log alone; without one the file is complete and nothing is touched.
-        self.still = not _has_log(path)
+        self.still = not _log_bytes(path)
         mode = "immutable=1" if self.still else "mode=ro"
         try:
             self._db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, timeout=5)
@@ -367,6 +367,9 @@ class Database(Source):
         if lowest:
             self.first = lowest[0][0]
             self.previous = ZERO_HASH if self.first <= 1 else None
+        # No more than the bytes can hold: a number that was changed makes no endless work.
+        size = self.path.stat().st_size + _log_bytes(self.path)
+        self._expected = max(0, min(self.last - self.first + 1, size // 50))
 
     def begins_later(self) -> bool:
         """Whether rows were taken out at the beginning since it was opened."""
@@ -376,9 +379,14 @@ class Database(Source):
             return False
 
     def rows_expected(self) -> int:
-        log = self.path.with_name(self.path.name + "-wal")
-        size = self.path.stat().st_size + (0 if self.still else log.stat().st_size)
-        return max(0, min(super().rows_expected(), size // 50))
+        return self._expected
+
+    def plan(self) -> dict[str, Any]:
+        return super().plan() | {"expected": self._expected}
+
+    def follow(self, plan: dict[str, Any]) -> None:
+        super().follow(plan)
+        self._expected = plan["expected"]
 
     def ranges(self, rows: int) -> Iterator[Range]:
         first = self.first
@@ -402,7 +410,7 @@ class Database(Source):
             if not good:
                 break
         if seq < min(end, self.last):
-            raise Broken(seq + 1, f"Row {seq + 1} is missing: the rows end before row {self.last}.")
+            raise _ends_early(seq, self.last)
 
     def _before(self, first: int) -> Anchor:
         if first <= 1:
@@ -459,7 +467,9 @@ class Database(Source):
 
     def first_row(self) -> tuple[int, bytes, bytes, bytes]:
         """Number, epoch, hash and body of the lowest row."""
-        return next(self._rows(self.first))
+        for row in self._rows(self.first):
+            return row
+        raise Broken(self.first, f"Row {self.first} cannot be read again.")
 
     def _rows(self, seq: int) -> Iterator[tuple[int, bytes, bytes, bytes]]:
         """The rows from this number on. Raises Broken where one cannot be read."""
@@ -490,12 +500,19 @@ class Database(Source):
             found = self._ask("SELECT epoch, hash FROM row WHERE seq = ?", seq)
         except sqlite3.Error as error:
             raise Broken(seq, f"Row {seq} cannot be read again ({error}).") from error
-        return found[0] if found else None
+        sizes = [len(each) if isinstance(each, bytes) else -1 for each in (found[0] if found else ())]
+        return found[0] if sizes == [16, 32] else None
 
 
-def _has_log(path: Path) -> bool:
-    log = path.with_name(path.name + "-wal")
-    return log.exists() and log.stat().st_size > 0
+def _ends_early(seq: int, last: int) -> Broken:
+    return Broken(seq + 1, f"Row {seq + 1} is missing: the rows end before row {last}.")
+
+
+def _log_bytes(path: Path) -> int:
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        return 0
 
 
 class _Text:
@@ -1100,6 +1117,8 @@ class File:
             return
         source, report = self.source, self.report
         try:
+            if isinstance(source, Database) and report.last_row < source.last:
+                raise _ends_early(report.last_row, source.last)
             if isinstance(source, Database) and source.first > 1:
                 source.check(self._taken_out, *source.first_row())
                 source.previous = self._taken_out.hash
@@ -1120,7 +1139,7 @@ class File:
         source = self.source
         if not self.over or not isinstance(source, Database):
             return False
-        return (source.still and _has_log(source.path)) or source.begins_later()
+        return (source.still and _log_bytes(source.path) > 0) or source.begins_later()
 
     def say_what_was_not_checked(self) -> None:
         report, say, trust = self.report, self.report.not_checked.append, self._trust
@@ -1158,20 +1177,22 @@ class OtherProcess:
         import subprocess  # not in every process
 
         isolated = ["-I"] if sys.flags.isolated else []
-        command = [sys.executable, "-P", *isolated, str(Path(__file__).absolute()), "--ranges"]
+        command = [sys.executable or "", "-P", *isolated, str(Path(__file__).absolute()), "--ranges"]
         keys = [{name: key.hex() for name, key in held.items()} for held in (trust.devices, trust.hubs)]
         plan = {"files": [each.plan() for each in sources], "keys": keys, "rows": rows, "number": number, "of": of}
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process: subprocess.Popen[bytes] | None = None
         try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             assert self._process.stdin is not None
             with self._process.stdin as stdin:
                 stdin.write(json.dumps(plan).encode())
-        except OSError:  # it died at once: its first answer will be missing
-            return
+        except OSError:
+            return  # it did not start, or died at once: its first answer will be missing
 
     def answer(self) -> Found:
         """What it found in its next range. Raises Unreadable when it died: what it did not look at does not hold."""
-        assert self._process.stdout is not None
+        if self._process is None or self._process.stdout is None:
+            raise Unreadable("a second process could not be started; try --processes 1")
         line = self._process.stdout.readline()
         if not line.endswith(b"\n"):
             code = self._process.wait()
@@ -1180,10 +1201,10 @@ class OtherProcess:
 
     def end(self) -> None:
         """It is not needed any more."""
-        self._process.kill()
-        if self._process.stdout is not None:
+        if self._process is not None and self._process.stdout is not None:
+            self._process.kill()
             self._process.stdout.close()
-        self._process.wait()
+            self._process.wait()
 
 
 def _help() -> None:
@@ -1427,7 +1448,7 @@ def find(paths: Sequence[Path]) -> Parts:
     """The files that can be verified; a path that is no folder is one of them, whatever it is."""
     parts = Parts()
     for path in paths:
-        if not path.is_dir():
+        if not _is_folder(path):
             parts.files.append(path)
             continue
         inside: list[Path] = []
@@ -1442,6 +1463,13 @@ def find(paths: Sequence[Path]) -> Parts:
         if len(parts.files) == before:
             parts.files.append(path)  # nothing to verify is no success
     return parts
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False  # why it cannot be read is said when it is opened
 
 
 def _sort(path: Path, parts: Parts) -> None:

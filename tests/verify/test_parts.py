@@ -120,6 +120,9 @@ def test_damage_is_named_alike_however_the_rows_are_parted(tmp_path: Path, seed:
         ("UPDATE row SET epoch = zeroblob(16) WHERE seq IN (5, 6, 7, 8)", 5),
         ("UPDATE row SET epoch = CAST(epoch AS TEXT) WHERE seq = 6", 6),
         ("UPDATE row SET hash = CAST(hash AS TEXT) WHERE seq = 6", 6),
+        ("UPDATE row SET hash = CAST(hash AS TEXT) WHERE seq = 4", 4),
+        ("UPDATE row SET hash = NULL WHERE seq = 8", 8),
+        ("UPDATE row SET epoch = NULL WHERE seq = 12", 12),
         ("UPDATE row SET seq = 9000000000000000000 WHERE seq = 22", 9000000000000000000),
     ],
 )
@@ -164,9 +167,10 @@ def test_a_process_that_dies_is_never_all_well(tmp_path: Path, monkeypatch: pyte
     answer = edge.verify.OtherProcess.answer
 
     def dies(other: edge.verify.OtherProcess) -> Found:
+        assert other._process is not None
+        assert other._process.stdout is not None
         other._process.kill()
         other._process.wait()
-        assert other._process.stdout is not None
         other._process.stdout.read()
         return answer(other)
 
@@ -178,6 +182,8 @@ def test_a_process_that_dies_is_never_all_well(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     result = verify_files([path], KEYS, processes=2)
     assert "ended early (exit code 1)" in str(result.files[0].error)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    assert "could not be started" in str(verify_files([path], KEYS, processes=2).files[0].error)
 
 
 @given(

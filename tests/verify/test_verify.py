@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edge.verify
-from edge.core.events import decode
+from edge.core.events import SignatureMade, decode
 from edge.core.record import fingerprint
 from edge.journal import open_journal, verify_journal
 from edge.verify import Report, Trust, verify
@@ -232,7 +232,9 @@ def contradicting() -> dict[str, tuple[Record, str]]:
     signed = Record()
     signed.values(2)
     signed.sign()
-    moved.add(replace(decode(signed.rows[-1].body).event, role="quality"))
+    was = decode(signed.rows[-1].body).event
+    assert isinstance(was, SignatureMade)
+    moved.add(replace(was, role="quality"))
     receipt_of_more.add(decode(whole().rows[7].body).event)
     return {
         "a seal of rows that are not there": (seal_of_more, "not before it"),

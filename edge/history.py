@@ -57,7 +57,7 @@ GROUP_US_MAX: Final = 100_000
 """Readings of one connection that come in one burst have the time of its first; a burst is no longer than this, and
 never longer than half a poll."""
 BUSY_S: Final = 5.0
-SERIES_AT_ONCE: Final = 128
+SERIES_AT_ONCE: Final = 64
 """So many series of a window are in memory while it is packed."""
 CHUNK_BYTES_MAX: Final = 64 * 1024 * 1024
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

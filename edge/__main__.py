@@ -977,6 +977,24 @@ def history_export(
     print(f"{target}: {count:,} values.")
 
 
+@history_app.command("copy")
+def history_copy(
+    target: Annotated[Path, typer.Argument(help="The copy to make; it must not exist.")], box: Box = Path()
+) -> None:
+    """Copy all process values into one file, also while the box runs: beside a backup, which does not hold them.
+
+    To go back to it, put it in the place of state/history.db before the runtime starts.
+
+    Example: lineside history copy /media/stick/history.db --box /etc/lineside
+    """
+    from edge.config import read_config
+    from edge.history import HistoryReader
+
+    with HistoryReader(read_config(box).state_dir / "history.db") as reader:
+        reader.copy(target)
+    print(f"{target}: {target.stat().st_size:,} bytes.")
+
+
 @history_app.command("verify")
 def history_verify(box: Box = Path(), as_json: AsJson = False) -> None:
     """Compute every window's root anew and compare it with the journal. Exit 1 when something does not hold.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ from edge.core.samples import (
     split,
 )
 from edge.core.terms import Quality, Reading
+from edge.identity import sync_folder
 
 FORMAT: Final = 1
 FLUSH_S: Final = 4.0
@@ -422,6 +424,14 @@ def _absent(path: Path) -> LinesideError:
     )
 
 
+def _no_copy(target: Path, why: str) -> LinesideError:
+    return LinesideError(
+        "values.copy",
+        f"The process values cannot be copied to {target}: {why}.",
+        todo="Name a file that does not exist, in a folder with room that you may write to.",
+    )
+
+
 def _series_ids(connection: apsw.Connection, wanted: Iterable[Series]) -> dict[Series, int]:
     for series in wanted:
         names = (series.tag, series.unit, series.resolution)
@@ -629,6 +639,21 @@ class HistoryReader:
             counted = {number: (windows, samples) for number, windows, samples in found}
         infos = [TagInfo(series, *counted.get(number, (0, 0))) for number, series in self._series.items()]
         return sorted(infos, key=lambda info: order(info.series))
+
+    def copy(self, target: Path) -> None:
+        """A whole copy as of now, durable as `target`, which must not exist; the box may run. Raises `values.copy`."""
+        if target.exists():
+            raise _no_copy(target, "something is there")
+        part = target.with_name(f".{target.name}.part")
+        try:
+            part.unlink(missing_ok=True)
+            self._connection.execute("VACUUM INTO ?", (str(part),))
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.rename(target)
+            sync_folder(target.parent)
+        except (apsw.Error, OSError) as error:
+            raise _no_copy(target, str(error)) from error
 
     def states(self) -> list[int]:
         """What became of each window, oldest first: `OPEN` and so on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -454,3 +455,23 @@ def test_resolution_of_a_tag_that_is_no_float_is_refused() -> None:
 def test_scale_of_a_plant_is_its_decimal_text() -> None:
     assert module.series_of(PLANT)["A.level"].resolution == "0.01"
     assert Scale("0.01").value(3701) == 37.01
+
+
+async def test_a_copy_of_a_running_box_is_whole_and_overwrites_nothing(box: Box) -> None:
+    for index in range(30):
+        box.second(index)
+    box.flush(close=True)
+    with ThreadPoolExecutor(1) as thread:
+        await box.history._tell(thread, box.submit)
+    box.second(30)
+    box.flush()
+    target = box.path.with_name("copy.db")
+    with HistoryReader(box.path) as reader:
+        reader.copy(target)
+        with pytest.raises(LinesideError) as refused:
+            reader.copy(target)
+        assert refused.value.code == "values.copy"
+    box.cut()
+    assert values(target, "A.count") == list(range(31))
+    with HistoryReader(target) as reader:
+        assert reader.verify(anchors(box)).findings == ()

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import Figure, Say, footprint, history, journal, loop, start, tags, verify, views
+from bench import Figure, Say, footprint, growth, history, journal, loop, start, tags, verify, views
 
 ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "journal": journal.measure,
@@ -27,9 +27,10 @@ ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "start": start.measure,
     "verify": verify.measure,
     "start-longest": start.measure_longest,
+    "growth": growth.measure,
 }
 """A row of the bench: its name and the function that measures it. Add yours here."""
-ON_REQUEST = frozenset({"start-longest"})
+ON_REQUEST = frozenset({"start-longest", "growth"})
 """Rows that take minutes and much of the disk: measured only when they are named."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ from edge.wire import Sync
 
 START_STEP_S: Final = 60.0
 """So long systemd waits for the next sign while many rows are read."""
+SWITCH_S: Final = 0.0005
+"""So long a thread at work may keep the interpreter from the loop: Python's own 5 ms are what a command would wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def read_reference(config: Config) -> Reference:
 async def run(config: Config, stop: asyncio.Event) -> None:
     """Run one box until `stop` is set; ends cleanly with RuntimeStopped. Raises LinesideError when it cannot start,
     and `journal.failed` when it must not go on."""
+    sys.setswitchinterval(SWITCH_S)
     clock = SystemClock()
     disk = Disk(config.state_dir, clock.utc)
     with disk.naming_full():

@@ -28,7 +28,6 @@ ROOT = Path(__file__).parents[2]
 BOX = Path(__file__).with_name("quick_box.py")
 SEED = int(os.environ.get("LINESIDE_SEED", "11"))
 KILLS = int(os.environ.get("LINESIDE_KILLS", "6"))
-POLL_S = 0.002
 
 
 @asynccontextmanager
@@ -56,7 +55,7 @@ async def until(holds: Callable[[], bool], *children: asyncio.subprocess.Process
     async with asyncio.timeout(60):
         while not holds():
             assert all(child.returncode is None for child in children)
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(0)
 
 
 async def answers(config: Config, child: asyncio.subprocess.Process) -> None:
@@ -68,7 +67,7 @@ async def answers(config: Config, child: asyncio.subprocess.Process) -> None:
                     await client.ask(wire.AskStatus(id=name()))
                     return
             except LinesideError:
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(0)
 
 
 def progress(config: Config) -> int:

@@ -41,6 +41,8 @@ from edge.vault import PART_CHARS_MIN, Vault
 CLIENTS_MAX: Final = 32
 DRAFTS_MAX: Final = 200
 PICTURES_PER_S_MAX: Final = 10
+CONTINUED: Final = "rows that are missing after the restore are lost; the batch goes on"
+"""The meaning of the signature that ends a restored batch's hold."""
 ENTRIES: Final[Mapping[type[wire.Message], Callable[..., cm.Command]]] = {
     wire.ConfirmStep: cm.ConfirmStep,
     wire.EnterValue: cm.EnterValue,
@@ -59,8 +61,8 @@ class Drafts:
         try:
             kept = json.loads(path.read_bytes())
             self.texts = {(str(d["batch"]), str(d["step"])): str(d["text"]) for d in kept}
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            self.texts = {}  # a torn draft file costs what was half typed, never a record
+        except (OSError, ValueError, KeyError, TypeError):
+            self.texts = {}  # a draft file that is torn or cannot be read costs what was half typed, never a record
 
     async def save(self, batch: str, step: str, text: str) -> None:
         """Keep the text for a step, durable when this returns; an empty text removes it."""
@@ -305,6 +307,8 @@ class _Client:
                 )
             case wire.EraseIdentity():
                 await self._erase_identity(request)
+            case wire.ContinueBatch():
+                await self._continue(request)
             case wire.ConfirmStep() | wire.EnterValue() | wire.ScanCode():
                 await self._enter(request)
             case wire.SignStep():
@@ -521,11 +525,26 @@ class _Client:
 
         await self.desk.engine.submit_signed(make)
 
+    async def _continue(self, request: wire.ContinueBatch) -> None:
+        self._need_session()
+        await self._verify(request.person, request.pin)
+        person = self.desk.directory.people[request.person]
+        role = _role_for(person, Permission.CONTINUE)
+        session = self.session
+
+        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
+            signed = self._signed(person, role, CONTINUED, session, at, seq, row_hash)
+            return cm.ContinueBatch(
+                command_id=request.id, session=session, batch=request.batch, reason=request.reason, signed=signed
+            )
+
+        await self.desk.engine.submit_signed(make)
+
     async def _answer_question(self, request: wire.AnswerQuestion) -> None:
         self._need_session()
         await self._verify(request.person, request.pin)
         person = self.desk.directory.people[request.person]
-        role = next((role for role in person.roles if permitted((role,), Permission.ANSWER)), person.roles[0])
+        role = _role_for(person, Permission.ANSWER)
         session = self.session
         meaning = {"happened": "it happened", "again": "do it again", "abort": "abort"}[request.answer]
         batch = self.desk.engine.line.batches.get(request.batch)
@@ -606,6 +625,11 @@ class _Client:
                 receipt=request.receipt,
             )
         )
+
+
+def _role_for(person: Person, permission: Permission) -> Role:
+    """The role in which a person signs; one that does not permit it is refused by the line."""
+    return next((role for role in person.roles if permitted((role,), permission)), person.roles[0])
 
 
 def _view(person: Person) -> wire.PersonView:

@@ -127,7 +127,8 @@ class Disk:
         except (OSError, LinesideError) as error:
             if isinstance(error, LinesideError):
                 free = _free_bytes(self._folder)
-                because_full = error.code == "journal.cannot_open" and free is not None and free < FULL_BYTES
+                refused = error.code in {"journal.cannot_open", "library.cannot_write"}
+                because_full = refused and free is not None and free < FULL_BYTES
             else:
                 because_full = error.errno == errno.ENOSPC
             if not because_full:

@@ -38,21 +38,31 @@ class Library:
     def put(self, kind: Kind, name: str, data: bytes) -> None:
         """Keep `data` under `name`; when this returns it is whole and durable, the folders above it too.
 
-        An object that is there already is verified, and stays: raises `library.damaged` when it is another one."""
+        An object that is there already is verified, and stays: raises `library.damaged` when it is another one, and
+        `library.cannot_write` when the disk refuses."""
         folder = self._folder / kind
-        make_folder(folder)
         target = folder / name
-        if target.exists():
-            _VERIFIED[kind](self, name)
-            _sync_file(target)  # a crash may have come between its name and the sync of its folder
-        else:
-            partial = folder / f".{name}.partial"
-            with partial.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(target)
-        sync_folder(folder)
+        try:
+            make_folder(folder)
+            if target.exists():
+                _VERIFIED[kind](self, name)
+                _sync_file(target)  # a crash may have come between its name and the sync of its folder
+            else:
+                partial = folder / f".{name}.partial"
+                with partial.open("wb") as stream:
+                    stream.write(data)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                partial.replace(target)
+            sync_folder(folder)
+        except OSError as error:
+            raise LinesideError(
+                "library.cannot_write",
+                f"The sealed object {name[:16]}… cannot be kept: {error.strerror or error}.",
+                effect="No row names it, and nothing was started with it.",
+                todo="Check the disk (`lineside disk status`), then try again.",
+                place=Place(str(target)),
+            ) from error
 
     def recipe(self, name: str) -> Recipe:
         """The recipe with this seal, verified against it."""

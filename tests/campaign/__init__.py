@@ -96,10 +96,15 @@ async def play(inject: Inject, seed: int, tally: Tally) -> None:
     try:
         await inject(seed, folder, tally)
     except Exception as error:  # noqa: BLE001 - the edge of one seed: the campaign goes on and reports it
-        tally.violated(f"{type(error).__name__}: {error}{_place(error)}")
+        tally.violated(told(error))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     tally.seeds += 1
+
+
+def told(error: BaseException) -> str:
+    """What escaped, and where it came from."""
+    return f"{type(error).__name__}: {error}{_place(error)}"
 
 
 def _place(error: BaseException) -> str:

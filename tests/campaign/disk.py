@@ -25,7 +25,7 @@ from tests.disk.small_disk import (
 LEVELS_A_SEED = 5
 FREE_BYTES_MAX = 36 * MIB
 HERE = Path(__file__).parents[1] / "disk"
-PLANTED_WAIT_S = 6.0
+PLANTED_WAIT_S = 15.0
 
 
 @cache

@@ -65,7 +65,7 @@ async def refuse(seed: int, folder: Path, tally: Tally) -> None:
 
 REFUSAL = Part(
     3,
-    "journal",
+    "journal-vfs",
     "EIO and ENOSPC at every disk operation of the journal, for good from there on",
     gate=1,
     full=20,

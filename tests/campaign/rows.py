@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.campaign import Part, devices, disk, drill, flips, kills, line, parsers, power, sync
+from tests.campaign import Part, devices, disk, drill, flips, kills, line, parsers, power, refusals, sync
 
 PARTS: tuple[Part, ...] = (
     power.POWER_CUT,
     line.POWER_CUT,
     power.REFUSAL,
+    *refusals.PARTS,
     kills.WRITER,
     kills.RUNTIME,
     *flips.PARTS,

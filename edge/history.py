@@ -505,8 +505,13 @@ def _seal(connection: apsw.Connection, window: int) -> cm.SealValues:
         samples=samples or 0,
         record_tags=record_tags or 0,
         root=root.hex(),
-        record_root=record_root.hex(),
+        record_root=_hex(record_root),
     )
+
+
+def _hex(root: bytes) -> str:
+    """A root as rows have it: empty for no leaf at all."""
+    return root.hex() if any(root) else ""
 
 
 def _rows(connection: apsw.Connection, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
@@ -763,7 +768,7 @@ class HistoryReader:
             findings.append(Finding(window, "", "The root of its values is not the one that it says."))
         if anchor is not None and not findings:
             wanted = anchor.thinned_root if thinned else anchor.root
-            if (roots[0].hex(), roots[1].hex()) != (wanted, anchor.record_root):
+            if (roots[0].hex(), _hex(roots[1])) != (wanted, anchor.record_root):
                 why = f"The root of its values is not the one of row {anchor.seq} of the journal."
                 findings.append(Finding(window, "", why))
         return findings, total
@@ -964,8 +969,8 @@ class Packer:
             samples_after=sum(samples for samples, _ in counts.values()),
             old_root=root.hex(),
             new_root=merkle_root([hashed for *_, hashed in made]).hex(),
-            record_root=record_root.hex(),
-            record_root_after=merkle_root([hashed for _, record, hashed in made if record]).hex(),
+            record_root=_hex(record_root),
+            record_root_after=_hex(merkle_root([hashed for _, record, hashed in made if record])),
         )
         return Thinning(command, tuple(vectors.packed), tuple(slices), counts)
 

@@ -74,6 +74,17 @@ class ActOnBatch(_Request):
     reason: Annotated[str, Field(max_length=2000)] = ""
 
 
+class ContinueBatch(_Request):
+    """The signed decision to go on with a batch that came back with a backup: what is missing is lost, because of
+    `reason`. The signer need not own the session."""
+
+    do: Literal["continue"] = "continue"
+    batch: Short
+    reason: Annotated[str, Field(max_length=2000)]
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
 class ConfirmStep(_Request):
     """The instruction was done."""
 
@@ -156,8 +167,8 @@ class ThinValues(_Request):
     samples_after: Annotated[int, Field(ge=0)]
     old_root: Root
     new_root: Root
-    record_root: Root
-    record_root_after: Root
+    record_root: Root | Literal[""]
+    record_root_after: Root | Literal[""]
 
 
 class PruneRows(_Request):
@@ -198,6 +209,7 @@ Request = Annotated[
     | Watch
     | StartBatch
     | ActOnBatch
+    | ContinueBatch
     | ConfirmStep
     | EnterValue
     | ScanCode

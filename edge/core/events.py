@@ -154,7 +154,8 @@ class IdentityErased(Event):
 @dataclass(frozen=True, kw_only=True)
 class ValuesSealed(Event):
     """The process values of one window do not change any more: `root` (hex) is the Merkle root over all its tags,
-    `record_root` that over the tags of a live batch's units. `window` is its beginning in microseconds of UTC."""
+    `record_root` that over the tags of a live batch's units, empty without one. `window` is its beginning in
+    microseconds of UTC."""
 
     window: int
     from_utc: str

@@ -286,7 +286,7 @@ def _next_action(batch: Batch, cards: list[StepCard]) -> str:
         case State.HELD if batch.restored:
             return (
                 "Compare the batch with the hub, the equipment and the paper. "
-                "A supervisor or quality then resumes it with a reason, or it is stopped."
+                "A supervisor or quality then signs that it goes on, or it is stopped."
             )
         case State.HELD:
             return f"Held: {batch.reason} When it is mended, resume the batch."

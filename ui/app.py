@@ -13,7 +13,7 @@ The ids, for whoever drives the screen (tests, the demo):
   `#keyboard`
 - steps: `#step`, `#home`
 - question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#home`
-- answer and sign: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`, `#pad-<digit>`,
+- answer, continue and sign: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`, `#pad-<digit>`,
   `#confirm`, `#back`
 - acts: `#act-<pause|hold|resume|stop|abort>`, `#reason`, `#confirm`, `#back`
 - stop (a refusal to read): `#understood`
@@ -54,7 +54,7 @@ from ui.locale import Words
 from ui.screens.acts import Acts
 from ui.screens.home import Home
 from ui.screens.lock import Lock
-from ui.screens.sign import Answer, Question, Sign
+from ui.screens.sign import Answer, Continue, Question, Sign
 from ui.screens.start import Start
 from ui.screens.step import Step, Steps, main_card
 from ui.screens.stop import Gone, Stop
@@ -327,6 +327,8 @@ class LinesideApp(App[None]):
         self._batch = name = batch.batch
         if go.place == "acts":
             return ("acts", name, go.choice), lambda: Acts(front, name, go.choice)
+        if go.place == "continue" and batch.restored:
+            return ("continue", name), lambda: Continue(front, name)
         if go.place == "steps":
             return ("steps", name), lambda: Steps(front, name)
         if go.place == "answer" and any(question.question == go.step for question in batch.questions):

@@ -253,6 +253,15 @@ class ActOnBatch(ByPerson):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContinueBatch(ByPerson):
+    """Go on with a restored batch: what its journal lacks is lost, says `signed`, because of `reason`."""
+
+    batch: str
+    reason: str
+    signed: Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmStep(ByPerson):
     batch: str
     step: str

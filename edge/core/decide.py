@@ -141,6 +141,8 @@ class _Decision:
                 self.start_batch(command)
             case cm.ActOnBatch():
                 self.act(command)
+            case cm.ContinueBatch():
+                self.continue_batch(command)
             case cm.ConfirmStep():
                 self.confirm(command)
             case cm.EnterValue():
@@ -457,10 +459,7 @@ class _Decision:
 
     def act(self, command: cm.ActOnBatch) -> None:
         batch = self.batch(command.batch)
-        if command.act is Act.RESUME and batch.restored:
-            self.may_continue(batch, command.reason)
-        else:
-            self.need(Permission(command.act.value))
+        self.need(Permission(command.act.value))
         target = TRANSITIONS.get((batch.state, command.act))
         if target is None:
             raise LinesideError(
@@ -469,39 +468,58 @@ class _Decision:
                 effect="The batch is unchanged.",
                 todo=ACT_HINT.get(batch.state, "Look at the batch's state first."),
             )
-        if command.act is Act.RESUME and batch.questions:
-            raise LinesideError(
-                "batch.question_open",
-                f"Cannot resume: batch {batch.batch} has an open question about a write.",
-                effect="The batch stays held. Nothing moves.",
-                todo="Answer the question first.",
-            )
-        if command.act is Act.RESUME and self.now.room is not None:
-            refuse_while_full(self.now.room)
+        if command.act is Act.RESUME:
+            if batch.restored:
+                able = " or ".join(role.value for role in roles_with(Permission.CONTINUE))
+                raise LinesideError(
+                    "batch.restored",
+                    f"Cannot resume: batch {batch.batch} came back with a backup, and rows after it may be missing.",
+                    effect="The batch stays held. Nothing moves.",
+                    todo=f"Let someone with the role {able} compare it with the hub, the equipment and the paper, and "
+                    "sign that it goes on.",
+                )
+            self.refuse_resume(batch)
         reason = command.reason.strip() or f"{command.act.value} by {self.actor}"
         self.change(batch.batch, target, "person", reason)
         if target is State.ABORTING:
             self.make_safe(batch.batch)
         self.proceed(batch.batch)
 
-    def may_continue(self, batch: Batch, reason: str) -> None:
-        """Refuse to go on with a restored batch unless somebody who may decides so, and says why."""
-        if not permitted(self.roles, Permission.CONTINUE):
-            able = " or ".join(role.value for role in roles_with(Permission.CONTINUE))
+    def refuse_resume(self, batch: Batch) -> None:
+        """Raise when something must be settled before anything moves again."""
+        if batch.questions:
             raise LinesideError(
-                "batch.restored",
-                f"Cannot resume: batch {batch.batch} came back with a backup, and rows after it may be missing.",
+                "batch.question_open",
+                f"Cannot resume: batch {batch.batch} has an open question about a write.",
                 effect="The batch stays held. Nothing moves.",
-                todo=f"Let someone with the role {able} compare it with the hub, the equipment and the paper, and "
-                "resume it with a reason.",
+                todo="Answer the question first.",
             )
-        if not reason.strip():
+        if self.now.room is not None:
+            refuse_while_full(self.now.room)
+
+    def continue_batch(self, command: cm.ContinueBatch) -> None:
+        """Go on with a restored batch: somebody who may decide so signs it, and says why."""
+        batch, signed = self.batch(command.batch), command.signed
+        if not batch.restored:
+            raise LinesideError(
+                "batch.not_restored",
+                f"Batch {batch.batch} is {batch.state.value}; it does not wait for a decision about missing rows.",
+                effect="The batch is unchanged.",
+                todo=ACT_HINT.get(batch.state, "Look at the batch's state first."),
+            )
+        if not permitted((signed.role,), Permission.CONTINUE) or signed.role not in signed.roles:
+            raise not_permitted(signed.person, Permission.CONTINUE)
+        if not command.reason.strip():
             raise LinesideError(
                 "batch.restored_reason",
-                f"Cannot resume without a reason: batch {batch.batch} came back with a backup.",
+                f"Cannot go on without a reason: batch {batch.batch} came back with a backup.",
                 effect="The batch stays held. Nothing moves.",
                 todo="Say what you compared and why the batch may go on; it becomes part of the record.",
             )
+        self.refuse_resume(batch)
+        self.make_signature(batch.batch, "", signed)
+        self.change(batch.batch, State.RESTARTING, "person", command.reason.strip())
+        self.proceed(batch.batch)
 
     def change(self, batch_id: str, target: State, cause: str, reason: str) -> None:
         batch = self.line.batches[batch_id]

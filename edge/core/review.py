@@ -107,6 +107,8 @@ class AsBuilt:
     steps: list[BuiltStep] = field(default_factory=list)
     exceptions: list[BuiltException] = field(default_factory=list)
     states: list[StateChange] = field(default_factory=list)
+    signatures: list[Signature] = field(default_factory=list)
+    """Made about the batch as a whole, not at a step."""
     identity_erased: str = ""
     """A sentence about who made the box's vault forget the patient's identity, and why; empty while it was not."""
     dark: list[str] = field(default_factory=list)
@@ -166,6 +168,7 @@ def as_text(record: AsBuilt) -> str:
             f"as of row {record.as_of_seq}"
         ),
     ]
+    lines += [f"Signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in record.signatures]
     for step in record.steps:
         lines.append(f"{step.step}  {step.title}  [{step.phase}, {step.state}]  {step.began_utc} to {step.ended_utc}")
         for datum in step.data:
@@ -253,6 +256,8 @@ def _fold_batch(batch: AsBuilt, row: RowBody) -> None:
             for written in _step(batch, event.step).written:
                 if written.attempt == attempt:
                     written.answer = event.answer
+        case ev.SignatureMade(step=""):
+            batch.signatures.append(_signature(event, utc))
         case (
             ev.StepConfirmed()
             | ev.StepCompleted()
@@ -293,9 +298,13 @@ def _fold_step(step: BuiltStep, row: RowBody) -> None:
         case ev.ScanRefused():
             step.refused_scans.append(event.why)
         case ev.SignatureMade():
-            step.signatures.append(Signature(event.person, event.role, event.meaning, event.subject_seq, utc))
+            step.signatures.append(_signature(event, utc))
         case _:
             pass
+
+
+def _signature(event: ev.SignatureMade, utc: str) -> Signature:
+    return Signature(event.person, event.role, event.meaning, event.subject_seq, utc)
 
 
 def _conclude(batch: AsBuilt, event: ev.CommandConfirmed | ev.CommandRefused | ev.CommandUnknown) -> None:

@@ -28,7 +28,7 @@ from edge.core.events import decode
 from edge.desk_client import connect
 from edge.identity import DeviceKey
 from edge.journal import JournalReader, open_journal, verify_journal
-from tests.backup.conftest import Made, log_in, look, name, start
+from tests.backup.conftest import PINS, Made, log_in, look, name, start
 from tests.crash.runs import body
 from tests.edge.conftest import running
 from ui.screens.acts import permitted_acts
@@ -408,6 +408,10 @@ def test_planted_bug_a_restore_that_brings_the_epoch_back_is_caught(made: Made) 
 # Life after -------------------------------------------------------------------------------------------------------
 
 
+def decision(person: str, reason: str, pin: str = "") -> wire.ContinueBatch:
+    return wire.ContinueBatch(id=name(), batch="B1", reason=reason, person=person, pin=pin or PINS[person])
+
+
 async def test_a_restored_box_holds_its_batches_until_a_supervisor_decides(made: Made, spare: Config) -> None:
     manifest = restore(made.backup, spare.state_dir, made.public)
     async with running(spare) as socket:
@@ -415,7 +419,6 @@ async def test_a_restored_box_holds_its_batches_until_a_supervisor_decides(made:
             await log_in(client)
             seen = await look(client)
             card = seen.batches[0]
-            assert "resume" not in permitted_acts(seen, card), "the screen offers only what may be done"
             assert (card.state, card.restored) == ("held", True)
             assert f"row {manifest.head_seq}" in card.reason
             assert "supervisor" in card.next_action
@@ -428,10 +431,18 @@ async def test_a_restored_box_holds_its_batches_until_a_supervisor_decides(made:
             await log_in(client, "sue")
             seen = await look(client)
             assert "resume" in permitted_acts(seen, seen.batches[0])
+            with pytest.raises(LinesideError, match=r"batch\.restored"):
+                await client.ask(wire.ActOnBatch(id=name(), batch="B1", act="resume", reason="not signed"))
+            with pytest.raises(LinesideError, match=r"people\.wrong_pin"):
+                await client.ask(decision("sue", "compared", pin="0000"))
+            with pytest.raises(LinesideError, match=r"people\.not_permitted"):
+                await client.ask(decision("ana", "compared"))
             with pytest.raises(LinesideError, match=r"batch\.restored_reason"):
-                await client.ask(wire.ActOnBatch(id=name(), batch="B1", act="resume"))
-            await client.ask(wire.ActOnBatch(id=name(), batch="B1", act="resume", reason="compared with the paper"))
+                await client.ask(decision("sue", " "))
+            await client.ask(decision("sue", "compared with the paper"))
             assert (await look(client)).batches[0].state == "running"
+            with pytest.raises(LinesideError, match=r"batch\.not_restored"):
+                await client.ask(decision("sue", "again"))
     assert verify_journal(spare.state_dir / "journal.db").ok
     with JournalReader(spare.state_dir / "journal.db") as reader:
         rows = reader.rows(manifest.head_seq, 1_000)

@@ -31,8 +31,8 @@ def restore(line: VirtualLine) -> list[ev.Event]:
     return events
 
 
-def resume(line: VirtualLine, session: str, reason: str = "compared with the hub's record") -> list[ev.Event]:
-    return line.do(cm.ActOnBatch(session=session, batch="B1", act=Act.RESUME, reason=reason))
+def resume(line: VirtualLine, role: Role, reason: str = "compared with the hub's record") -> list[ev.Event]:
+    return line.do(cm.ContinueBatch(session="S", batch="B1", reason=reason, signed=line.signed("somebody", role)))
 
 
 def assert_waits_for_a_decision(line: VirtualLine) -> None:
@@ -42,12 +42,14 @@ def assert_waits_for_a_decision(line: VirtualLine) -> None:
     assert "row 41" in batch.reason
     assert not effects(line.line).writes
     assert not effects(line.line).timers
-    for session in ("S", "E"):
-        with pytest.raises(LinesideError, match=r"batch\.restored") as refused:
-            resume(line, session)
-        assert "supervisor" in refused.value.todo
+    for role in (Role.OPERATOR, Role.ENGINEER):
+        with pytest.raises(LinesideError, match=r"people\.not_permitted"):
+            resume(line, role)
+    with pytest.raises(LinesideError, match=r"batch\.restored:") as refused:  # without a signature nobody may
+        line.do(cm.ActOnBatch(session="V", batch="B1", act=Act.RESUME, reason="compared"))
+    assert "supervisor" in refused.value.todo
     with pytest.raises(LinesideError, match=r"batch\.restored_reason"):
-        resume(line, "V", "  ")
+        resume(line, Role.SUPERVISOR, "  ")
     assert line.batch() == batch
 
 
@@ -97,15 +99,17 @@ def test_every_live_batch_is_held_until_somebody_who_may_decides(before: Any) ->
     assert line.batch().exceptions[0].code == "journal.restored"
     assert line.batch().exceptions[0].category == "critical"
     line.do(cm.StartRuntime(version="t"))
-    line.do(cm.OpenSession(session="V", person="v", roles=(Role.SUPERVISOR,), method="badge and PIN"))
+    line.do(cm.OpenSession(session="S", person="s", roles=(Role.OPERATOR,), method="badge and PIN"))
     assert line.batch().restored, "the next start is an ordinary one, and the batch still waits"
     if line.batch().questions:
         with pytest.raises(LinesideError, match=r"batch\.question_open"):
-            resume(line, "V")
+            resume(line, Role.SUPERVISOR)
         return
-    moved = resume(line, "V")
+    moved = resume(line, Role.SUPERVISOR)
     said = [event for event in moved if isinstance(event, ev.BatchStateChanged)]
     assert (said[0].now, said[0].reason) == ("restarting", "compared with the hub's record")
+    assert isinstance(moved[0], ev.SignatureMade)
+    assert (moved[0].step, moved[0].person) == ("", "somebody")
     assert line.batch().state is State.RUNNING
     assert line.refold() == line.line
 
@@ -113,13 +117,13 @@ def test_every_live_batch_is_held_until_somebody_who_may_decides(before: Any) ->
 def test_quality_may_decide_too_and_an_ordinary_hold_is_ended_as_ever() -> None:
     line = started()
     restore(line)
-    resume(line, "Q")
+    resume(line, Role.QUALITY)
     assert line.batch().state is State.RUNNING
     act(line, Act.HOLD, Act.RESUME)
     assert line.batch().state is State.RUNNING
     act(line, Act.HOLD)
-    with pytest.raises(LinesideError, match=r"people\.not_permitted"):
-        resume(line, "Q")
+    with pytest.raises(LinesideError, match=r"batch\.not_restored"):
+        resume(line, Role.QUALITY)
 
 
 def test_an_answer_to_an_open_question_does_not_end_the_hold() -> None:
@@ -129,7 +133,7 @@ def test_an_answer_to_an_open_question_does_not_end_the_hold() -> None:
     line.answer("030.1", "happened")
     assert not line.batch().questions
     assert_waits_for_a_decision(line)
-    resume(line, "V")
+    resume(line, Role.SUPERVISOR)
     assert line.active() == ["040"]
 
 

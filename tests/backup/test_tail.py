@@ -34,7 +34,7 @@ from edge.mirror import HEADER, Mirror
 from edge.tail import open_tail
 from edge.verify import Trust, verify
 from hub.store import open_store
-from tests.backup.conftest import Made, log_in, look, name
+from tests.backup.conftest import PINS, Made, log_in, look, name
 from tests.backup.test_backup_command import lineside
 from tests.crash.runs import body
 from tests.edge.conftest import RECIPE, running
@@ -215,7 +215,9 @@ async def test_what_medium_and_hub_hold_comes_back_and_what_is_missing_is_a_numb
         assert card.questions, "a write that was intended only in the tail is in doubt"
         question = card.questions[0]
         with pytest.raises(LinesideError, match=r"batch\.question_open"):
-            await client.ask(wire.ActOnBatch(id=name(), batch="B1", act="resume", reason="compared"))
+            await client.ask(
+                wire.ContinueBatch(id=name(), batch="B1", reason="compared", person="sue", pin=PINS["sue"])
+            )
         assert question.tag == "PU-1.speed"
         await received(client, last + 3)
     report = verify(site.spare.state_dir / "journal.db", Trust())

@@ -16,6 +16,7 @@ from edge.wire import (
     ActOnBatch,
     AnswerQuestion,
     ConfirmStep,
+    ContinueBatch,
     EnterValue,
     LogIn,
     Picture,
@@ -366,6 +367,28 @@ async def test_a_batch_goes_by_fingers_alone(open_screen: Opener) -> None:
         await screen.until(lambda: screen.desk.of(ActOnBatch))
         (request,) = screen.desk.of(ActOnBatch)
         assert (request.act, request.reason) == ("hold", "X")
+
+
+async def test_a_restored_batch_goes_on_only_when_somebody_signs_it(open_screen: Opener) -> None:
+    why = "This box came back from a backup: it ends with row 41; rows up to 44 are not here (3 missing)."
+    restored = make_picture(make_batch(HOLD, state="held", reason=why, restored=True))
+    async with open_screen(restored) as screen:
+        await screen.click("#acts")
+        await screen.click("#act-resume")
+        await screen.pilot.press(*"compared")
+        await screen.click("#confirm")
+        await screen.at("continue")
+        await screen.until(lambda: screen.says("missing)"))
+        assert screen.says("compared")
+        assert screen.says("Rows that are missing")
+        assert screen.says("Eva Lindqvist"), "the only one who may sign it is chosen"
+        await screen.pilot.press(*"3456")
+        screen.desk.on = lambda _: make_picture(make_batch(HOLD))
+        await screen.click("#confirm")
+        await screen.at("step")
+        (request,) = screen.desk.of(ContinueBatch)
+        assert (request.reason, request.person, request.pin) == ("compared", "eva", "3456")
+        assert not screen.desk.of(ActOnBatch)
 
 
 async def test_the_runtime_goes_and_comes_back(open_screen: Opener) -> None:

@@ -170,6 +170,8 @@ TEXT: Final[dict[str, str]] = {
     "sign.next.who": "Wählen, wer unterschreibt.",
     "sign.next.pin": "{name}: PIN eingeben, dann unterschreiben.",
     "act.title": "Zustand der Charge {batch} ändern",
+    "continue.title": "Mit {batch} weitermachen, das aus einer Sicherung kam",
+    "continue.meaning": "Zeilen, die nach der Wiederherstellung fehlen, sind verloren; die Charge geht weiter.",
     "act.reason": "Grund",
     "act.next": "Wählen, was die Charge tun soll.",
     "act.next.reason": "Einen Grund angeben, dann bestätigen.",

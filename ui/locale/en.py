@@ -182,6 +182,8 @@ TEXT: Final[dict[str, str]] = {
     "sign.next.pin": "{name}: enter your PIN, then sign.",
     # Acts
     "act.title": "Change the state of batch {batch}",
+    "continue.title": "Go on with {batch}, which came back with a backup",
+    "continue.meaning": "Rows that are missing after the restore are lost; the batch goes on.",
     "act.reason": "Reason",
     "act.next": "Choose what the batch shall do.",
     "act.next.reason": "Give a reason, then confirm.",

@@ -18,12 +18,12 @@ from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, Vi
 
 
 def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
-    """What this person may do with the batch now."""
+    """What this person may do with the batch now. That a restored batch goes on is signed, by whoever may sign it."""
     roles = picture.person.roles if picture.person else ()
     acts = [act.value for state, act in TRANSITIONS if state == batch.state]
     needs = {act: Permission(act) for act in acts}
     if batch.restored:
-        needs["resume"] = Permission.CONTINUE
+        needs["resume"] = Permission.READ
     return tuple(act for act in acts if permitted(roles, needs[act]) and not (act == "resume" and batch.questions))
 
 
@@ -78,7 +78,16 @@ class Acts(View):
         self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
         self.offer("#confirm", shown=chosen and bool(self.field("reason").value.strip()))
         if chosen:
-            self.query_one("#confirm", Target).tell(words(f"do.act.{self._choice}"))
+            self.query_one("#confirm", Target).tell(
+                words("do.sign" if self._signs(batch) else f"do.act.{self._choice}")
+            )
+
+    def _signs(self, batch: BatchCard | None) -> bool:
+        return batch is not None and batch.restored and self._choice == "resume"
+
+    def _card(self) -> BatchCard | None:
+        picture = self.front.picture
+        return next((card for card in picture.batches if card.batch == self._batch), None) if picture else None
 
     async def _again(self) -> None:
         if self.front.picture is not None:
@@ -99,6 +108,9 @@ class Acts(View):
             self.toggle_keyboard("reason")
             await self._again()
         elif event.button.id == "confirm":
+            if self._signs(self._card()):
+                self.post_message(Go("continue", self._batch))
+                return
             act = cast("Literal['pause', 'hold', 'resume', 'stop', 'abort']", self._choice)
             reason = self.field("reason").value.strip()
             request = ActOnBatch(id=uuid4().hex, batch=self._batch, act=act, reason=reason)

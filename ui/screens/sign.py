@@ -12,7 +12,7 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
 from edge.core.people import Permission, roles_with
-from edge.wire import AnswerQuestion, BatchCard, PersonView, Picture, QuestionCard, SignStep, StepCard
+from edge.wire import AnswerQuestion, BatchCard, ContinueBatch, PersonView, Picture, QuestionCard, SignStep, StepCard
 from ui import drawing
 from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, View
 
@@ -179,6 +179,36 @@ class Answer(Signing):
             id=uuid4().hex, batch=self._batch, question=self._question, answer=answer, person=person, pin=pin
         )
         self.post_message(Ask(request))
+
+
+class Continue(Signing):
+    """A restored batch goes on: what is missing, the reason that was typed, and who signs."""
+
+    place: ClassVar[str] = "continue"
+
+    async def show(self, picture: Picture) -> None:
+        words = self.words
+        batch = next(card for card in picture.batches if card.batch == self._batch)
+        subject = [
+            Content.assemble((words("continue.title", batch=self._batch), "bold $primary")),
+            Content(batch.reason),
+            Content.assemble((f"{words('act.reason')}  ", "$quiet"), (self._reason, "bold")),
+            Content.assemble((f"{words('sign.meaning')}  ", "$quiet"), (words("continue.meaning"), "bold")),
+        ]
+        self.write("#subject", Content("\n").join(subject))
+        roles = tuple(role.value for role in roles_with(Permission.CONTINUE))
+        await self.show_signers(self.signers(picture, roles), roles, "", batch.next_action, drawing.tone(batch.state))
+
+    @property
+    def _reason(self) -> str:
+        return self.front.entries.get((self._batch, "reason"), "").strip()
+
+    def back(self) -> None:
+        self.post_message(Go("acts", self._batch, choice="resume"))
+
+    def send(self, person: str, pin: str) -> None:
+        request = ContinueBatch(id=uuid4().hex, batch=self._batch, reason=self._reason, person=person, pin=pin)
+        self.post_message(Ask(request, [(self._batch, "reason")]))
 
 
 def compared(front: Front, question: QuestionCard) -> Content:

@@ -81,6 +81,8 @@ class Box:
     folder: Path
     program: tuple[str, ...] = ("-m", "edge")
     wait_s_max: float = WAIT_S_MAX
+    ends_max: int = 1_000
+    """So often the runtime may end by itself before that is a failure."""
     child: asyncio.subprocess.Process | None = None
     codes: list[int] = field(default_factory=list)
     """Exit codes of the runtimes that ended by themselves."""
@@ -138,6 +140,7 @@ class Box:
                 if self.child is not None and self.child.returncode is not None:
                     self.codes.append(self.child.returncode)
                     assert self.child.returncode == EXIT_JOURNAL, self.log.read_text()[-2000:]
+                    assert len(self.codes) <= self.ends_max, f"the runtime ended by itself with {self.codes}"
                     self.child = None
                 if self.child is None:
                     await self.start()

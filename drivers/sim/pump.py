@@ -24,13 +24,10 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from drivers.sim.control import Faults, serve_control
+from drivers.sim.physics import DENSITY_G_ML, SPEED_MAX, Pump
 from edge.core.errors import LinesideError
 
-TAU_S: Final = 1.0
-SPEED_MAX: Final = 200.0
-DENSITY_G_ML: Final = 1.0
 WEIGHT_NOISE_G: Final = 0.01
-STABLE_BELOW_ML_MIN: Final = 0.5
 
 WRITES: Final = frozenset({5, 6, 15, 16})
 _TABLES: Final = {
@@ -94,8 +91,8 @@ class _Pump:
 
     def __init__(self, faults: Faults, noise: random.Random, speed: float) -> None:
         self._faults, self._noise, self._speed = faults, noise, speed
-        self._setpoint = self._rate = self._volume_ml = self._tare_g = 0.0
-        self._run, self._off, self._tare = True, False, False
+        self._pump = Pump()
+        self._tare_g, self._tare = 0.0, False
         self._last_s = time.monotonic()
 
     def device(self) -> SimDevice:
@@ -156,42 +153,43 @@ class _Pump:
         if tag in self._faults.frozen:
             return list(before)
         if tag == "P-1.mode":
-            self._off = after[0] == 1
+            self._pump.off = after[0] == 1
             return list(after)
         wanted = struct.unpack(">f", struct.pack(">2H", *after))[0]
-        wanted = min(max(wanted, 0.0), SPEED_MAX) if math.isfinite(wanted) else self._setpoint
-        self._setpoint = self._faults.limited(tag, wanted)
-        return _words(self._setpoint)
+        wanted = min(max(wanted, 0.0), SPEED_MAX) if math.isfinite(wanted) else self._pump.setpoint
+        self._pump.setpoint = self._faults.limited(tag, wanted)
+        return _words(self._pump.setpoint)
 
     def _switch(self, tag: str, *, on: bool) -> bool:
-        before = self._run if tag == "P-1.run" else self._tare
+        before = self._pump.run if tag == "P-1.run" else self._tare
         if tag in self._faults.frozen:
             return before
         if tag == "P-1.run":
-            self._run = on
+            self._pump.run = on
         else:
             if on:
-                self._tare_g = self._volume_ml * DENSITY_G_ML
+                self._tare_g = self._pump.volume_ml * DENSITY_G_ML
             self._tare = on
         return on
 
     def _advance(self) -> None:
         now_s = time.monotonic()
         elapsed_s, self._last_s = (now_s - self._last_s) * self._speed, now_s
-        target = self._setpoint if self._run and not self._off else 0.0
-        fading = math.exp(-elapsed_s / TAU_S)
-        self._volume_ml += (target * elapsed_s + (self._rate - target) * TAU_S * (1.0 - fading)) / 60.0
-        self._rate = target + (self._rate - target) * fading
+        self._pump.pass_s(elapsed_s)
 
     def _show(self, table: str, registers: list[int]) -> None:
-        weight_g = self._volume_ml * DENSITY_G_ML - self._tare_g + self._noise.gauss(0.0, WEIGHT_NOISE_G)
+        weight_g = self._pump.volume_ml * DENSITY_G_ML - self._tare_g + self._noise.gauss(0.0, WEIGHT_NOISE_G)
         if table == "input":
-            for tag, value in (("P-1.speed", self._rate), ("P-1.volume", self._volume_ml), ("W-1.weight", weight_g)):
+            for tag, value in (
+                ("P-1.speed", self._pump.rate),
+                ("P-1.volume", self._pump.volume_ml),
+                ("W-1.weight", weight_g),
+            ):
                 if tag not in self._faults.frozen:
                     number = _PLACES[tag][1]
                     registers[number : number + 2] = _words(value)
         elif table == "discrete":
-            running = self._rate > STABLE_BELOW_ML_MIN
+            running = self._pump.running
             for tag, on in (("P-1.running", running), ("W-1.stable", not running)):
                 if tag not in self._faults.frozen:
                     bit = 1 << _PLACES[tag][1]

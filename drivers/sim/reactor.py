@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +21,7 @@ from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.status_codes import StatusCodes
 
 from drivers.sim.control import Faults, serve_control
+from drivers.sim.physics import Loop, reactor_loops
 
 NAMESPACE: Final = "urn:lineside:sim:reactor"
 UNIT: Final = "BR-1"
@@ -30,35 +29,19 @@ TICK_S: Final = 0.2
 MESSAGE_TYPES_SILENT: Final = frozenset({ua.MessageType.Hello})
 
 
-@dataclass(slots=True)
-class _Loop:
-    """One controlled value: it follows its set-point with the time constant, plus noise."""
-
-    name: str
-    setpoint: float
-    value: float
-    tau_s: float
-    noise: float
-    kind: ua.VariantType
+# What the device keeps as a 32-bit float; everything else it keeps as a 64-bit one.
+SINGLE: Final = frozenset({"agitation"})
 
 
-def _loops() -> list[_Loop]:
-    double, single = ua.VariantType.Double, ua.VariantType.Float
-    return [
-        _Loop("temperature", 25.0, 25.0, 60.0, 0.02, double),
-        _Loop("ph", 7.20, 7.20, 90.0, 0.004, double),
-        _Loop("dissolved_oxygen", 40.0, 40.0, 45.0, 0.15, double),
-        _Loop("agitation", 0.0, 0.0, 5.0, 0.2, single),
-        _Loop("co2", 5.0, 5.0, 30.0, 0.01, double),
-        _Loop("o2", 20.9, 20.9, 30.0, 0.01, double),
-    ]
+def _kind(loop: Loop) -> ua.VariantType:
+    return ua.VariantType.Float if loop.name in SINGLE else ua.VariantType.Double
 
 
 @asynccontextmanager
 async def serve_bioreactor(host: str, port: int, *, seed: int, speed: float, control: Path) -> AsyncIterator[int]:
     """Serve until left; gives the port (a free one for port 0). `speed` is process seconds per second."""
     logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
-    loops = _loops()
+    loops = reactor_loops()
     names = [f"{UNIT}.{loop.name}" for loop in loops]
     faults = Faults(names, [f"{name}_setpoint" for name in names])
     server = _GatedServer(faults)
@@ -85,7 +68,7 @@ def _now() -> Any:
 
 
 class _Reactor:
-    def __init__(self, server: Server, loops: list[_Loop], faults: Faults, noise: random.Random, speed: float) -> None:
+    def __init__(self, server: Server, loops: list[Loop], faults: Faults, noise: random.Random, speed: float) -> None:
         self._server, self._loops, self._faults, self._noise, self._speed = server, loops, faults, noise, speed
         self._nodes: dict[str, ua.NodeId] = {}
         self._names: dict[ua.NodeId, str] = {}
@@ -98,7 +81,7 @@ class _Reactor:
         for loop in self._loops:
             for name, value in ((loop.name, loop.value), (f"{loop.name}_setpoint", loop.setpoint)):
                 node = ua.NodeId(ua.String(name), ua.Int16(space))
-                variable = await folder.add_variable(node, name, value, varianttype=loop.kind)
+                variable = await folder.add_variable(node, name, value, varianttype=_kind(loop))
                 self._nodes[name], self._names[node] = node, name
                 if name.endswith("_setpoint"):
                     await variable.set_writable()
@@ -132,7 +115,7 @@ class _Reactor:
                 loop.setpoint = float(item.Value.Value.Value)
                 self._shown[name] = ""
 
-    def _loop_of(self, name: str | None) -> _Loop | None:
+    def _loop_of(self, name: str | None) -> Loop | None:
         if name is None or not name.endswith("_setpoint"):
             return None
         return next(loop for loop in self._loops if name == f"{loop.name}_setpoint")
@@ -145,10 +128,10 @@ class _Reactor:
             now_s = time.monotonic()
             elapsed_s, last_s = (now_s - last_s) * self._speed, now_s
             for loop in self._loops:
-                loop.value = loop.setpoint + (loop.value - loop.setpoint) * math.exp(-elapsed_s / loop.tau_s)
+                loop.pass_s(elapsed_s)
                 shown = loop.value + self._noise.gauss(0.0, loop.noise) if loop.value or loop.setpoint else 0.0
-                await self._show(loop.name, max(shown, 0.0), loop.kind, always=True)
-                await self._show(f"{loop.name}_setpoint", loop.setpoint, loop.kind, always=False)
+                await self._show(loop.name, max(shown, 0.0), _kind(loop), always=True)
+                await self._show(f"{loop.name}_setpoint", loop.setpoint, _kind(loop), always=False)
 
     async def _show(self, name: str, value: float, kind: ua.VariantType, *, always: bool) -> None:
         tag = f"{UNIT}.{name}"

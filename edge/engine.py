@@ -18,8 +18,8 @@ from edge.core import commands as cm
 from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
-from edge.core.limits import Watcher
-from edge.core.line import Book, Line, Timer, Watch, Write, apply, effects, elapsed, seal_due
+from edge.core.limits import BAD_QUALITY_S, Watcher
+from edge.core.line import Book, Condition, Line, Timer, Watch, Write, apply, effects, elapsed, seal_due
 from edge.core.record import SEAL_DOMAIN, ZERO_HASH, Signer, sealed_bytes
 from edge.core.room import Level
 from edge.core.terms import Reading, Stamp, Value
@@ -65,7 +65,9 @@ class Engine:
         self._not_durable: deque[tuple[int, Line]] = deque()
         self._durable_head: tuple[int, bytes] = (journal.durable_seq, journal.durable_hash or ZERO_HASH)
         self._watchers: dict[Watch, Watcher] = {}
-        self._started: set[tuple[str, str, int, str]] = set()
+        self._asked: dict[Condition, float] = {}
+        """Since when what a condition looks at cannot be used; the last look while it can."""
+        self._started: set[tuple[str, str, int, int, str]] = set()
         journal.failed.add_done_callback(lambda _: self._wake.set())
 
     # Asking -------------------------------------------------------------------------------------------------
@@ -168,6 +170,7 @@ class Engine:
                 try:
                     self._look_at_disk()
                     self._look(wanted.watches, self._clock.now_s())
+                    self._ask(wanted.conditions, self._clock.now_s())
                     next_s = self._time(wanted.timers)
                     self._seal_when_due(self._clock.stamp())
                 except LinesideError as refusal:
@@ -186,7 +189,7 @@ class Engine:
 
     def _begin_write(self, group: asyncio.TaskGroup, write: Write) -> None:
         """Start a once-effect: at most once ever in this run, and only for a durable intent."""
-        key = (write.batch, write.step, write.attempt, write.tag)
+        key = (write.batch, write.step, write.iteration, write.attempt, write.tag)
         if key in self._started or write.seq > self._durable_head[0]:
             return
         self._started.add(key)
@@ -200,6 +203,7 @@ class Engine:
             cm.ConcludeWrite(
                 batch=write.batch,
                 step=write.step,
+                iteration=write.iteration,
                 attempt=write.attempt,
                 tag=write.tag,
                 outcome=outcome.result.value,
@@ -228,8 +232,29 @@ class Engine:
             reading = self._equipment.latest(watch.tag)
             finding = watcher.look(reading, now_s)
             if finding is not None and reading is not None:
-                command = cm.NoteReading(batch=watch.batch, step=watch.step, finding=finding, reading=reading)
+                command = cm.NoteReading(
+                    batch=watch.batch, step=watch.step, iteration=watch.iteration, finding=finding, reading=reading
+                )
                 self._decide(command, self._clock.stamp())
+                self._wake.set()
+
+    def _ask(self, conditions: tuple[Condition, ...], now_s: float) -> None:
+        """Let the decider ask what steps wait for. A reading that cannot be used counts as such after a while, for
+        connecting takes that long; good readings from which nothing usable comes out do at once."""
+        self._asked = {condition: self._asked.get(condition, now_s) for condition in conditions}
+        for condition, since_s in self._asked.items():
+            readings = [self._equipment.latest(tag) for tag in condition.tags]
+            usable = all(reading is not None and reading.good for reading in readings)
+            if usable:
+                self._asked[condition] = now_s
+            command = cm.AskCondition(
+                batch=condition.batch,
+                step=condition.step,
+                iteration=condition.iteration,
+                bad=usable or now_s - since_s >= BAD_QUALITY_S,
+            )
+            rows, _ = self._decide(command, self._clock.stamp())
+            if rows:
                 self._wake.set()
 
     def _time(self, timers: tuple[Timer, ...]) -> float:
@@ -244,7 +269,12 @@ class Engine:
                 continue
             high_s = -1.0 if passed.high_s == float("inf") else passed.high_s
             command = cm.PassTimer(
-                batch=timer.batch, step=timer.step, timer=timer.timer, low_s=passed.low_s, high_s=high_s
+                batch=timer.batch,
+                step=timer.step,
+                iteration=timer.iteration,
+                timer=timer.timer,
+                low_s=passed.low_s,
+                high_s=high_s,
             )
             self._decide(command, at)
             self._wake.set()

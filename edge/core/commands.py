@@ -149,6 +149,7 @@ class NoteSelfCheck(Command):
     rows: int
     checked_seq: int
     found: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
     took_s: float
 
 
@@ -263,8 +264,13 @@ class ContinueBatch(ByPerson):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmStep(ByPerson):
+    """`iteration`, here and in what follows: of the step as it was shown; 0 when that is not said. `part`
+    likewise: of a step with several parts, the one that was shown; empty when that is not said."""
+
     batch: str
     step: str
+    iteration: int = 0
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +280,8 @@ class EnterValue(ByPerson):
     batch: str
     step: str
     text: str
+    iteration: int = 0
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,12 +294,26 @@ class ScanCode(ByPerson):
     text: str
     identity: bool = False
     alike: bool = False
+    iteration: int = 0
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignStep(ByPerson):
     batch: str
     step: str
+    signed: Signed
+    iteration: int = 0
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddResult(ByPerson):
+    """The open `result` is `text` as typed, says `signed`."""
+
+    batch: str
+    result: str
+    text: str
     signed: Signed
 
 
@@ -318,6 +340,7 @@ class PassTimer(Command):
     timer: Literal["duration", "timeout"]
     low_s: float
     high_s: float
+    iteration: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,8 +350,9 @@ class NoteReading(Command):
 
     batch: str
     step: str
-    finding: Literal["met", "outside", "back", "bad_quality"]
+    finding: Literal["met", "outside", "back", "bad_quality", "steady"]
     reading: Reading
+    iteration: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,3 +366,15 @@ class ConcludeWrite(Command):
     outcome: Literal["confirmed", "refused", "unknown"]
     reading: Value | None
     why: str
+    iteration: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskCondition(Command):
+    """Ask whether what a step waits for is true now. `bad`: what it looks at could not be used for long enough that the
+    step's `on_bad_quality` decides."""
+
+    batch: str
+    step: str
+    bad: bool
+    iteration: int = 1

@@ -15,6 +15,7 @@ from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.errors import NOTHING_STARTED, LinesideError
 from edge.core.events import Event, RowBody
+from edge.core.formula import Formula, Given, compile_formula
 from edge.core.guard import may_write
 from edge.core.line import (
     OVER,
@@ -36,9 +37,29 @@ from edge.core.line import (
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.pseudonym import alike, is_pseudonym
 from edge.core.recipe import limit_in, set_point_in
-from edge.core.recipe.model import Hold, Instruct, Limit, Monitor, Parallel, Recipe, Record, Scan, Set, Sign, Step, Wait
+from edge.core.recipe.model import (
+    COMPOSITE,
+    Calculate,
+    Call,
+    Hold,
+    Instruct,
+    Limit,
+    Loop,
+    Monitor,
+    Parallel,
+    Recipe,
+    Record,
+    Scan,
+    Select,
+    Set,
+    Sign,
+    Step,
+    Wait,
+)
+from edge.core.recipe.values import ITERATION, number_of, seconds, variables, whole
+from edge.core.recipe.values import said as spoken
 from edge.core.room import Level, Room, refuse_batch_that_will_not_fit, refuse_while_full, said
-from edge.core.terms import TRANSITIONS, Act, Reading, Role, Stamp, State, Value, duration_s
+from edge.core.terms import TRANSITIONS, Act, Quality, Reading, Role, Stamp, State, Value
 
 BOX: Final = "lineside"
 """The actor of what the box does by itself."""
@@ -58,6 +79,15 @@ class Now:
     at: Stamp
     reading: Callable[[str], Reading | None]
     room: Room | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkedOut:
+    """What came out of a formula; None with `trouble` when a value in it cannot be used or nothing usable comes out."""
+
+    value: Value | None
+    inputs: list[ev.Input]
+    trouble: str = ""
 
 
 def decide(line: Line, command: cm.Command, now: Now) -> list[RowBody]:
@@ -93,6 +123,11 @@ class _Decision:
         """Add a row. The first one carries the request's id, so that a repeated request finds its answer."""
         if self.command_id and not self.rows:
             event = replace(event, command_id=self.command_id)
+        if event.batch in self.line.batches and not isinstance(event, ev.StepActivated | ev.CommandIntended):
+            run = self.line.batches[event.batch].steps.get(getattr(event, "step", ""))
+            if run is not None and run.iteration != 1 and hasattr(event, "iteration"):
+                within: dict[str, Any] = {"iteration": run.iteration}
+                event = replace(event, **within)
         row = RowBody(event, self.now.at, self.actor)
         self.rows.append(row)
         self.line = apply(self.line, row)
@@ -159,6 +194,10 @@ class _Decision:
                 self.note_reading(command)
             case cm.ConcludeWrite():
                 self.conclude_write(command)
+            case cm.AddResult():
+                self.add_result(command)
+            case cm.AskCondition():
+                self.ask_condition(command)
             case _:
                 raise AssertionError(f"unknown command {command!r}")
 
@@ -303,7 +342,11 @@ class _Decision:
         """What was found stops nothing by itself: rows of long ago say nothing against the step under way."""
         self.emit(
             ev.SelfChecked(
-                rows=command.rows, checked_seq=command.checked_seq, found=list(command.found), took_s=command.took_s
+                rows=command.rows,
+                checked_seq=command.checked_seq,
+                found=list(command.found),
+                left_out=list(command.left_out),
+                took_s=command.took_s,
             )
         )
 
@@ -423,8 +466,8 @@ class _Decision:
                 todo="Scan the patient identity (DIN) from the order.",
             )
         if self.now.room is not None:
-            running = sum(len(self.recipe(batch).steps()) for batch in line.live())
-            refuse_batch_that_will_not_fit(self.now.room, running + len(recipe.steps()))
+            running = sum(self.recipe(batch).activations() for batch in line.live())
+            refuse_batch_that_will_not_fit(self.now.room, running + recipe.activations())
         self.emit(
             ev.BatchStarted(
                 batch=command.batch,
@@ -544,7 +587,7 @@ class _Decision:
         plant = self.line.book.plant
         for unit_name in dict.fromkeys(batch.units.values()):
             for action in plant.units[unit_name].safe_state:
-                self.intend(batch_id, SAFE_STEP, 1, f"{unit_name}.{action.tag}", action.value)
+                self.intend(batch_id, SAFE_STEP, 1, 1, f"{unit_name}.{action.tag}", action.value)
 
     # The way through the recipe --------------------------------------------------------------------------------
 
@@ -568,13 +611,13 @@ class _Decision:
                     self.change(batch_id, State.COMPLETE, "recipe", "Every step is done.")
                 if self.line.batches[batch_id].state is State.HOLDING:
                     self.proceed(batch_id)  # the guard refused what the walk intended: nothing is under way
-            case State.PAUSING if all(run.phase in {"monitor", "parallel"} for run in batch.active()):
+            case State.PAUSING if all(run.phase in {"monitor", *COMPOSITE} for run in batch.active()):
                 self.change(batch_id, State.PAUSED, batch.cause, batch.reason)
             case _:
                 pass
 
-    def walk(self, batch_id: str, sequence: Sequence[Step]) -> bool:
-        """Go along one sequence: True when all of it is done. Activates at most the first step not yet begun."""
+    def walk(self, batch_id: str, sequence: Sequence[Step], iteration: int = 1) -> bool:
+        """Go along one sequence in one iteration: True when all of it is done. Begins what can be begun."""
         places = {step.id: place for place, step in enumerate(sequence)}
         place = 0
         while place < len(sequence):
@@ -582,84 +625,279 @@ class _Decision:
             if self.line.batches[batch_id].state is not State.RUNNING:
                 return False
             run = self.line.batches[batch_id].steps.get(step.id)
-            if run is None:
-                self.activate(batch_id, step)
+            if run is None or run.iteration != iteration:
+                self.activate(batch_id, step, iteration)
                 run = self.line.batches[batch_id].steps[step.id]
-            if run.state == "active" and not self.finish_composite(batch_id, step):
+            if run.state == "active" and not self.finish(batch_id, step, iteration):
                 return False
             place = place + 1 if step.next is None else places[step.next]
         return True
 
-    def finish_composite(self, batch_id: str, step: Step) -> bool:
-        """Complete a parallel whose branches are done, or a monitor whose step is done."""
+    def finish(self, batch_id: str, step: Step, iteration: int) -> bool:
+        """Complete what the box does by itself once it can be: True when the step is done."""
         match step:
             case Parallel():
-                done = [self.walk(batch_id, branch) for branch in step.branches]
+                done = [self.walk(batch_id, branch, iteration) for branch in step.branches]
                 # a monitor waits for a step of a sibling branch, which may have been completed just now
                 if not all(done):
-                    done = [self.walk(batch_id, branch) for branch in step.branches]
+                    done = [self.walk(batch_id, branch, iteration) for branch in step.branches]
                 if not all(done):
                     return False
             case Monitor():
                 until = self.line.batches[batch_id].steps.get(step.until)
-                if until is None or until.state != "done":
+                if until is None or until.state != "done" or until.iteration != iteration:
+                    return False
+            case Call():
+                if not self.walk(batch_id, step.steps, iteration):
+                    return False
+            case Select():
+                if not self.go_one_way(batch_id, step, iteration):
+                    return False
+            case Loop():
+                if not self.go_round(batch_id, step):
+                    return False
+            case Calculate():
+                if not self.calculate(batch_id, step):
                     return False
             case _:
                 return False
         self.complete(batch_id, step.id)
         return True
 
-    def activate(self, batch_id: str, step: Step) -> None:
+    # What formulas decide --------------------------------------------------------------------------------------
+
+    def go_one_way(self, batch_id: str, step: Select, iteration: int) -> bool:
+        """Take one branch, once, and walk it: True when it is done."""
+        if self.line.batches[batch_id].steps[step.id].branch is None and not self.choose(batch_id, step):
+            return False
+        branch = self.line.batches[batch_id].steps[step.id].branch
+        way = step.branches[branch].steps if branch is not None and branch >= 0 else step.else_ or ()
+        return self.walk(batch_id, way, iteration)
+
+    def choose(self, batch_id: str, step: Select) -> bool:
+        """Take the first branch whose condition is true, else `else`: False when a condition cannot be worked out."""
+        inputs: list[ev.Input] = []
+        taken, formula, title, why = -1, "", "", ""
+        for place, branch in enumerate(step.branches):
+            found = self.work_out(batch_id, step, branch.when)
+            inputs += [one for one in found.inputs if one not in inputs]
+            if found.trouble and not self.continues(batch_id, step, found.trouble):
+                return False
+            if found.trouble:
+                why = found.trouble
+                break
+            if found.value is True:
+                taken, formula, title = place, branch.when, branch.title
+                break
+        row = ev.BranchTaken(
+            batch=batch_id, step=step.id, branch=taken, title=title, formula=formula, inputs=inputs, why=why
+        )
+        self.emit(row)
+        return True
+
+    def go_round(self, batch_id: str, step: Loop) -> bool:
+        """Begin passes and walk them: True when the loop has ended."""
+        times = whole(self.recipe(self.line.batches[batch_id]), step.times)
+        while True:
+            run = self.line.batches[batch_id].steps[step.id]
+            if run.passes and not self.walk(batch_id, step.steps, run.body):
+                return False
+            if self.line.batches[batch_id].state is not State.RUNNING:
+                return False  # the last step held the batch: nothing is asked before it goes on
+            asked: list[tuple[str, bool, int]] = []  # (condition, whether it ends the loop when it is this, the pass)
+            if run.passes and step.until:
+                asked.append((step.until, True, run.passes))
+            if step.while_:
+                asked.append((step.while_, False, run.passes + 1))
+            inputs: list[ev.Input] = []
+            why = ""
+            for formula, ends, number in asked:
+                found = self.work_out(batch_id, step, formula, number)
+                inputs += [one for one in found.inputs if one not in inputs]
+                if found.trouble and not self.continues(batch_id, step, found.trouble):
+                    return False
+                why = why or found.trouble
+                if not found.trouble and found.value is ends:
+                    self.emit(
+                        ev.LoopEnded(
+                            batch=batch_id, step=step.id, passes=run.passes, formula=formula, inputs=found.inputs
+                        )
+                    )
+                    return True
+            if run.passes >= times:
+                self.emit(ev.LoopEnded(batch=batch_id, step=step.id, passes=run.passes, formula="", inputs=inputs))
+                if asked:
+                    what = f"{step.title}: ended after {times} passes, though its condition would let it go on."
+                    self.raise_exception(batch_id, step.id, step.category, "loop.bound", what)
+                    if step.category == "critical":
+                        self.hold(batch_id, "limit", what)
+                return True
+            formula = " | ".join(one for one, _, _ in asked)
+            begun = ev.PassBegun(
+                batch=batch_id,
+                step=step.id,
+                number=run.passes + 1,
+                times=times,
+                body=run.body + 1,
+                formula=formula,
+                inputs=inputs,
+                why=why,
+            )
+            self.emit(begun)
+
+    def calculate(self, batch_id: str, step: Calculate) -> bool:
+        """Record what comes out: True when the step is done, with or without a value."""
+        found = self.work_out(batch_id, step, step.formula)
+        value = found.value
+        if value is None:
+            return self.continues(batch_id, step, found.trouble)
+        low, high = (None, None)
+        if step.limit is not None:
+            low, high = limit_in(self.recipe(self.line.batches[batch_id]), step.limit, step.unit)
+        within = not isinstance(value, float) or inside(value, low, high)
+        self.emit(
+            ev.ValueRecorded(
+                batch=batch_id,
+                step=step.id,
+                name=step.name,
+                value=value,
+                unit=step.unit,
+                source="calculated",
+                low=low,
+                high=high,
+                within=within,
+                formula=step.formula,
+                inputs=found.inputs,
+            )
+        )
+        if not within and step.limit is not None:
+            self.outside(batch_id, step, step.limit, f"{step.title}: {value:g} {step.unit}".rstrip(), low, high)
+        return True
+
+    def ask_condition(self, command: cm.AskCondition) -> None:
+        batch = self.line.batches.get(command.batch)
+        run = batch.steps.get(command.step) if batch else None
+        if batch is None or run is None or run.state != "active" or run.iteration != command.iteration:
+            return
+        step = self.recipe(batch).steps()[run.step]
+        if not isinstance(step, Wait) or not step.until or batch.state not in {State.RUNNING, State.PAUSING}:
+            return
+        found = self.work_out(batch.batch, step, step.until)
+        if found.trouble:
+            if command.bad and batch.state is State.RUNNING and step.on_bad_quality == "hold":
+                self.continues(batch.batch, step, found.trouble)
+                self.proceed(batch.batch)
+        elif found.value is True:
+            self.emit(ev.ConditionMet(batch=batch.batch, step=step.id, formula=step.until, inputs=found.inputs))
+            self.complete(batch.batch, step.id)
+            self.proceed(batch.batch)
+
+    def work_out(self, batch_id: str, step: Step, text: str, number: int | None = None) -> WorkedOut:
+        """What comes out of a formula of the step now. `number` is the pass that `iteration` stands for, when it is not
+        that of the loop around the step."""
         batch = self.line.batches[batch_id]
+        recipe = self.recipe(batch)
+        formula = compile_formula(text, variables(recipe))
+        if number is None:
+            around = recipe.loop_of(step.id)
+            number = batch.steps[around].passes if around else 0
+        given: dict[str, Given] = {}
+        inputs: list[ev.Input] = []
+        for name in formula.names:
+            value, source, quality = self.look_up(batch, recipe, name, number)
+            if value is not None:
+                given[name] = value
+                inputs.append(
+                    {"name": name, "value": value.value, "unit": value.unit, "quality": quality, "source": source}
+                )
+        return worked_out(formula, given, inputs)
+
+    def look_up(self, batch: Batch, recipe: Recipe, name: str, number: int) -> tuple[Given | None, str, str]:
+        """What a name in a formula stands for now, where it is from, and its quality."""
+        if name.startswith("$"):
+            parameter = recipe.parameters[name[1:]]
+            value, unit = parameter.value, parameter.unit
+            if parameter.type == "duration":
+                value, unit = number_of(parameter)
+            return Given(value, unit), "parameter", Quality.GOOD.value
+        if name in recipe.readings:
+            full_name = tag_name(batch.units, name)
+            reading = self.now.reading(full_name)
+            if reading is None:
+                return None, full_name, Quality.BAD.value
+            bad = "" if reading.good else f"{show(reading)} is {reading.detail or reading.quality.value}."
+            return Given(reading.value, reading.unit, bad), full_name, reading.quality.value
+        recorded = batch.values.get(name)
+        if recorded is not None:
+            within = f", iteration {recorded.iteration}" if recorded.iteration != 1 else ""
+            return Given(recorded.value, recorded.unit), f"step {recorded.step}{within}", Quality.GOOD.value
+        return (Given(float(number)) if name == ITERATION and number else None), "loop", Quality.GOOD.value
+
+    def continues(self, batch_id: str, step: Select | Loop | Calculate | Wait, trouble: str) -> bool:
+        """What cannot be used goes to `on_bad_quality`: an exception record, and True when the step goes on without."""
+        what = f"{step.title}: {trouble}"
+        self.raise_exception(batch_id, step.id, "major", "formula.not_usable", what)
+        if step.on_bad_quality == "continue":
+            return True
+        self.hold(batch_id, "quality", what)
+        return False
+
+    def activate(self, batch_id: str, step: Step, iteration: int) -> None:
+        batch = self.line.batches[batch_id]
+        recipe = self.recipe(batch)
         length_s, timeout_s = 0.0, 0.0
         match step:
             case Wait():
-                length_s = duration_s(step.duration) / batch.speed if step.duration else 0.0
-                timeout_s = duration_s(step.timeout) if step.timeout else 0.0  # equipment does not run at `speed`
+                length_s = seconds(recipe, step.duration) / batch.speed if step.duration else 0.0
+                timeout_s = seconds(recipe, step.timeout) if step.timeout else 0.0  # equipment has a speed of its own
             case Hold():
-                length_s = duration_s(step.duration) / batch.speed
+                length_s = seconds(recipe, step.duration) / batch.speed
+            case Ramp():
+                length_s = seconds(recipe, step.every) / batch.speed
+            case Service():
+                raise AssertionError("no checked recipe has a service: no driver offers one")
             case _:
-                pass
+                warn_after: str = getattr(step, "warn_after", "")
+                timeout_s = seconds(recipe, warn_after) if warn_after else 0.0  # people have a speed of their own too
         self.emit(
             ev.StepActivated(
                 batch=batch_id,
                 step=step.id,
                 phase=step.phase,
-                title=step.title,
-                iteration=1,
+                title=spoken(recipe, step.title),
+                iteration=iteration,
                 attempt=1,
                 duration_s=length_s,
                 timeout_s=timeout_s,
             )
         )
         if isinstance(step, Set):
-            recipe = self.recipe(batch)
             full_name = tag_name(batch.units, step.tag)
             tag = self.line.book.plant.tag(full_name)
             if tag is None:
                 raise LinesideError("tag.unknown", f"The plant has no tag {full_name}.", todo="Check the plant file.")
-            self.intend(batch_id, step.id, 1, full_name, set_point_in(recipe, step, tag.unit))
+            self.intend(batch_id, step.id, iteration, 1, full_name, set_point_in(recipe, step, tag.unit))
 
     def complete(self, batch_id: str, step: str) -> None:
         self.emit(ev.StepCompleted(batch=batch_id, step=step))
 
     # Equipment commands ----------------------------------------------------------------------------------------
 
-    def intend(self, batch_id: str, step: str, attempt: int, full_name: str, value: Value) -> None:
+    def intend(self, batch_id: str, step: str, iteration: int, attempt: int, full_name: str, value: Value) -> None:
         plant = self.line.book.plant
         tag = plant.tag(full_name)
         before = self.now.reading(shown_tag(self.line, full_name))
         try:
             may_write(plant, full_name, value)
         except LinesideError as refusal:
-            intent = Intent(step, attempt, full_name, value, tag.unit if tag else "", None, self.line.seq)
+            intent = Intent(step, iteration, attempt, full_name, value, tag.unit if tag else "", None, self.line.seq)
             self.refused(batch_id, intent, refusal.what)
             return
         self.emit(
             ev.CommandIntended(
                 batch=batch_id,
                 step=step,
-                iteration=1,
+                iteration=iteration,
                 attempt=attempt,
                 tag=full_name,
                 value=value,
@@ -670,7 +908,8 @@ class _Decision:
 
     def conclude_write(self, command: cm.ConcludeWrite) -> None:
         batch = self.line.batches.get(command.batch)
-        intent = batch.intents.get((command.step, command.attempt, command.tag)) if batch else None
+        key = (command.step, command.iteration, command.attempt, command.tag)
+        intent = batch.intents.get(key) if batch else None
         if batch is None or intent is None or intent.in_doubt:
             return  # concluded already, or in doubt since: a late outcome decides nothing
         match command.outcome:
@@ -685,12 +924,50 @@ class _Decision:
                     )
                 )
                 if intent.step in batch.steps:
-                    self.complete(batch.batch, intent.step)
+                    self.written(batch.batch, intent.step, intent.attempt, intent.value)
             case "refused":
                 self.refused(batch.batch, intent, command.why)
             case "unknown":
                 self.unknown(batch.batch, intent, command.why, command.reading)
         self.proceed(batch.batch)
+
+    def written(self, batch_id: str, step_id: str, attempt: int, value: Value) -> None:
+        """A write happened: its step is done, unless it is a ramp on its way."""
+        batch = self.line.batches[batch_id]
+        step = self.recipe(batch).steps()[step_id]
+        if isinstance(step, Ramp) and isinstance(value, float | int):
+            tag = self.line.book.plant.tag(tag_name(batch.units, step.tag))
+            if tag is not None and value != ramp_end_in(self.recipe(batch), step, tag.unit):
+                self.emit(ev.RampStepped(batch=batch_id, step=step_id, value=float(value), attempt=attempt + 1))
+                return
+        self.complete(batch_id, step_id)
+
+    def ramp_on(self, batch: Batch, step: Ramp, command: cm.PassTimer) -> None:
+        """The next write of a ramp, at most one step of its rate from where the set-point stands."""
+        recipe, run = self.recipe(batch), batch.steps[step.id]
+        full_name = tag_name(batch.units, step.tag)
+        tag = self.line.book.plant.tag(full_name)
+        if tag is None:
+            raise LinesideError("tag.unknown", f"The plant has no tag {full_name}.", todo="Check the plant file.")
+        stands: Value | None = run.given.get("ramp")
+        if stands is None:
+            now = self.now.reading(shown_tag(self.line, full_name))
+            if now is None or not now.good or not isinstance(now.value, float | int):
+                if batch.state is State.RUNNING:
+                    what = f"{step.title}: where {full_name} stands cannot be read, so it cannot be ramped from there."
+                    self.raise_exception(batch.batch, step.id, "major", "reading.bad_quality", what)
+                    self.hold(batch.batch, "quality", what)
+                return
+            stands = now.value
+        self.emit(
+            ev.TimerDue(
+                batch=batch.batch, step=step.id, timer="duration", low_s=command.low_s, high_s=command.high_s
+            )
+        )
+        end, by = ramp_end_in(recipe, step, tag.unit), ramp_step_in(recipe, step, tag.unit)
+        left = end - float(stands)
+        value = end if abs(left) <= by * (1 + 1e-9) else float(stands) + math.copysign(by, left)
+        self.intend(batch.batch, step.id, run.iteration, run.attempt, full_name, value)
 
     def refused(self, batch_id: str, intent: Intent, why: str) -> None:
         self.emit(ev.CommandRefused(batch=batch_id, step=intent.step, attempt=intent.attempt, tag=intent.tag, why=why))
@@ -715,7 +992,8 @@ class _Decision:
         self.raise_exception(batch_id, intent.step, category, code, f"Write of {shown} to {intent.tag} {word}: {why}")
         if intent.step == SAFE_STEP or self.line.batches[batch_id].state in {State.STOPPING, State.ABORTING}:
             return
-        question = f"{intent.step}.{intent.attempt}"
+        within = "" if intent.iteration == 1 else f"{intent.iteration}."
+        question = f"{intent.step}.{within}{intent.attempt}"
         self.emit(
             ev.QuestionRaised(
                 batch=batch_id,
@@ -776,13 +1054,15 @@ class _Decision:
             self.make_safe(batch.batch)
             return
         if command.answer == "happened":
-            self.complete(batch.batch, question.step)
+            number = int(question.question.rpartition(".")[2])
+            self.written(batch.batch, question.step, number, question.intent)
         after = self.line.batches[batch.batch]
         if after.state is State.HELD and after.cause == "question" and not after.questions:
             self.change(batch.batch, State.RESTARTING, "question", f"Answered by {self.actor}: {command.answer}.")
         if command.answer == "again":
             attempt = int(question.question.rpartition(".")[2]) + 1
-            self.intend(batch.batch, question.step, attempt, question.tag, question.intent)
+            iteration = batch.steps[question.step].iteration
+            self.intend(batch.batch, question.step, iteration, attempt, question.tag, question.intent)
 
     # What people do at a step ------------------------------------------------------------------------------------
 
@@ -797,7 +1077,7 @@ class _Decision:
     def recipe(self, batch: Batch) -> Recipe:
         return self.line.book.recipes[batch.seal]
 
-    def active_step(self, batch_id: str, step_id: str) -> tuple[Batch, Step, StepRun]:
+    def active_step(self, batch_id: str, step_id: str, iteration: int) -> tuple[Batch, Step, StepRun]:
         batch = self.batch(batch_id)
         if batch.state not in {State.RUNNING, State.PAUSING}:
             raise LinesideError(
@@ -807,7 +1087,7 @@ class _Decision:
                 todo=ACT_HINT.get(batch.state, "Look at the batch's state first."),
             )
         run = batch.steps.get(step_id)
-        if run is None or run.state != "active":
+        if run is None or run.state != "active" or iteration not in {0, run.iteration}:
             raise LinesideError(
                 "step.not_active",
                 f"Step {step_id[:32]} is not under way now.",
@@ -817,7 +1097,12 @@ class _Decision:
         return batch, self.recipe(batch).steps()[step_id], run
 
     def confirm(self, command: cm.ConfirmStep) -> None:
-        batch, step, _ = self.active_step(command.batch, command.step)
+        batch, step, run = self.active_step(command.batch, command.step, command.iteration)
+        if is_form(step):
+            ask = self.asked(batch, step, run, command.part, "confirm")
+            self.emit(ev.StepConfirmed(batch=batch.batch, step=step.id, part=ask.part))
+            self.advance(batch.batch, step)
+            return
         if not isinstance(step, Instruct):
             raise wrong_kind(step)
         self.need_role(step.role)
@@ -826,40 +1111,341 @@ class _Decision:
         self.proceed(batch.batch)
 
     def enter(self, command: cm.EnterValue) -> None:
-        batch, step, _ = self.active_step(command.batch, command.step)
+        batch, step, run = self.active_step(command.batch, command.step, command.iteration)
+        if is_form(step):
+            self.enter_part(batch, step, run, command)
+            return
         if not isinstance(step, Record):
             raise wrong_kind(step)
         self.need_role(step.role)
-        value = parse_entry(step, command.text)
-        low, high = (None, None)
-        if step.limit is not None:
-            low, high = limit_in(self.recipe(batch), step.limit, step.unit)
-        within = inside(value, low, high) if isinstance(value, float) else not step.accept or value in step.accept
+        self.take_result(batch, step, step, step.name, step.title, parse_result(step, command.text))
+        self.complete(batch.batch, step.id)
+        self.proceed(batch.batch)
+
+    # Steps with several parts: see `edge.core.forms` -------------------------------------------------------------
+
+    def asked(self, batch: Batch, step: Step, run: StepRun, part: str, *kinds: str) -> Ask:
+        """What the step asks for now. Refused when it is of another kind, or when it was not what was shown."""
+        ask = open_ask(self.recipe(batch), batch, step, run)
+        if ask is None or ask.kind not in kinds:
+            raise wrong_kind(step)
+        if part not in {"", ask.part}:
+            raise LinesideError(
+                "step.moved_on",
+                f"Step {step.id} asks for something else by now: this was answered already.",
+                effect="Your entry was not taken; nothing was changed.",
+                todo="Look at what the step asks for now.",
+            )
+        if ask.kind != "sign":
+            self.need_role(ask.role)
+        return ask
+
+    def enter_part(self, batch: Batch, step: Step, run: StepRun, command: cm.EnterValue) -> None:
+        ask = self.asked(batch, step, run, command.part, "value", "choice")
+        if isinstance(step, Dispose):
+            self.settle(batch, ask.part, command.text)
+        elif ask.result is not None:
+            value = parse_result(ask.result, command.text)
+            self.take_result(batch, step, ask.result, ask.part, f"{step.title}, {ask.part}", value)
+        else:
+            number = parse_count(command.text) if ask.whole else parse_number(printable(command.text))
+            assert isinstance(number, float)
+            tare = run.given.get(f"{step.name}.tare") if isinstance(step, Weigh) else None
+            if isinstance(tare, float) and number < tare:
+                raise LinesideError(
+                    "entry.weight",
+                    f"The full container weighs {number:g} {ask.unit}; empty it weighed {tare:g} {ask.unit}.",
+                    effect=KEPT,
+                    todo="Look at the balance again, and enter the weight of container and content.",
+                )
+            judged = not isinstance(step, Weigh)  # there the net weight is
+            self.take_number(batch, step, ask, number, judged=judged)
+            if isinstance(step, Label) and ask.part == f"{step.name}.printed":
+                content = label_content(self.recipe(batch), batch, step)
+                self.emit(ev.LabelsPrinted(batch=batch.batch, step=step.id, content=content, printed=int(number)))
+        self.advance(batch.batch, step)
+
+    def take_number(self, batch: Batch, step: Step, ask: Ask, number: float, *, judged: bool = True) -> None:
+        low, high = (ask.low, ask.high) if judged else (None, None)
+        within = inside(number, low, high)
         self.emit(
             ev.ValueRecorded(
                 batch=batch.batch,
                 step=step.id,
-                name=step.name,
-                value=value,
-                unit=step.unit,
+                name=ask.part,
+                value=number,
+                unit=ask.unit,
                 source="entered",
                 low=low,
                 high=high,
                 within=within,
             )
         )
-        if not within and step.limit is not None:
-            self.outside(batch.batch, step, step.limit, f"{step.title}: {value:g} {step.unit}", low, high)
-        elif not within:
-            what = f"{step.title}: {value} is not what is accepted ({', '.join(step.accept)})."
-            self.raise_exception(batch.batch, step.id, step.category, "result.not_accepted", what)
-            if step.category == "critical":
-                self.hold(batch.batch, "limit", what)
-        self.complete(batch.batch, step.id)
+        if not within:
+            self.outside(batch.batch, step, ask.category, f"{step.title}: {number:g} {ask.unit}", low, high)
+
+    def take_result(self, batch: Batch, step: Step, result: Result, name: str, title: str, value: Value) -> None:
+        """A result that a person has; one that leaves the question open stays in the list of open results."""
+        if value != PENDING:
+            low, high, within = self.judged(batch, result, value)
+            self.emit(
+                ev.ValueRecorded(
+                    batch=batch.batch,
+                    step=step.id,
+                    name=name,
+                    value=value,
+                    unit=result.unit,
+                    source="entered",
+                    low=low,
+                    high=high,
+                    within=within,
+                )
+            )
+            if not within:
+                self.not_within(batch.batch, step, result, title, value, low, high)
+        if leaves_open(result, value):
+            self.leave_open(batch, step, name, title, result.unit, "" if value == PENDING else str(value))
+
+    def leave_open(self, batch: Batch, step: Step, name: str, title: str, unit: str, interim: str) -> None:
+        iteration = self.line.batches[batch.batch].steps[step.id].iteration
+        self.emit(
+            ev.ResultPending(
+                batch=batch.batch,
+                result=f"{step.id}.{name}" + (f".{iteration}" if iteration > 1 else ""),
+                step=step.id,
+                name=name,
+                title=title,
+                unit=unit,
+                interim=interim,
+            )
+        )
+
+    def judged(self, batch: Batch, result: Result, value: Value) -> tuple[float | None, float | None, bool]:
+        low, high = (None, None)
+        if result.limit is not None:
+            low, high = limit_in(self.recipe(batch), result.limit, result.unit)
+        return low, high, is_within(result, value, low, high)
+
+    def not_within(
+        self,
+        batch_id: str,
+        step: Step,
+        result: Result,
+        title: str,
+        value: Value,
+        low: float | None,
+        high: float | None,
+    ) -> None:
+        if isinstance(value, float) and result.limit is not None:
+            self.outside(batch_id, step, result.limit.category, f"{title}: {value:g} {result.unit}", low, high)
+        elif result.limit is not None:
+            what = f"{title}: {value} {result.unit} is not known to be within {_ends(low, high)}."
+            self.raise_exception(batch_id, step.id, result.limit.category, "result.not_within", what)
+            if result.limit.category == "critical":
+                self.hold(batch_id, "limit", what)
+        else:
+            accepted = ", ".join(result.accept) or "anything but positive"
+            what = f"{title}: {value} is not what is accepted ({accepted})."
+            self.raise_exception(batch_id, step.id, result.category, "result.not_accepted", what)
+            if result.category == "critical":
+                self.hold(batch_id, "limit", what)
+
+    def settle(self, batch: Batch, result_id: str, text: str) -> None:
+        """An open result is there."""
+        opened = self.line.batches[batch.batch].open_results[result_id]
+        spec = result_spec(self.recipe(batch), opened)
+        if spec is None:
+            raise AssertionError(f"no step of the recipe has the result {result_id}")
+        final = without_waiting(spec)
+        value = parse_result(final, text, choices_left(final))
+        low, high, within = self.judged(batch, final, value)
+        self.emit(
+            ev.ResultAdded(
+                batch=batch.batch,
+                result=result_id,
+                step=opened.step,
+                name=opened.name,
+                of_iteration=opened.iteration,
+                value=value,
+                unit=final.unit,
+                low=low,
+                high=high,
+                within=within,
+            )
+        )
+        if not within:
+            step = self.recipe(batch).steps()[opened.step]
+            self.not_within(batch.batch, step, final, opened.title, value, low, high)
+
+    def add_result(self, command: cm.AddResult) -> None:
+        """Also of a batch that is complete: what the laboratory finds comes weeks later."""
+        batch, signed = self.batch(command.batch), command.signed
+        opened = batch.open_results.get(command.result)
+        if opened is None:
+            raise LinesideError(
+                "result.closed",
+                f"Batch {batch.batch} waits for no result {command.result[:80]!r}: it is there already.",
+                todo="Look at the record; a wrong result is corrected, not added again.",
+            )
+        if not permitted((signed.role,), Permission.RESULT) or signed.role not in signed.roles:
+            raise not_permitted(signed.person, Permission.RESULT)
+        spec = result_spec(self.recipe(batch), opened)
+        if spec is not None:
+            final = without_waiting(spec)
+            parse_result(final, command.text, choices_left(final))  # refused before anything is signed
+        self.make_signature(batch.batch, opened.step, signed, of_step=False)
+        self.settle(batch, opened.result, command.text)
         self.proceed(batch.batch)
 
+    def advance(self, batch_id: str, step: Step) -> None:
+        """Complete the step when nothing is left to ask, with the rows that state what came of it."""
+        batch = self.line.batches[batch_id]
+        if open_ask(self.recipe(batch), batch, step, batch.steps[step.id]) is None:
+            self.conclude_form(batch, step, batch.steps[step.id])
+            self.complete(batch_id, step.id)
+        self.proceed(batch_id)
+
+    def conclude_form(self, batch: Batch, step: Step, run: StepRun) -> None:
+        given, name = run.given, batch.batch
+        match step:
+            case Weigh():
+                self.conclude_weighing(batch, step, run)
+            case Sample():
+                for test in step.tests:
+                    if test.later:
+                        self.leave_open(batch, step, test.name, f"{step.title}, {test.name}", test.unit, "")
+            case Label() if step.reconcile:
+                counts = [given[f"{step.name}.{what}"] for what in ("printed", "used", "void")]
+                printed, used, void = (float(count) for count in counts)
+                missing = printed - used - void
+                self.emit(
+                    ev.ValueRecorded(
+                        batch=name,
+                        step=step.id,
+                        name=step.name,
+                        value=missing,
+                        unit="1",
+                        source="printed - used - void",
+                        low=0.0,
+                        high=0.0,
+                        within=missing == 0,
+                    )
+                )
+                if missing:
+                    what = f"{step.title}: {printed:g} labels printed, {used:g} used, {void:g} void"
+                    self.outside(name, step, step.category, f"{what}: {missing:g}", 0.0, 0.0)
+            case Transfer():
+                quantity = given[step.name]
+                assert isinstance(quantity, float)
+                self.emit(
+                    ev.Transferred(
+                        batch=name,
+                        step=step.id,
+                        name=step.name,
+                        source=str(given[f"{step.name}.from"]),
+                        target=str(given[f"{step.name}.to"]),
+                        quantity=quantity,
+                        unit=step.unit,
+                    )
+                )
+            case Custody():
+                (gives, _), (takes, _) = run.signed
+                what = spoken(self.recipe(batch), step.what)
+                self.emit(ev.CustodyPassed(batch=name, step=step.id, what=what, gives=gives, takes=takes))
+            case _:
+                pass
+
+    def conclude_weighing(self, batch: Batch, step: Weigh, run: StepRun) -> None:
+        tare, gross = run.given[f"{step.name}.tare"], run.given[f"{step.name}.gross"]
+        assert isinstance(tare, float)
+        assert isinstance(gross, float)
+        target, low, high = weight_limits(self.recipe(batch), step)
+        net = round(gross - tare, 9)  # binary digits that no balance has
+        by_hand = not step.balance or BY_HAND in run.given
+        source = "entered" if by_hand else tag_name(batch.units, step.balance)
+        self.emit(
+            ev.Weighed(
+                batch=batch.batch,
+                step=step.id,
+                name=step.name,
+                tare=tare,
+                gross=gross,
+                net=net,
+                target=target,
+                unit=step.unit,
+                source=source,
+            )
+        )
+        within = inside(net, low - 1e-9, high + 1e-9)
+        self.emit(
+            ev.ValueRecorded(
+                batch=batch.batch,
+                step=step.id,
+                name=step.name,
+                value=net,
+                unit=step.unit,
+                source=source,
+                low=low,
+                high=high,
+                within=within,
+            )
+        )
+        if not within and step.tolerance is not None:
+            self.outside(batch.batch, step, step.tolerance.category, f"{step.title}: {net:g} {step.unit}", low, high)
+
+    def weigh_reading(self, batch: Batch, step: Weigh, run: StepRun, command: cm.NoteReading) -> None:
+        """The balance stands still, or cannot be read."""
+        reading, full_name = command.reading, tag_name(batch.units, step.balance)
+        ask = open_ask(self.recipe(batch), batch, step, run)
+        tag = self.line.book.plant.tag(full_name)
+        if ask is None or ask.kind != "reading" or tag is None or batch.state not in {State.RUNNING, State.PAUSING}:
+            return
+        match command.finding:
+            case "steady" if reading.good and isinstance(reading.value, float | int):
+                weight = convert(float(reading.value), tag.unit, step.unit)
+                self.emit(
+                    ev.ValueRecorded(
+                        batch=batch.batch,
+                        step=step.id,
+                        name=ask.part,
+                        value=weight,
+                        unit=step.unit,
+                        source=full_name,
+                    )
+                )
+                self.advance(batch.batch, step)
+            case "bad_quality" if batch.state is State.RUNNING:
+                why = reading.detail or reading.quality.value
+                what = f"{step.title}: {full_name} = {show(reading)}: not usable ({why})."
+                self.raise_exception(batch.batch, step.id, "major", "reading.bad_quality", what)
+                if step.on_bad_quality == "hold":
+                    self.hold(batch.batch, "quality", what)
+                else:
+                    self.emit(ev.ByHand(batch=batch.batch, step=step.id, why=what))
+                self.proceed(batch.batch)
+            case _:
+                return
+
+    def scan_part(self, batch: Batch, step: Step, run: StepRun, command: cm.ScanCode) -> None:
+        ask = self.asked(batch, step, run, command.part, "scan")
+        text = command.text.strip()
+        if why := code_refusal(ask, text):
+            expected = ask.exactly or f"a code that begins with {ask.prefix}"
+            self.emit(
+                ev.ScanRefused(
+                    batch=batch.batch, step=step.id, scanned=text[:TEXT_CHARS_MAX], expected=expected, why=why
+                )
+            )
+            self.raise_exception(batch.batch, step.id, "minor", "scan.refused", why)
+            return
+        self.emit(ev.ValueRecorded(batch=batch.batch, step=step.id, name=ask.part, value=text, source="scanned"))
+        self.advance(batch.batch, step)
+
     def scan(self, command: cm.ScanCode) -> None:
-        batch, step, _ = self.active_step(command.batch, command.step)
+        batch, step, run = self.active_step(command.batch, command.step, command.iteration)
+        if is_form(step):
+            self.scan_part(batch, step, run, command)
+            return
         if not isinstance(step, Scan):
             raise wrong_kind(step)
         self.need_role(step.role)
@@ -884,7 +1470,7 @@ class _Decision:
         self.proceed(batch.batch)
 
     def sign(self, command: cm.SignStep) -> None:
-        batch, step, run = self.active_step(command.batch, command.step)
+        batch, step, run = self.active_step(command.batch, command.step, command.iteration)
         if not isinstance(step, Sign):
             raise wrong_kind(step)
         role = step.roles[len(run.signed)]
@@ -933,6 +1519,8 @@ class _Decision:
         run = batch.steps.get(command.step) if batch else None
         if batch is None or run is None or run.state != "active" or command.timer in run.passed:
             return
+        if run.iteration != command.iteration:
+            return  # of an earlier pass of a loop
         if batch.state not in {State.RUNNING, State.PAUSING}:
             return
         length_s = run.duration_s if command.timer == "duration" else run.timeout_s
@@ -956,6 +1544,8 @@ class _Decision:
         run = batch.steps.get(command.step) if batch else None
         if batch is None or run is None or run.state != "active" or batch.state in OVER:
             return
+        if run.iteration != command.iteration:
+            return  # of an earlier pass of a loop
         step = self.recipe(batch).steps()[run.step]
         if not isinstance(step, Wait | Hold | Monitor):
             return
@@ -1013,6 +1603,14 @@ class _Decision:
                 batch=batch_id, exception=f"X{number:03d}", step=step, category=category, code=code, what=what
             )
         )
+
+
+def worked_out(formula: Formula, given: Mapping[str, Given], inputs: list[ev.Input]) -> WorkedOut:
+    """The formula's result for these values, or why there is none."""
+    try:
+        return WorkedOut(formula.value(given), inputs)
+    except LinesideError as refused:
+        return WorkedOut(None, inputs, refused.what)
 
 
 # Pure questions ----------------------------------------------------------------------------------------------------

@@ -7,13 +7,16 @@ Every event is a frozen dataclass of JSON-shaped facts. `encode` makes the exact
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from edge.core.errors import LinesideError
 from edge.core.terms import ClockQuality, Stamp, Value
+
+Input = dict[str, Value]
+"""What went into a formula: `name`, `value`, `unit`, `quality` and `source` (a tag, a step, "parameter", "loop")."""
 
 
 # Events and stamps have no slots: without them they are encoded three times as fast.
@@ -130,11 +133,13 @@ class CheckpointMade(Event):
 @dataclass(frozen=True, kw_only=True)
 class SelfChecked(Event):
     """The box verified its whole record by itself: `rows` rows, up to `checked_seq`. `found` says, sentence by
-    sentence, what does not hold; the record holds when it is empty. `took_s` is how long it took."""
+    sentence, what does not hold; the record holds when it is empty. `left_out` says what was not at hand, for example
+    an archive whose medium is out. `took_s` is how long it took."""
 
     rows: int
     checked_seq: int
     found: list[str]
+    left_out: list[str] = field(default_factory=list)
     took_s: float
 
 
@@ -257,7 +262,8 @@ class BatchStateChanged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepActivated(Event):
-    """A step is now under way. (batch, step, iteration, attempt) is its key. Durations are process time
+    """A step is now under way. (batch, step, iteration, attempt) is its key: rows about a step say the iteration, which
+    is 1 outside a loop. Durations are process time
     divided by the batch's speed: `duration_s` is 0 when the step has none, `timeout_s` likewise."""
 
     step: str
@@ -277,18 +283,22 @@ class TimerDue(Event):
     timer: str
     low_s: float
     high_s: float
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepConfirmed(Event):
-    """A person did what the step says."""
+    """A person did what the step says; of a step with several parts, this `part`."""
 
     step: str
+    part: str = ""
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueRecorded(Event):
-    """A datum of the record: entered, scanned or read. `source` is "entered", "scanned" or a tag."""
+    """A datum of the record: entered, scanned, read or calculated. `source` is "entered", "scanned", "calculated" or a
+    tag. A calculated one says its `formula` and what went into it (see `Input`)."""
 
     step: str
     name: str
@@ -300,6 +310,162 @@ class ValueRecorded(Event):
     high: float | None = None
     within: bool = True
     """False when outside low..high: an ExceptionRaised row follows."""
+    formula: str = ""
+    inputs: list[Input] = field(default_factory=list)
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionMet(Event):
+    """The condition that the step waits for is true, for these inputs."""
+
+    step: str
+    formula: str
+    inputs: list[Input]
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchTaken(Event):
+    """A selection took this branch, the first whose condition is true: `branch` counts from 0; -1 is `else`.
+
+    `formula` is its condition, empty for `else`; `inputs` are those of all the conditions that were asked. `why` says
+    what could not be used when `else` was taken because of that."""
+
+    step: str
+    branch: int
+    title: str
+    formula: str
+    inputs: list[Input]
+    why: str = ""
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassBegun(Event):
+    """A loop begins pass `number` of at most `times`. Its steps have the iteration `body` in their key: passes of the
+    loop counted through the whole batch. `formula` is the condition that was asked for it, empty for none; `why` says
+    what could not be used when the pass begins because of that."""
+
+    step: str
+    number: int
+    times: int
+    body: int
+    formula: str
+    inputs: list[Input]
+    why: str = ""
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopEnded(Event):
+    """A loop ended after `passes` passes: by its condition (`formula`), or by `times` when that is empty."""
+
+    step: str
+    passes: int
+    formula: str
+    inputs: list[Input]
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighed(Event):
+    """A weighing is done: `net` is `gross` less `tare`. `source` is the balance's tag, or "entered" when a person read
+    it and a second one signed. The net weight is recorded in the row that follows."""
+
+    step: str
+    name: str
+    tare: float
+    gross: float
+    net: float
+    target: float
+    unit: str
+    source: str
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByHand(Event):
+    """The step goes on without the equipment: from here on a person types what it should have shown, and another one
+    signs it."""
+
+    step: str
+    why: str
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsPrinted(Event):
+    """The operator says that so many labels with this `content` were printed."""
+
+    step: str
+    content: dict[str, str]
+    printed: int
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transferred(Event):
+    """Material went from one container or unit to another."""
+
+    step: str
+    name: str
+    source: str
+    target: str
+    quantity: float
+    unit: str
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustodyPassed(Event):
+    """`what` passed from one person to another; both have signed."""
+
+    step: str
+    what: str
+    gives: str
+    takes: str
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultPending(Event):
+    """The result `name` of the step is open: it comes later. `result` is its id within the batch; `interim` is what is
+    known so far, empty for nothing."""
+
+    result: str
+    step: str
+    name: str
+    title: str
+    unit: str
+    interim: str
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultAdded(Event):
+    """The open `result` is there, judged by the limits that were in force; `of_iteration` is that of its step. The
+    row before it is the signature of whoever added it, unless a `dispose` step asked for it."""
+
+    result: str
+    step: str
+    name: str
+    of_iteration: int
+    value: Value
+    unit: str
+    low: float | None
+    high: float | None
+    within: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RampStepped(Event):
+    """A ramp's write of `value` is confirmed; the next one is write number `attempt`."""
+
+    step: str
+    value: float
+    attempt: int
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +476,7 @@ class ScanRefused(Event):
     scanned: str
     expected: str
     why: str
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +484,7 @@ class StepCompleted(Event):
     """The step is done."""
 
     step: str
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,6 +494,7 @@ class StepEnded(Event):
     step: str
     state: str
     reason: str
+    iteration: int = 1
 
 
 # Equipment commands ----------------------------------------------------------------------------------------
@@ -352,6 +521,7 @@ class CommandConfirmed(Event):
     attempt: int
     tag: str
     reading: Value | None
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,6 +532,7 @@ class CommandRefused(Event):
     attempt: int
     tag: str
     why: str
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,6 +544,7 @@ class CommandUnknown(Event):
     tag: str
     why: str
     reading: Value | None
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,6 +561,7 @@ class QuestionRaised(Event):
     reading: Value | None
     why: str
     answers: list[str]
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,6 +572,7 @@ class QuestionAnswered(Event):
     step: str
     answer: str
     reading: Value | None
+    iteration: int = 1
 
 
 # Exceptions and signatures ---------------------------------------------------------------------------------
@@ -413,6 +587,7 @@ class ExceptionRaised(Event):
     category: str
     code: str
     what: str
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,6 +598,7 @@ class LimitRestored(Event):
     step: str
     tag: str
     value: Value
+    iteration: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,6 +616,7 @@ class SignatureMade(Event):
     subject_seq: int
     subject_hash: str
     attestation: str
+    iteration: int = 1
 
 
 KINDS: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in Event.__subclasses__()}

@@ -19,20 +19,24 @@ from typing import Final, Literal, TypeVar
 
 from edge.core import events as ev
 from edge.core.events import Event, RowBody
+from edge.core.formula import names_in
 from edge.core.plant import Plant
 from edge.core.recipe import limit_in
-from edge.core.recipe.model import Hold, Monitor, Recipe, Wait
-from edge.core.terms import ClockQuality, Elapsed, Role, Stamp, State, Value, duration_s
+from edge.core.recipe.model import Hold, Monitor, Recipe, Wait, Weigh
+from edge.core.recipe.values import resolve, seconds
+from edge.core.terms import ClockQuality, Elapsed, Role, Stamp, State, Value
 
 SEMANTICS: Final = 1
 """The behaviour of `decide` that a batch pins when it starts."""
-STATE_SCHEMA: Final = 1
+STATE_SCHEMA: Final = 3
 """Raise it whenever the head has another form, or `apply` makes another head from the same rows: checkpoints of an
 earlier one are then not used."""
 ANSWERED_MAX: Final = 1024
 """How many command ids the head remembers, so that a repeated request does nothing twice."""
 ENDED_KEPT: Final = 20
 """How many batches that have ended the head still holds, for whoever looks at the line. Rows say all of all batches."""
+WAITING_KEPT: Final = 200
+"""How many more of them it holds, the newest, because a result of theirs is pending."""
 EXCEPTIONS_KEPT: Final = 200
 """How many of a batch's exceptions the head holds, the newest."""
 RECIPES_KEPT: Final = 1024
@@ -45,6 +49,8 @@ OVER: Final = frozenset({State.COMPLETE, State.STOPPED, State.ABORTED})
 """States in which a batch has ended."""
 SAFE_STEP: Final = "safe-state"
 """Stands in the place of a step id for the writes of a unit's safe state."""
+BY_HAND: Final = "by hand"
+"""Stands among what a step was given once its equipment is not used any more."""
 RESTORE: Final = "restore"
 """The cause of a hold that began because the journal came from a backup."""
 
@@ -73,6 +79,7 @@ class Intent:
     """A write that was intended and whose outcome no row states yet. In doubt: a runtime began since then."""
 
     step: str
+    iteration: int
     attempt: int
     tag: str
     value: Value
@@ -118,6 +125,38 @@ class StepRun:
     """(person, role) of the signatures so far."""
     outside: str = ""
     """The exception that is open because the value is outside its limit; empty while it is inside."""
+    given: Mapping[str, Value] = field(default_factory=dict)
+    """What this activation was given so far, by name: its parts that are done."""
+    branch: int | None = None
+    """Of a selection: the branch that was taken, -1 for `else`."""
+    passes: int = 0
+    """Of a loop: the pass that is under way since this activation, from 1 on."""
+    body: int = 0
+    """Of a loop: the iteration of its steps, which goes on counting when the loop is entered again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The latest value of a name, for formulas."""
+
+    value: Value
+    unit: str
+    step: str
+    iteration: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenResult:
+    """A result that somebody must still add; see `ResultPending`."""
+
+    result: str
+    step: str
+    name: str
+    iteration: int
+    title: str
+    unit: str
+    interim: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +185,16 @@ class Batch:
     cause: str = ""
     reason: str = ""
     steps: Mapping[str, StepRun] = field(default_factory=dict)
-    intents: Mapping[tuple[str, int, str], Intent] = field(default_factory=dict)
+    intents: Mapping[tuple[str, int, int, str], Intent] = field(default_factory=dict)
     questions: Mapping[str, Question] = field(default_factory=dict)
     exceptions: tuple[ExceptionRecord, ...] = ()
     """The newest `EXCEPTIONS_KEPT`."""
     raised: int = 0
     """How many there were in all."""
+    values: Mapping[str, Recorded] = field(default_factory=dict)
+    """The latest recorded value of each name that a formula may use; a tag's name is none."""
+    open_results: Mapping[str, OpenResult] = field(default_factory=dict)
+    """Results that are pending, by their ids, also of a batch that is complete."""
     started_seq: int = 0
     """Its first row. Rows from here on stay in the journal until it has ended."""
 
@@ -213,11 +256,12 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class SelfCheck:
-    """The last time that the box verified its whole record, and what did not hold."""
+    """The last time that the box verified its whole record, what did not hold, and what was not at hand."""
 
     at: Stamp
     rows: int
     found: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +362,7 @@ def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
         case ev.Sealed():
             return replace(line, sealed_seq=event.sealed_seq, unsealed_since=None)
         case ev.SelfChecked():
-            return replace(line, self_check=SelfCheck(at, event.rows, tuple(event.found)))
+            return replace(line, self_check=SelfCheck(at, event.rows, tuple(event.found), tuple(event.left_out)))
         case ev.IdentityErased():
             return replace(line, erased_seq=seq)
         case ev.SessionOpened():
@@ -366,7 +410,10 @@ def _with_ended(batches: Mapping[str, Batch], ended: Batch) -> dict[str, Batch]:
     """The ended ones in the order of their ends, the earliest beyond `ENDED_KEPT` left out."""
     live = {name: batch for name, batch in batches.items() if batch.state not in OVER and name != ended.batch}
     over = {name: batch for name, batch in batches.items() if batch.state in OVER and name != ended.batch}
-    return live | _newest({**over, ended.batch: ended}, ENDED_KEPT)
+    over[ended.batch] = ended
+    waiting = _newest({name: batch for name, batch in over.items() if batch.open_results}, WAITING_KEPT)
+    settled = _newest({name: batch for name, batch in over.items() if not batch.open_results}, ENDED_KEPT)
+    return live | {name: batch for name, batch in over.items() if name in waiting or name in settled}
 
 
 def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
@@ -386,8 +433,39 @@ def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
                 at,
                 event.duration_s,
                 event.timeout_s,
+                body=batch.steps[event.step].body if event.step in batch.steps else 0,
             )
             return _with_step(batch, run)
+        case ev.BranchTaken():
+            return _with_step(batch, replace(batch.steps[event.step], branch=event.branch))
+        case ev.PassBegun():
+            return _with_step(batch, replace(batch.steps[event.step], passes=event.number, body=event.body))
+        case ev.ValueRecorded() if "." not in event.name:
+            latest = Recorded(event.value, event.unit, event.step, event.iteration, seq)
+            return _given(
+                replace(batch, values={**batch.values, event.name: latest}), event.step, event.name, event.value
+            )
+        case ev.ValueRecorded():
+            return _given(batch, event.step, event.name, event.value)
+        case ev.StepConfirmed() if event.part:
+            return _given(batch, event.step, event.part, True)
+        case ev.ByHand():
+            return _with_step(batch, replace(batch.steps[event.step], given={BY_HAND: True}))
+        case ev.RampStepped():
+            run = batch.steps[event.step]
+            begun = replace(run, since=at, before_boot=NO_TIME, passed=(), attempt=event.attempt)
+            return _with_step(batch, replace(begun, given={"ramp": event.value}))
+        case ev.ResultPending():
+            key = event.result
+            opened = OpenResult(key, event.step, event.name, event.iteration, event.title, event.unit, event.interim)
+            return replace(batch, open_results={**batch.open_results, key: opened})
+        case ev.ResultAdded():
+            left = {name: one for name, one in batch.open_results.items() if name != event.result}
+            latest = Recorded(event.value, event.unit, event.step, event.of_iteration, seq)
+            known = batch.values.get(event.name)
+            newer = known is not None and known.iteration > event.of_iteration
+            values = batch.values if newer else {**batch.values, event.name: latest}
+            return replace(batch, open_results=left, values=values)
         case ev.TimerDue():
             run = batch.steps[event.step]
             return _with_step(batch, replace(run, passed=(*run.passed, event.timer)))
@@ -396,11 +474,12 @@ def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
         case ev.StepEnded():
             return _with_step(batch, replace(batch.steps[event.step], state="ended", outside=""))
         case ev.CommandIntended():
-            intent = Intent(event.step, event.attempt, event.tag, event.value, event.unit, event.before, seq)
-            return replace(batch, intents={**batch.intents, (event.step, event.attempt, event.tag): intent})
+            write = (event.step, event.iteration, event.attempt, event.tag)
+            intent = Intent(*write, event.value, event.unit, event.before, seq)
+            return replace(batch, intents={**batch.intents, write: intent})
         case ev.CommandConfirmed() | ev.CommandRefused() | ev.CommandUnknown():
-            key = (event.step, event.attempt, event.tag)
-            return replace(batch, intents={k: i for k, i in batch.intents.items() if k != key})
+            write = (event.step, event.iteration, event.attempt, event.tag)
+            return replace(batch, intents={k: i for k, i in batch.intents.items() if k != write})
         case ev.QuestionRaised():
             question = Question(
                 event.question,
@@ -430,8 +509,13 @@ def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
                 return batch
             run = batch.steps[event.step]
             return _with_step(batch, replace(run, signed=(*run.signed, (event.person, event.role))))
-        case _:  # StepConfirmed, ValueRecorded, ScanRefused: said in the record, nothing to remember in the head
+        case _:  # StepConfirmed, ScanRefused, ConditionMet, LoopEnded: said in the record, not held in the head
             return batch
+
+
+def _given(batch: Batch, step: str, name: str, value: Value) -> Batch:
+    run = batch.steps.get(step)
+    return batch if run is None else _with_step(batch, replace(run, given={**run.given, name: value}))
 
 
 def _with_step(batch: Batch, run: StepRun) -> Batch:
@@ -507,24 +591,36 @@ class Timer:
     since: Stamp
     before_boot: Elapsed
     length_s: float
+    iteration: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Level: ask whether it is true whenever readings change; the decider works it out. `tags` are what it looks at."""
+
+    batch: str
+    step: str
+    iteration: int
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
     """Level: compare the tag's reading with low..high (in the tag's unit).
 
-    "until" tells when it is inside; "keep" tells when it is outside for `delay_s`, and when it is back.
+    "until" tells when it is inside; "steady" when it has stayed within `high` for `delay_s`; "keep" tells when it is outside for `delay_s`, and when it is back.
     A changed watch is another watch: it begins anew."""
 
     batch: str
     step: str
     tag: str
-    kind: Literal["until", "keep"]
+    kind: Literal["until", "keep", "steady"]
     low: float | None
     high: float | None
     delay_s: float
     outside: bool
     hold_on_bad: bool
+    iteration: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,12 +633,14 @@ class Write:
     tag: str
     value: Value
     seq: int
+    iteration: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Effects:
     timers: tuple[Timer, ...] = ()
     watches: tuple[Watch, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     writes: tuple[Write, ...] = ()
 
 
@@ -551,12 +649,13 @@ def effects(line: Line) -> Effects:
     the engine keeps what it has started, and a write in doubt is never listed."""
     timers: list[Timer] = []
     watches: list[Watch] = []
+    conditions: list[Condition] = []
     writes: list[Write] = []
     if not line.running:
         return Effects()
     for batch in line.live():
         writes += [
-            Write(batch.batch, i.step, i.attempt, i.tag, i.value, i.seq)
+            Write(batch.batch, i.step, i.attempt, i.tag, i.value, i.seq, i.iteration)
             for i in batch.intents.values()
             if not i.in_doubt
         ]
@@ -572,13 +671,18 @@ def effects(line: Line) -> Effects:
             match step:
                 case Wait() if step.tag and moving:
                     watches.append(_watch(line, batch, recipe, run, step, kind="until"))
+                case Wait() if step.until and moving:
+                    tags = [tag_name(batch.units, name) for name in names_in(step.until) if name in recipe.readings]
+                    conditions.append(Condition(batch.batch, run.step, run.iteration, tuple(tags)))
+                case Weigh() if moving and awaits_balance(step, run):
+                    watches.append(_balance(line, batch, recipe, run, step))
                 case Hold():
                     watches.append(_watch(line, batch, recipe, run, step, kind="keep"))
                 case Monitor():
                     watches.append(_watch(line, batch, recipe, run, step, kind="keep"))
                 case _:
                     pass
-    return Effects(tuple(timers), tuple(watches), tuple(writes))
+    return Effects(tuple(timers), tuple(watches), tuple(conditions), tuple(writes))
 
 
 def _timers(batch: str, run: StepRun) -> list[Timer]:
@@ -587,10 +691,29 @@ def _timers(batch: str, run: StepRun) -> list[Timer]:
         ("timeout", run.timeout_s),
     )
     return [
-        Timer(batch, run.step, name, run.since, run.before_boot, length_s)
+        Timer(batch, run.step, name, run.since, run.before_boot, length_s, run.iteration)
         for name, length_s in lengths
         if length_s > 0 and name not in run.passed
     ]
+
+
+def awaits_balance(step: Weigh, run: StepRun) -> bool:
+    """True while the box is to take a weight: somebody said that the container stands on the balance."""
+    done = run.given
+    if not step.balance or BY_HAND in done:
+        return False
+    parts = (("empty", f"{step.name}.tare"), ("filled", f"{step.name}.gross"))
+    return any(before in done and weight not in done for before, weight in parts)
+
+
+def _balance(line: Line, batch: Batch, recipe: Recipe, run: StepRun, step: Weigh) -> Watch:
+    """The weight that must stand still. That it cannot be read is told in any case: the step goes on without it."""
+    full_name = tag_name(batch.units, step.balance)
+    tag = line.book.plant.tag(full_name)
+    band = 0.0 if tag is None or step.steady is None else resolve(recipe, step.steady, step.unit, tag.unit)
+    for_s = seconds(recipe, step.steady_for)
+    bad = batch.state is State.RUNNING
+    return Watch(batch.batch, run.step, full_name, "steady", None, band, for_s, False, bad, run.iteration)
 
 
 def _watch(
@@ -606,7 +729,8 @@ def _watch(
     tag = line.book.plant.tag(full_name)
     low, high = (None, None) if step.limit is None or tag is None else limit_in(recipe, step.limit, tag.unit)
     # real seconds: equipment does not run at `speed`
-    delay_s = duration_s(step.on_delay) if isinstance(step, Monitor) else 0.0
+    delay_s = seconds(recipe, step.on_delay) if isinstance(step, Monitor) else 0.0
     moving = batch.state is State.RUNNING
     hold_on_bad = moving and step.on_bad_quality == "hold"
-    return Watch(batch.batch, run.step, full_name, kind, low, high, delay_s, bool(run.outside), hold_on_bad)
+    outside, iteration = bool(run.outside), run.iteration
+    return Watch(batch.batch, run.step, full_name, kind, low, high, delay_s, outside, hold_on_bad, iteration)

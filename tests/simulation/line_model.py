@@ -19,7 +19,21 @@ from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode, encode
 from edge.core.line import OVER, SAFE_STEP, Batch, Book, Line, Question, StepRun, Write, apply, effects, elapsed
 from edge.core.plant import Plant
-from edge.core.recipe.model import Hold, Instruct, Monitor, Recipe, Record, Scan, Set, Sign, Step, Wait
+from edge.core.recipe.model import (
+    Calculate,
+    Hold,
+    Instruct,
+    Loop,
+    Monitor,
+    Recipe,
+    Record,
+    Scan,
+    Select,
+    Set,
+    Sign,
+    Step,
+    Wait,
+)
 from edge.core.terms import TRANSITIONS, Act, ClockQuality, Quality, Reading, Role, Stamp, State
 from tests.core.parts import PLANT, recipe
 
@@ -64,7 +78,7 @@ PLANT_2: Final = PLANT.model_copy(
     }
 )
 
-Key = tuple[str, str, int, str]
+Key = tuple[str, str, int, int, str]
 
 
 class Broken(AssertionError):
@@ -75,10 +89,28 @@ class Broken(AssertionError):
 
 
 def random_recipe(chance: random.Random) -> Recipe:
-    """A recipe of few steps in which every phase may stand, parallel branches and jumps included."""
+    """A recipe of few steps in which every phase may stand, branches, selections, loops and jumps included."""
     numbers = iter(range(10, 1000, 10))
-    steps = _sequence(chance, numbers, chance.randint(1, 6), depth=0)
-    return recipe(steps)
+    steps = [*_sequence(chance, numbers, chance.randint(1, 6), depth=0), *RECORDS]
+    return recipe(steps, parameters={"top": {"value": 50.0, "unit": "%"}}, readings={"reactor.temperature": "degC"})
+
+
+# Whatever a formula names is recorded by some step: here at the latest.
+RECORDS: Final[list[dict[str, Any]]] = [
+    {"id": "r1", "title": "Count", "phase": "record", "text": "Count.", "name": "n", "unit": "%"},
+    {"id": "r2", "title": "Twice", "phase": "calculate", "formula": "n * 2", "name": "twice", "unit": "%"},
+    {"id": "r3", "title": "Look", "phase": "record", "text": "Look.", "name": "c", "type": "text"},
+]
+CONDITIONS: Final = (
+    "n >= $top",
+    "c == 'a'",
+    "reactor.temperature > 36.5",
+    "1 / (reactor.temperature - 37) > 0",
+    "iteration >= 2",
+    "twice > 90 || n < 10",
+    "true",
+    "false",
+)
 
 
 def _sequence(chance: random.Random, numbers: Any, length: int, depth: int) -> list[dict[str, Any]]:
@@ -90,7 +122,8 @@ def _sequence(chance: random.Random, numbers: Any, length: int, depth: int) -> l
 
 def _step(chance: random.Random, name: str, numbers: Any, depth: int) -> dict[str, Any]:
     limit = {"low": 36.0, "high": 38.0, "category": chance.choice(["minor", "major", "critical"])}
-    tag = {"tag": "reactor.temperature", "limit": limit, "on_bad_quality": chance.choice(["hold", "continue"])}
+    quality = chance.choice(["hold", "continue"])
+    tag = {"tag": "reactor.temperature", "limit": limit, "on_bad_quality": quality}
     roles = chance.choice([["operator"], ["operator", "verifier"]])
     base = {"id": name, "title": f"Step {name}"}
     kinds: list[dict[str, Any]] = [
@@ -105,6 +138,9 @@ def _step(chance: random.Random, name: str, numbers: Any, depth: int) -> dict[st
         {"phase": "wait", "timeout": chance.choice(["30 min", ""]), **tag},
         {"phase": "hold", "duration": "2 h", **tag},
         {"phase": "sign", "text": "Sign.", "meaning": "reviewed", "roles": roles},
+        {"phase": "calculate", "formula": "n * 2", "name": "twice", "unit": "%", "on_bad_quality": quality,
+         "limit": {"high": 150, "category": limit["category"]}},
+        {"phase": "wait", "until": "reactor.temperature > 36.5", "timeout": "30 min", "on_bad_quality": quality},
     ]  # fmt: skip
     if depth < 2 and chance.random() < 0.25:
         branches = [_sequence(chance, numbers, chance.randint(1, 3), depth + 1) for _ in range(2)]
@@ -117,6 +153,16 @@ def _step(chance: random.Random, name: str, numbers: Any, depth: int) -> dict[st
             }
             branches.append([{**monitor, **tag}])
         return {**base, "phase": "parallel", "branches": branches}
+    if depth < 2 and chance.random() < 0.3:
+        inside = [_sequence(chance, numbers, chance.randint(1, 3), depth + 1) for _ in range(2)]
+        loop = {"phase": "loop", "times": chance.randint(1, 3), "steps": inside[0], "on_bad_quality": quality}
+        ends = chance.choice([{}, {"until": chance.choice(CONDITIONS)}, {"while": chance.choice(CONDITIONS)}])
+        way = {"when": chance.choice(CONDITIONS), "steps": inside[0]}
+        other = {"when": chance.choice(CONDITIONS), "steps": inside[1]}
+        select = {"phase": "select", "branches": [way], "else": inside[1], "on_bad_quality": quality}
+        open_loop = {**loop, **ends, "category": limit["category"]}
+        one_or_none = {**select, "branches": [way, other], "else": []}
+        return {**base, **chance.choice([open_loop, open_loop, select, one_or_none])}
     return {**base, **chance.choice(kinds)}
 
 
@@ -174,6 +220,7 @@ class Run:
             (2, self.a_late_outcome_comes),
             (14, self.time_passes),
             (10, self.a_reading_tells),
+            (8, self.a_condition_is_asked),
             (16, self.rows_become_durable),
             (3, self.the_power_goes),
             (1, self.the_runtime_stops),
@@ -207,7 +254,7 @@ class Run:
         good = self.chance.random() < 0.8
         match step:
             case Instruct():
-                self.do(cm.ConfirmStep(session="ana", **name))
+                self.do(cm.ConfirmStep(session="ana", iteration=self.chance.choice([0, run.iteration]), **name))
             case Record():
                 text = self.chance.choice(["50", "a"] if good else ["99", "b", "x", ""])
                 self.do(cm.EnterValue(session="ana", text=text, **name))
@@ -271,7 +318,7 @@ class Run:
     def writes_begin(self) -> None:
         """The engine's rule: once in a run, and only for a durable intent."""
         for write in effects(self.line).writes:
-            key = (write.batch, write.step, write.attempt, write.tag)
+            key = (write.batch, write.step, write.iteration, write.attempt, write.tag)
             if key in self.started or write.seq > self.durable:
                 continue
             self.started.add(key)
@@ -296,10 +343,18 @@ class Run:
             self.hold(not rows, "an outcome from an earlier run decided something")
 
     def conclude(self, key: Key, outcome: Any) -> list[ev.Event]:
-        batch, step, attempt, tag = key
-        return self.do(
-            cm.ConcludeWrite(batch=batch, step=step, attempt=attempt, tag=tag, outcome=outcome, reading=37.0, why="w")
+        batch, step, iteration, attempt, tag = key
+        command = cm.ConcludeWrite(
+            batch=batch,
+            step=step,
+            iteration=iteration,
+            attempt=attempt,
+            tag=tag,
+            outcome=outcome,
+            reading=37.0,
+            why="w",
         )
+        return self.do(command)
 
     def time_passes(self) -> None:
         """Some time, and the engine tells which timers are due; sometimes it asks a little early."""
@@ -310,9 +365,15 @@ class Run:
             if passed.low_s < timer.length_s and self.chance.random() < 0.8:
                 continue
             high_s = -1.0 if passed.high_s == float("inf") else passed.high_s
-            self.do(
-                cm.PassTimer(batch=timer.batch, step=timer.step, timer=timer.timer, low_s=passed.low_s, high_s=high_s)
+            command = cm.PassTimer(
+                batch=timer.batch,
+                step=timer.step,
+                iteration=timer.iteration,
+                timer=timer.timer,
+                low_s=passed.low_s,
+                high_s=high_s,
             )
+            self.do(command)
 
     def a_reading_tells(self) -> None:
         watches = effects(self.line).watches
@@ -322,7 +383,21 @@ class Run:
             finding = self.chance.choice([finding, finding, finding, "back", "bad_quality"])
             good = finding != "bad_quality"
             reading = Reading(37.0, "degC", Quality.GOOD if good else Quality.BAD, "", self.true_s)
-            self.do(cm.NoteReading(batch=watch.batch, step=watch.step, finding=finding, reading=reading))  # type: ignore[arg-type]
+            told = {"batch": watch.batch, "step": watch.step, "iteration": watch.iteration}
+            self.do(cm.NoteReading(**told, finding=finding, reading=reading))  # type: ignore[arg-type]
+
+    def a_condition_is_asked(self) -> None:
+        conditions = effects(self.line).conditions
+        if conditions:
+            one = self.chance.choice(conditions)
+            bad = self.chance.random() < 0.5
+            self.do(cm.AskCondition(batch=one.batch, step=one.step, iteration=one.iteration, bad=bad))
+
+    def reading(self, _: str) -> Reading | None:
+        """What the equipment shows: mostly something good."""
+        quality = self.chance.choice([Quality.GOOD, Quality.GOOD, Quality.GOOD, Quality.BAD])
+        value = self.chance.choice([35.0, 37.0, 38.0])
+        return None if self.chance.random() < 0.1 else Reading(value, "degC", quality, "", self.true_s)
 
     def rows_become_durable(self) -> None:
         self.durable = len(self.made)
@@ -354,7 +429,7 @@ class Run:
         """Decide, write, read back and fold, as the engine does. A refusal changes nothing."""
         before = self.line
         try:
-            rows = decide(before, command, Now(self.stamp(), lambda _: None))
+            rows = decide(before, command, Now(self.stamp(), self.reading))
         except LinesideError as refusal:
             self.hold(bool(refusal.code and refusal.what), "a refusal without words")
             self.hold(self.line is before, "a refusal changed the head")
@@ -396,14 +471,37 @@ class Run:
                 self.judge_timer(event)
             case ev.StepCompleted():
                 self.judge_completion(event)
+            case ev.StepActivated():
+                same = [e for e in self.events(ev.StepActivated, event) if e.attempt == event.attempt]
+                self.hold(not same, f"begun twice: {event}")
+                loop = self.recipe.loop_of(event.step)
+                now = self.line.batches[event.batch].steps[loop].body if loop else 1
+                self.hold(event.iteration == now, f"begun in iteration {event.iteration}, not {now}: {event}")
+            case ev.BranchTaken():
+                self.hold(not self.events(ev.BranchTaken, event), f"chosen twice: {event}")
+            case ev.PassBegun():
+                self.judge_pass(event)
             case _:
                 pass
+
+    def judge_pass(self, event: ev.PassBegun) -> None:
+        """Passes come one after another, each when the one before is done, and no more than the recipe says."""
+        step, run = self.recipe.steps()[event.step], self.line.batches[event.batch].steps[event.step]
+        assert isinstance(step, Loop)
+        self.hold(event.number == run.passes + 1 <= event.times == step.times, f"out of turn: {event}")
+        self.hold(event.number == 1 or self.is_done(event.batch, step.steps, run.body), f"not all done: {event}")
+
+    def is_done(self, batch: str, steps: Any, iteration: int) -> bool:
+        """The last step of a sequence is done in this iteration."""
+        run = self.line.batches[batch].steps.get(steps[-1].id)
+        return run is not None and run.state == "done" and run.iteration == iteration
 
     def judge_intent(self, event: ev.CommandIntended) -> None:
         same = [e for e in self.events(ev.CommandIntended, event) if (e.attempt, e.tag) == (event.attempt, event.tag)]
         self.hold(not same, f"intended twice: {event}")
         if event.attempt > 1:
-            question = f"{event.step}.{event.attempt - 1}"
+            within = "" if event.iteration == 1 else f"{event.iteration}."
+            question = f"{event.step}.{within}{event.attempt - 1}"
             again = [
                 e for e in self.events(ev.QuestionAnswered, event) if (e.question, e.answer) == (question, "again")
             ]
@@ -429,13 +527,24 @@ class Run:
             case Sign():
                 people = {e.person for e in self.events(ev.SignatureMade, event)}
                 self.hold(len(people) == len(step.roles), f"not signed by all: {event}")
+            case Wait() if step.until:
+                self.hold(bool(self.events(ev.ConditionMet, event)), f"done before its condition: {event}")
             case Instruct() | Record() | Scan() | Monitor() | Wait():
                 pass
+            case Calculate():
+                known = self.events(ev.ValueRecorded, event) or step.on_bad_quality == "continue"
+                self.hold(bool(known), f"done without its value: {event}")
+            case Select():
+                taken = self.line.batches[event.batch].steps[event.step].branch
+                way = step.else_ if taken == -1 else step.branches[taken].steps
+                self.hold(not way or self.is_done(event.batch, way, event.iteration), f"not all done: {event}")
+            case Loop():
+                run = self.line.batches[event.batch].steps[event.step]
+                done = not run.passes or self.is_done(event.batch, step.steps, run.body)
+                self.hold(done and bool(self.events(ev.LoopEnded, event)), f"not all done: {event}")
             case _:
-                branches = self.line.batches[event.batch].steps
-                self.hold(
-                    all(branches[branch[-1].id].state == "done" for branch in step.branches), f"not all done: {event}"
-                )
+                done = all(self.is_done(event.batch, branch, event.iteration) for branch in step.branches)
+                self.hold(done, f"not all done: {event}")
 
     def judge_head(self) -> None:
         """What must be true between any two decisions."""
@@ -451,15 +560,19 @@ class Run:
             something = batch.state is not State.RUNNING or bool(batch.active())
             self.hold(something, f"{batch.batch} is running and no step is under way")
         doubted = {
-            (b.batch, i.step, i.attempt, i.tag) for b in self.line.live() for i in b.intents.values() if i.in_doubt
+            (b.batch, i.step, i.iteration, i.attempt, i.tag)
+            for b in self.line.live()
+            for i in b.intents.values()
+            if i.in_doubt
         }
-        self.hold(not doubted & {(w.batch, w.step, w.attempt, w.tag) for w in wanted.writes}, "a write in doubt")
+        wanted_now = {(w.batch, w.step, w.iteration, w.attempt, w.tag) for w in wanted.writes}
+        self.hold(not doubted & wanted_now, "a write in doubt")
 
     def judge_device(self, key: Key) -> None:
         """By the device's own count."""
         self.hold(self.executed[key] == 1, f"the device was written to twice for {key}")
-        batch, step, _, tag = key
-        count = sum(n for (b, s, _, t), n in self.executed.items() if (b, s, t) == (batch, step, tag))
+        batch, step, iteration, _, tag = key
+        count = sum(n for (b, s, i, _, t), n in self.executed.items() if (b, s, i, t) == (batch, step, iteration, tag))
         again = [e for e in self.events(ev.QuestionAnswered, key) if e.answer == "again"] if step != SAFE_STEP else []
         self.hold(count <= 1 + len(again), f"the device was written to {count} times for {key}")
 
@@ -489,17 +602,18 @@ class Run:
         return Stamp("2026-01-01T00:00:00.000000Z", ClockQuality.FREE, self.true_s - self.boot_s, f"boot-{self.boot}")
 
     def events(self, kind: type[Any], like: ev.Event | Key) -> list[Any]:
-        """Rows of a kind about the same batch and step."""
-        batch, step = (like[0], like[1]) if isinstance(like, tuple) else (like.batch, like.step)  # type: ignore[attr-defined]
+        """Rows of a kind about the same batch, step and iteration."""
+        key = like[:3] if isinstance(like, tuple) else (like.batch, like.step, like.iteration)  # type: ignore[attr-defined]
         found = [made.body.event for made in self.made if isinstance(made.body.event, kind)]
-        return [event for event in found if (event.batch, event.step) == (batch, step)]
+        return [event for event in found if (event.batch, event.step, event.iteration) == key]
 
     def activated_s(self, like: Any) -> float:
         return next(
             made.true_s
             for made in reversed(self.made)
             if isinstance(made.body.event, ev.StepActivated)
-            and (made.body.event.batch, made.body.event.step) == (like.batch, like.step)
+            and (made.body.event.batch, made.body.event.step, made.body.event.iteration)
+            == (like.batch, like.step, like.iteration)
         )
 
     def any_batch(self) -> Batch | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from edge.core import commands as cm
@@ -18,6 +19,27 @@ def careless_start(self: decide._Decision, command: cm.StartRuntime) -> None:
 
 def dark_time_counts(before: Elapsed, _since: Any, _last: Any, gap: Elapsed) -> Elapsed:
     return Elapsed(before.low_s + min(gap.high_s, 1e6), before.high_s + gap.high_s)
+
+
+def walk_that_sees_no_iteration(self: decide._Decision, batch_id: str, sequence: Any, _iteration: int = 1) -> bool:
+    for step in sequence:
+        run = self.line.batches[batch_id].steps.get(step.id)
+        if run is None:
+            self.activate(batch_id, step, 1)
+            run = self.line.batches[batch_id].steps[step.id]
+        if run.state == "active" and not self.finish(batch_id, step, 1):
+            return False
+    return True
+
+
+def choose_again(self: decide._Decision, batch_id: str, step: Any, iteration: int) -> bool:
+    batch = self.line.batches[batch_id]
+    forgotten = {**batch.steps, step.id: replace(batch.steps[step.id], branch=None)}
+    self.line = replace(self.line, batches={**self.line.batches, batch_id: replace(batch, steps=forgotten)})
+    return GO_ONE_WAY(self, batch_id, step, iteration)
+
+
+GO_ONE_WAY = decide._Decision.go_one_way
 
 
 PLANTED: dict[str, tuple[dict[str, Any], str]] = {
@@ -37,4 +59,9 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
         {"edge.core.line.ANSWERED_MAX": 0},
         "was done twice|was decided twice",
     ),
+    "a loop takes the steps of its last pass for those of this one": (
+        {"edge.core.decide._Decision.walk": walk_that_sees_no_iteration},
+        "begun in iteration|not all done|out of turn|no step is under way",
+    ),
+    "a selection is made anew at every look": ({"edge.core.decide._Decision.go_one_way": choose_again}, "chosen twice"),
 }

@@ -3,24 +3,41 @@
 procedure -> unit procedure -> operation -> phases (steps). Every step has an id, text, unique in the recipe.
 A tag is written "role.tag" where `role` is a key of `units`; a value may be a number in the step's unit or
 "$parameter". A `placeholder: true` marks a value that the process owner must still set (shown with a dagger).
+
+A formula names recorded values by their `name`, readings as "role.tag" (in the unit that `readings` gives), parameters
+as "$name", and in a loop `iteration`: the pass that is under way, from 1 on (see `edge.core.formula`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from edge.core.plant import Frozen, Name
 from edge.core.terms import Role
 
-StepId = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z_\-]{0,31}$")]
+StepId = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z_\-]{0,31}(/[0-9A-Za-z][0-9A-Za-z_\-]{0,31}){0,4}$")]
+"""A step of a called operation has the id of the call before its own: "030/010"."""
+Version = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$")]
 Why = Annotated[str, Field(max_length=2000)]
 Text = Annotated[str, Field(max_length=2000)]
 Number = float | Annotated[str, Field(pattern=r"^\$[A-Za-z][A-Za-z0-9_]{0,63}$")]
 """A literal, or "$name" of a parameter of the same dimension."""
+Formula = Annotated[str, Field(max_length=1000)]
+Kind = Literal["number", "text", "bool"]
+Inner = tuple[tuple[str | int, ...], Sequence["Step"]]
+"""A sequence of steps inside a step, and its path from there."""
+PASSES_MAX: Final = 1_000
+"""So often a loop goes round at most."""
+
+
+ResultType = Literal["number", "text", "choice", "at_most", "negative_to_date"]
+NEGATIVE_TO_DATE: Final = "negative to date"
+MICROBIOLOGY: Final = (NEGATIVE_TO_DATE, "negative", "positive")
+"""What a result of type `negative_to_date` may be; the first leaves it open, the last raises an exception record."""
 
 
 class Limit(Frozen):
@@ -36,12 +53,17 @@ class Limit(Frozen):
 
 
 class Parameter(Frozen):
-    """A recipe parameter: a number with unit and permitted range."""
+    """A recipe parameter. "$name" stands for it wherever a literal of its type may stand, and in texts for people.
 
-    value: float
+    `value` is what it is: a number in `unit` (`type: number` or `integer`), a text, one of `choices`, a duration such
+    as "12 h", true or false. `low` and `high` bound a number in its unit, and a duration as durations."""
+
+    type: Literal["number", "integer", "text", "choice", "duration", "bool"] = "number"
+    value: float | bool | Text
     unit: str = ""
-    low: float | None = None
-    high: float | None = None
+    low: float | Text | None = None
+    high: float | Text | None = None
+    choices: tuple[Text, ...] = ()
     why: Why = ""
     placeholder: bool = False
 
@@ -60,30 +82,57 @@ class _Step(Frozen):
     next: StepId | None = None
     """The step that follows in the same sequence; the one listed next when absent."""
 
+    def inner(self) -> tuple[Inner, ...]:
+        """The sequences of steps inside this step, in the order of the file."""
+        return ()
 
-class Instruct(_Step):
+    def records(self) -> Mapping[str, tuple[Kind, str]]:
+        """The values that this step records for formulas: name -> its kind and unit."""
+        return {}
+
+    def formulas(self) -> Mapping[tuple[str | int, ...], str]:
+        """The formulas of this step itself, by their path from it."""
+        return {}
+
+
+class _ByPerson(_Step):
+    """Base of the steps that wait for a person."""
+
+    warn_after: str = ""
+    """A duration: when nobody has done the step by then, that raises a minor exception record. The step goes on."""
+
+
+class Instruct(_ByPerson):
     """A person reads, does and confirms."""
 
     phase: Literal["instruct"]
     text: Text
 
 
-class Record(_Step):
-    """A person enters a value."""
+class Record(_ByPerson):
+    """A person enters a value: a number, a text or a choice; `at_most`: a number or what a laboratory writes below its
+    limit of quantitation, as "< 0.5", which is kept as it stands; `negative_to_date`: negative so far, negative or
+    positive. "Negative to date" leaves the result open, and so does "pending" where `pending` allows it: the step is
+    done, the record lists the result as open, and whoever has it later adds and signs it."""
 
     phase: Literal["record"]
     text: Text
     name: Name
-    type: Literal["number", "text", "choice"] = "number"
+    type: ResultType = "number"
     unit: str = ""
     choices: tuple[str, ...] = ()
     accept: tuple[str, ...] = ()
     """The choices that are all right; another one raises an exception record of this `category`. All, when empty."""
     category: Literal["minor", "major", "critical"] = "critical"
     limit: Limit | None = None
+    pending: bool = False
+    """The person may say that the result is not there yet."""
+
+    def records(self) -> Mapping[str, tuple[Kind, str]]:
+        return {self.name: ("number", self.unit) if self.type == "number" else ("text", "")}
 
 
-class Scan(_Step):
+class Scan(_ByPerson):
     """A person scans a code. `expect: patient` must equal the batch's patient identity (no role overrides it);
     `expect: lot` takes a code that starts with `prefix` and records it as `name`."""
 
@@ -92,6 +141,9 @@ class Scan(_Step):
     name: Name
     expect: Literal["patient", "lot"] = "lot"
     prefix: str = ""
+
+    def records(self) -> Mapping[str, tuple[Kind, str]]:
+        return {self.name: ("text", "")}
 
 
 class Set(_Step):
@@ -104,15 +156,19 @@ class Set(_Step):
 
 
 class Wait(_Step):
-    """Until a reading is within `limit`, or for `duration`; `timeout` bounds the former."""
+    """Until a reading is within `limit`, until a formula is true, or for `duration`; `timeout` bounds the others."""
 
     phase: Literal["wait"]
     duration: str = ""
     tag: str = ""
     limit: Limit | None = None
+    until: Formula = ""
     timeout: str = ""
     on_bad_quality: Literal["hold", "continue"] = "hold"
     placeholder: bool = False
+
+    def formulas(self) -> Mapping[tuple[str | int, ...], str]:
+        return {("until",): self.until} if self.until else {}
 
 
 class Hold(_Step):
@@ -137,7 +193,7 @@ class Monitor(_Step):
     on_bad_quality: Literal["hold", "continue"] = "hold"
 
 
-class Sign(_Step):
+class Sign(_ByPerson):
     """One or two people sign what was shown, with a meaning."""
 
     phase: Literal["sign"]
@@ -153,9 +209,314 @@ class Parallel(_Step):
     phase: Literal["parallel"]
     branches: tuple[tuple[Step, ...], ...]
 
+    def inner(self) -> tuple[Inner, ...]:
+        return tuple((("branches", place), branch) for place, branch in enumerate(self.branches))
 
-Step = Annotated[Instruct | Record | Scan | Set | Wait | Hold | Monitor | Sign | Parallel, Field(discriminator="phase")]
-Parallel.model_rebuild()
+
+class Tolerance(Frozen):
+    """By how much a net weight may miss its target, below and above: in % of the target, or in a unit of mass."""
+
+    below: Number
+    above: Number
+    unit: str = "%"
+    why: Why = ""
+    placeholder: bool = False
+    category: Literal["minor", "major", "critical"] = "major"
+    """Of the exception record that is raised when the weight is outside."""
+
+
+class Weigh(_ByPerson):
+    """A person weighs `target` into a container: tare, gross, net. With a `balance` (a tag) the box takes each weight
+    once it has stayed within `steady` (in the step's unit) for `steady_for`; without one the person types both, and
+    somebody with the role `checked_by` signs that they are what the balance showed.
+
+    When the balance cannot be read: `hold` holds the batch; `continue` raises an exception record and goes on as if
+    there were no balance."""
+
+    phase: Literal["weigh"]
+    text: Text
+    name: Name
+    target: Number
+    unit: str
+    tolerance: Tolerance | None = None
+    balance: str = ""
+    steady: Number | None = None
+    steady_for: str = "3 s"
+    checked_by: Role = Role.VERIFIER
+    on_bad_quality: Literal["hold", "continue"] = "hold"
+
+    def records(self) -> Mapping[str, tuple[Kind, str]]:
+        return {self.name: ("number", self.unit)}
+
+
+class Test(Frozen):
+    """One result that a sample is taken for, like that of a `record` step. With `later` the step does not wait for it:
+    the result is open, and whoever has it adds and signs it."""
+
+    __test__ = False  # what a laboratory does, not what pytest looks for
+
+    name: Name
+    text: Text = ""
+    type: ResultType = "number"
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    accept: tuple[str, ...] = ()
+    category: Literal["minor", "major", "critical"] = "critical"
+    limit: Limit | None = None
+    later: bool = False
+
+    @property
+    def pending(self) -> bool:
+        """The result may come later."""
+        return self.later
+
+
+class Sample(_ByPerson):
+    """A person takes a sample by this plan: at least `quantity` into `container`, whose label code, beginning with
+    `prefix`, is scanned and recorded as `name`. `tests` are the results that it is taken for; `retain: true` says that
+    it is kept and nothing is tested."""
+
+    phase: Literal["sample"]
+    text: Text
+    name: Name
+    quantity: Number
+    unit: str
+    container: Text
+    prefix: str = ""
+    tests: tuple[Test, ...] = ()
+    retain: bool = False
+
+    def records(self) -> Mapping[str, tuple[Kind, str]]:
+        now = {t.name: ("number", t.unit) if t.type == "number" else ("text", "") for t in self.tests if not t.later}
+        return {self.name: ("text", ""), **now}  # type: ignore[dict-item]
+
+
+class Label(_ByPerson):
+    """Labels for this batch. `content` names the facts that stand on one: batch, order, patient (the pseudonym),
+    recipe, version, title, or a text with "$parameter". The person says how many were printed, and with `reconcile`
+    how many were used and how many made void; one that is missing raises an exception record of this `category`.
+    The difference is recorded as `name`."""
+
+    phase: Literal["label"]
+    text: Text
+    name: Name
+    content: Mapping[Text, Text]
+    copies: int = Field(default=1, ge=1, le=10_000)
+    reconcile: bool = False
+    category: Literal["minor", "major", "critical"] = "critical"
+
+    def records(self) -> Mapping[str, tuple[Kind, str]]:
+        return {self.name: ("number", "1")} if self.reconcile else {}
+
+
+class Place(Frozen):
+    """Where material comes from or goes to: the unit that plays a role, or a container whose code has a prefix."""
+
+    unit: Name | None = None
+    prefix: str = ""
+
+
+class Transfer(_ByPerson):
+    """Material goes from one container or unit to another: both codes are scanned, the quantity is entered and
+    recorded as `name`. A unit's code is its name in the plant."""
+
+    phase: Literal["transfer"]
+    text: Text
+    name: Name
+    source: Place = Field(alias="from")
+    target: Place = Field(alias="to")
+    unit: str
+    limit: Limit | None = None
+
+    def records(self) -> Mapping[str, tuple[Kind, str]]:
+        return {self.name: ("number", self.unit)}
+
+
+class Custody(_ByPerson):
+    """`what` passes from one person to another: one signs that they give it, another that they take it."""
+
+    phase: Literal["custody"]
+    text: Text
+    what: Text
+    gives: Role = Role.OPERATOR
+    takes: Role = Role.VERIFIER
+
+
+class Clearance(_ByPerson):
+    """Nothing of another batch is left: each of `checks` is confirmed by itself, then two people sign."""
+
+    phase: Literal["clearance"]
+    text: Text
+    checks: tuple[Text, ...]
+    roles: tuple[Role, ...] = (Role.OPERATOR, Role.VERIFIER)
+    """One signature per entry, each by another person who has that role."""
+
+
+class Dispose(_ByPerson):
+    """The batch goes no further before the open result `of` an earlier step is there, and somebody with this role has
+    signed that it is assessed."""
+
+    phase: Literal["dispose"]
+    text: Text
+    of: Name
+    role: Role = Role.QUALITY
+
+
+class Ramp(_Step):
+    """The box takes a set-point from where it stands to `value`, at most `rate` (in `unit`) per `per`, one write every
+    `every`. Each write is intended, written and read back like that of a `set` step."""
+
+    phase: Literal["ramp"]
+    tag: str
+    value: Number
+    unit: str = ""
+    rate: Number
+    per: Literal["s", "min", "h", "d"] = "h"
+    every: str = "1 min"
+    on_bad_quality: Literal["hold"] = "hold"
+    placeholder: bool = False
+
+
+class Service(_Step):
+    """The box calls a `service` of the unit that plays `unit`, with these parameters, and waits until it is complete."""
+
+    phase: Literal["service"]
+    unit: Name
+    service: Name
+    parameters: Mapping[Name, float | bool | Text] = Field(default_factory=dict)
+    timeout: str
+
+
+class Calculate(_Step):
+    """The box works out a formula and records the result as `name`, in `unit`; outside `limit` it raises an exception.
+
+    When a value in it is bad or missing, or no finite number comes out: `hold` holds the batch, which works it out
+    again when it is resumed; `continue` raises an exception record and goes on without the value."""
+
+    phase: Literal["calculate"]
+    formula: Formula
+    name: Name
+    unit: str = ""
+    limit: Limit | None = None
+    on_bad_quality: Literal["hold", "continue"] = "hold"
+
+    def records(self) -> Mapping[str, tuple[Kind, str]]:
+        return {self.name: ("number", self.unit)}
+
+    def formulas(self) -> Mapping[tuple[str | int, ...], str]:
+        return {("formula",): self.formula}
+
+
+class Branch(Frozen):
+    """One way of a selection: its steps are done when `when` is true and no branch before it was taken."""
+
+    when: Formula
+    title: Text = ""
+    steps: tuple[Step, ...]
+
+
+class Select(_Step):
+    """Exactly one branch: the first whose `when` is true, `else` when none is. `else: []`: then nothing is done.
+
+    When a value in a condition is bad or missing: `hold` holds the batch, which chooses again when it is resumed;
+    `continue` raises an exception record and takes `else`."""
+
+    phase: Literal["select"]
+    branches: tuple[Branch, ...]
+    else_: tuple[Step, ...] | None = Field(default=None, alias="else")
+    on_bad_quality: Literal["hold", "continue"] = "hold"
+
+    def inner(self) -> tuple[Inner, ...]:
+        found: list[Inner] = [(("branches", place, "steps"), one.steps) for place, one in enumerate(self.branches)]
+        return (*found, *([(("else",), self.else_)] if self.else_ else []))
+
+    def formulas(self) -> Mapping[tuple[str | int, ...], str]:
+        return {("branches", place, "when"): one.when for place, one in enumerate(self.branches)}
+
+
+class Loop(_Step):
+    """`steps` again and again: as long as `while` is true (asked before each pass), until `until` is true (asked after
+    each), `times` passes at most. When it ends by `times` although a condition would let it go on, that raises an
+    exception record of this `category`. Without a condition it makes `times` passes.
+
+    When a value in a condition is bad or missing: `hold` holds the batch, which asks again when it is resumed;
+    `continue` raises an exception record and makes another pass, within `times`."""
+
+    phase: Literal["loop"]
+    times: Number
+    while_: Formula = Field(default="", alias="while")
+    until: Formula = ""
+    category: Literal["minor", "major", "critical"] = "major"
+    on_bad_quality: Literal["hold", "continue"] = "hold"
+    steps: tuple[Step, ...]
+
+    def inner(self) -> tuple[Inner, ...]:
+        return ((("steps",), self.steps),)
+
+    def formulas(self) -> Mapping[tuple[str | int, ...], str]:
+        return {(key,): text for key, text in (("while", self.while_), ("until", self.until)) if text}
+
+
+class Call(_Step):
+    """The steps of an operation of the library, in its `version`. `units` says which role of the recipe each role of
+    the operation is; `parameters` gives its parameters other values. `steps` is what the operation says, with the
+    call's id before each step's: it is put there when the recipe is read, and the seal covers it."""
+
+    phase: Literal["call"]
+    operation: Name
+    version: Version
+    units: Mapping[Name, Name] = Field(default_factory=dict)
+    parameters: Mapping[Name, float | bool | Text] = Field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+
+    def inner(self) -> tuple[Inner, ...]:
+        return ((("steps",), self.steps),)
+
+
+Step = Annotated[
+    Instruct
+    | Record
+    | Scan
+    | Set
+    | Wait
+    | Hold
+    | Monitor
+    | Sign
+    | Parallel
+    | Calculate
+    | Select
+    | Loop
+    | Call
+    | Weigh
+    | Sample
+    | Label
+    | Transfer
+    | Custody
+    | Clearance
+    | Dispose
+    | Ramp
+    | Service,
+    Field(discriminator="phase"),
+]
+for _composite in (Parallel, Branch, Select, Loop, Call):
+    _composite.model_rebuild()
+Form = Weigh | Sample | Label | Transfer | Custody | Clearance | Dispose
+"""Steps in which people answer one thing after another; see `edge.core.forms`."""
+COMPOSITE: Final = frozenset({"parallel", "select", "loop", "call"})
+"""Phases that consist of other steps: nothing is done in them that is not done in those."""
+
+
+class LibraryOperation(Frozen):
+    """An operation of the library, in a file of its own. Its steps use its own roles and parameters alone."""
+
+    library_operation: Name
+    version: Version
+    title: Text
+    why: Why = ""
+    units: Mapping[Name, UnitNeed] = Field(default_factory=dict)
+    parameters: Mapping[Name, Parameter] = Field(default_factory=dict)
+    readings: Mapping[Text, str] = Field(default_factory=dict)
+    steps: tuple[Step, ...]
 
 
 class Operation(Frozen):
@@ -176,11 +537,13 @@ class Recipe(Frozen):
     """A whole recipe as written; `edge.core.recipe.read_recipe` makes it, `seal` names its content."""
 
     recipe: Name
-    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$")
+    version: Version
     title: Text
     why: Why = ""
     units: Mapping[Name, UnitNeed] = Field(default_factory=dict)
     parameters: Mapping[Name, Parameter] = Field(default_factory=dict)
+    readings: Mapping[Text, str] = Field(default_factory=dict)
+    """The readings that formulas name, "role.tag", each with the unit of measure that it is in there."""
     procedure: tuple[UnitProcedure, ...]
 
     def main(self) -> tuple[Step, ...]:
@@ -188,35 +551,67 @@ class Recipe(Frozen):
         return tuple(s for up in self.procedure for op in up.operations for s in op.steps)
 
     def in_order(self) -> Iterator[Step]:
-        """Every step once, as the file lists them: a parallel, then its branches, then what follows."""
+        """Every step once, as the file lists them: a step, then the steps inside it, then what follows."""
         yield from _in_order(self.main())
 
     def sequences(self) -> Iterator[Sequence[Step]]:
-        """The main sequence (operations joined in order), then each parallel branch, outermost first."""
+        """The main sequence (operations joined in order), then each sequence inside a step, outermost first."""
         main = self.main()
         yield main
-        yield from _branches(main)
+        yield from _inside(main)
 
     def steps(self) -> Mapping[str, Step]:
-        """Every step by id, parallel ones included."""
+        """Every step by id, those with steps inside included."""
         return self._by_id
+
+    def recorded(self) -> Mapping[str, tuple[Kind, str]]:
+        """The values that some step records for formulas: name -> its kind and unit."""
+        return self._recorded
+
+    def activations(self) -> int:
+        """How many steps a batch does at most, each pass of a loop counted; a parameter counts as `PASSES_MAX`."""
+        return _activations(self.main())
+
+    def loop_of(self, step: str) -> str | None:
+        """The innermost loop that the step stands in."""
+        return self._loop_of.get(step)
+
+    @cached_property
+    def _recorded(self) -> Mapping[str, tuple[Kind, str]]:
+        return {name: what for step in self.in_order() for name, what in step.records().items()}
+
+    @cached_property
+    def _loop_of(self) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        for step in self.in_order():  # an inner loop comes after the one that it stands in
+            if isinstance(step, Loop):
+                found |= {one.id: step.id for one in _in_order(step.steps)}
+        return found
 
     @cached_property  # asked for at every look at the head
     def _by_id(self) -> Mapping[str, Step]:
         return {step.id: step for sequence in self.sequences() for step in sequence}
 
 
-def _branches(sequence: Sequence[Step]) -> Iterator[Sequence[Step]]:
+def _inside(sequence: Sequence[Step]) -> Iterator[Sequence[Step]]:
     for step in sequence:
-        if isinstance(step, Parallel):
-            for branch in step.branches:
-                yield branch
-                yield from _branches(branch)
+        for _, steps in step.inner():
+            yield steps
+            yield from _inside(steps)
 
 
 def _in_order(sequence: Sequence[Step]) -> Iterator[Step]:
     for step in sequence:
         yield step
-        if isinstance(step, Parallel):
-            for branch in step.branches:
-                yield from _in_order(branch)
+        for _, steps in step.inner():
+            yield from _in_order(steps)
+
+
+def _activations(sequence: Sequence[Step]) -> int:
+    count = 0
+    for step in sequence:
+        inside = sum(_activations(steps) for _, steps in step.inner())
+        if isinstance(step, Loop):
+            inside *= PASSES_MAX if isinstance(step.times, str) else max(1, round(step.times))
+        count += 1 + inside
+    return count

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 import orjson
 from pydantic_core import ErrorDetails
 
 from edge.core.document import Document, Path, closest, read_document, validate
 from edge.core.errors import LinesideError, Place
-from edge.core.recipe.model import Parallel, Recipe, Step
+from edge.core.recipe.model import Recipe, Step
 
 _DOMAIN: Final = b"lineside.recipe.1\n"
 STEPS_MAX: Final = 1_000
-PHASES: Final = ("instruct", "record", "scan", "set", "wait", "hold", "monitor", "sign", "parallel")
+PHASES: Final = tuple(get_args(phase.model_fields["phase"].annotation)[0] for phase in get_args(get_args(Step)[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,8 @@ def _walk(path: Path, steps: Sequence[Step]) -> Iterator[tuple[Path, Step]]:
     for index, step in enumerate(steps):
         here = (*path, index)
         yield here, step
-        if isinstance(step, Parallel):
-            for b, branch in enumerate(step.branches):
-                yield from _walk((*here, "branches", b), branch)
+        for inner, sequence in step.inner():
+            yield from _walk((*here, *inner), sequence)
 
 
 def read_recipe(data: bytes, name: str) -> RecipeDocument:

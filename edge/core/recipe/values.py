@@ -1,10 +1,18 @@
-"""The numbers of a recipe in the unit that somebody needs them in."""
+"""The numbers, durations and texts of a recipe, in the unit that somebody needs them in."""
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from edge.core.errors import LinesideError
-from edge.core.recipe.model import Limit, Number, Recipe, Set
-from edge.core.terms import convert
+from edge.core.formula import Variable
+from edge.core.recipe.model import Limit, Number, Parameter, Recipe, Set
+from edge.core.terms import convert, duration_s
+
+ITERATION: Final = "iteration"
+"""The name that stands for a loop's pass in formulas."""
+_NAMED = re.compile(r"\$([A-Za-z][A-Za-z0-9_]{0,63})")
 
 
 def resolve(recipe: Recipe, number: Number, unit: str, to: str) -> float:
@@ -14,14 +22,8 @@ def resolve(recipe: Recipe, number: Number, unit: str, to: str) -> float:
     """
     if not isinstance(number, str):
         return convert(number, unit, to)
-    parameter = recipe.parameters.get(number.removeprefix("$"))
-    if parameter is None:
-        raise LinesideError(
-            "recipe.unknown_parameter",
-            f"There is no parameter called {number!r}.",
-            todo="Add it to `parameters`, or correct its name.",
-        )
-    return convert(parameter.value, parameter.unit, to)
+    value, given = number_of(_parameter(recipe, number))
+    return convert(value, given, to)
 
 
 def limit_in(recipe: Recipe, limit: Limit, unit: str) -> tuple[float | None, float | None]:
@@ -37,3 +39,78 @@ def limit_in(recipe: Recipe, limit: Limit, unit: str) -> tuple[float | None, flo
 def set_point_in(recipe: Recipe, step: Set, unit: str) -> float:
     """What a set step writes, in the tag's `unit`. A step without a unit gives its number in the tag's."""
     return resolve(recipe, step.value, step.unit or unit, unit)
+
+
+def seconds(recipe: Recipe, duration: str) -> float:
+    """A duration, or "$name" of one, in seconds. Raises `unit.duration`, and as `resolve`."""
+    return resolve(recipe, duration, "s", "s") if duration.startswith("$") else duration_s(duration)
+
+
+def whole(recipe: Recipe, number: Number) -> int:
+    """A whole number, or "$name" of one."""
+    return round(resolve(recipe, number, "", ""))
+
+
+def said(recipe: Recipe, text: str) -> str:
+    """A text for a person, with the value and unit of each parameter in the place of its "$name"."""
+
+    def value(match: re.Match[str]) -> str:
+        parameter = recipe.parameters.get(match[1])
+        return shown(parameter) if parameter else match[0]
+
+    return _NAMED.sub(value, text)
+
+
+def named_in(text: str) -> list[str]:
+    """The names of parameters in a text."""
+    return _NAMED.findall(text)
+
+
+def shown(parameter: Parameter) -> str:
+    """A parameter's value for a person."""
+    value = parameter.value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g} {parameter.unit}".strip() if isinstance(value, float) else value
+
+
+def number_of(parameter: Parameter) -> tuple[float, str]:
+    """A parameter's value as a number, and its unit; a duration is in seconds."""
+    value = parameter.value
+    if parameter.type == "duration" and isinstance(value, str):
+        return duration_s(value), "s"
+    if isinstance(value, bool) or not isinstance(value, float):
+        raise LinesideError(
+            "recipe.parameter_type",
+            f"The parameter is {shown(parameter)[:40]!r}, which is no number.",
+            todo="Use a parameter that is a number.",
+        )
+    return value, parameter.unit
+
+
+def variable_of(parameter: Parameter) -> Variable:
+    """What a parameter is in a formula."""
+    if parameter.type in {"number", "integer"}:
+        return Variable("number", parameter.unit)
+    if parameter.type == "duration":
+        return Variable("number", "s")
+    return Variable("bool" if parameter.type == "bool" else "text")
+
+
+def variables(recipe: Recipe) -> dict[str, Variable]:
+    """All that a formula of the recipe may name. `iteration` has a value inside a loop alone."""
+    found = {ITERATION: Variable("number")}
+    found |= {name: Variable(kind, unit) for name, (kind, unit) in recipe.recorded().items()}
+    found |= {f"${name}": variable_of(parameter) for name, parameter in recipe.parameters.items()}
+    return found | {name: Variable("number", unit) for name, unit in recipe.readings.items()}
+
+
+def _parameter(recipe: Recipe, named: str) -> Parameter:
+    parameter = recipe.parameters.get(named.removeprefix("$"))
+    if parameter is None:
+        raise LinesideError(
+            "recipe.unknown_parameter",
+            f"There is no parameter called {named!r}.",
+            todo="Add it to `parameters`, or correct its name.",
+        )
+    return parameter

@@ -15,9 +15,31 @@ from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.errors import NOTHING_STARTED, LinesideError
 from edge.core.events import Event, RowBody
+from edge.core.forms import (
+    KEPT,
+    PENDING,
+    TEXT_CHARS_MAX,
+    Ask,
+    Result,
+    choices_left,
+    code_refusal,
+    is_form,
+    is_within,
+    label_content,
+    leaves_open,
+    open_ask,
+    parse_count,
+    parse_number,
+    parse_result,
+    printable,
+    result_spec,
+    weight_limits,
+    without_waiting,
+)
 from edge.core.formula import Formula, Given, compile_formula
 from edge.core.guard import may_write
 from edge.core.line import (
+    BY_HAND,
     OVER,
     RECIPES_KEPT,
     RESTORE,
@@ -41,29 +63,34 @@ from edge.core.recipe.model import (
     COMPOSITE,
     Calculate,
     Call,
+    Custody,
+    Dispose,
     Hold,
     Instruct,
-    Limit,
+    Label,
     Loop,
     Monitor,
     Parallel,
+    Ramp,
     Recipe,
     Record,
+    Sample,
     Scan,
     Select,
+    Service,
     Set,
-    Sign,
     Step,
+    Transfer,
     Wait,
+    Weigh,
 )
-from edge.core.recipe.values import ITERATION, number_of, seconds, variables, whole
+from edge.core.recipe.values import ITERATION, number_of, ramp_end_in, ramp_step_in, seconds, variables, whole
 from edge.core.recipe.values import said as spoken
 from edge.core.room import Level, Room, refuse_batch_that_will_not_fit, refuse_while_full, said
-from edge.core.terms import TRANSITIONS, Act, Quality, Reading, Role, Stamp, State, Value
+from edge.core.terms import TRANSITIONS, Act, Quality, Reading, Role, Stamp, State, Value, convert
 
 BOX: Final = "lineside"
 """The actor of what the box does by itself."""
-TEXT_CHARS_MAX: Final = 256
 PIN_FAILURES_MAX: Final = 5
 PRUNE_ROWS_MAX: Final = 4_096
 """So many rows leave the journal in one transaction: a few milliseconds in which no row is written."""
@@ -771,7 +798,9 @@ class _Decision:
             )
         )
         if not within and step.limit is not None:
-            self.outside(batch_id, step, step.limit, f"{step.title}: {value:g} {step.unit}".rstrip(), low, high)
+            self.outside(
+                batch_id, step, step.limit.category, f"{step.title}: {value:g} {step.unit}".rstrip(), low, high
+            )
         return True
 
     def ask_condition(self, command: cm.AskCondition) -> None:
@@ -960,9 +989,7 @@ class _Decision:
                 return
             stands = now.value
         self.emit(
-            ev.TimerDue(
-                batch=batch.batch, step=step.id, timer="duration", low_s=command.low_s, high_s=command.high_s
-            )
+            ev.TimerDue(batch=batch.batch, step=step.id, timer="duration", low_s=command.low_s, high_s=command.high_s)
         )
         end, by = ramp_end_in(recipe, step, tag.unit), ramp_step_in(recipe, step, tag.unit)
         left = end - float(stands)
@@ -1293,7 +1320,7 @@ class _Decision:
         if spec is not None:
             final = without_waiting(spec)
             parse_result(final, command.text, choices_left(final))  # refused before anything is signed
-        self.make_signature(batch.batch, opened.step, signed, of_step=False)
+        self.make_signature(batch.batch, "", signed)
         self.settle(batch, opened.result, command.text)
         self.proceed(batch.batch)
 
@@ -1471,10 +1498,8 @@ class _Decision:
 
     def sign(self, command: cm.SignStep) -> None:
         batch, step, run = self.active_step(command.batch, command.step, command.iteration)
-        if not isinstance(step, Sign):
-            raise wrong_kind(step)
-        role = step.roles[len(run.signed)]
-        signed = command.signed
+        ask = self.asked(batch, step, run, command.part, "sign")
+        role, signed = ask.role, command.signed
         if signed.role is not role or role not in signed.roles:
             raise LinesideError(
                 "signature.role",
@@ -1489,10 +1514,15 @@ class _Decision:
                 effect="Nothing was signed.",
                 todo="Ask a second person to sign.",
             )
+        if isinstance(step, Weigh) and signed.person in run.entered_by:
+            raise LinesideError(
+                "signature.own_entry",
+                f"{signed.person} entered these weights; somebody else must sign that they are right.",
+                effect="Nothing was signed.",
+                todo="Ask a second person to look at the balance and to sign.",
+            )
         self.make_signature(batch.batch, step.id, signed)
-        if len(run.signed) + 1 == len(step.roles):
-            self.complete(batch.batch, step.id)
-            self.proceed(batch.batch)
+        self.advance(batch.batch, step)
 
     def make_signature(self, batch_id: str, step: str, signed: cm.Signed) -> None:
         refuse_locked(self.line, signed.person, self.now.at)
@@ -1526,6 +1556,11 @@ class _Decision:
         length_s = run.duration_s if command.timer == "duration" else run.timeout_s
         if command.low_s < length_s:
             return  # too early by the head's own measure: never complete a hold time early
+        step = self.recipe(batch).steps()[run.step]
+        if isinstance(step, Ramp):
+            self.ramp_on(batch, step, command)
+            self.proceed(batch.batch)
+            return
         self.emit(
             ev.TimerDue(
                 batch=batch.batch, step=run.step, timer=command.timer, low_s=command.low_s, high_s=command.high_s
@@ -1533,6 +1568,9 @@ class _Decision:
         )
         if command.timer == "duration":
             self.complete(batch.batch, run.step)
+        elif not isinstance(step, Wait):
+            what = f"{run.title}: nobody has done it within {getattr(step, 'warn_after', '')}."
+            self.raise_exception(batch.batch, run.step, "minor", "step.waits", what)
         else:
             what = f"{run.title}: not reached within its time-out."
             self.raise_exception(batch.batch, run.step, "major", "step.timeout", what)
@@ -1547,6 +1585,9 @@ class _Decision:
         if run.iteration != command.iteration:
             return  # of an earlier pass of a loop
         step = self.recipe(batch).steps()[run.step]
+        if isinstance(step, Weigh):
+            self.weigh_reading(batch, step, run, command)
+            return
         if not isinstance(step, Wait | Hold | Monitor):
             return
         reading = command.reading
@@ -1572,7 +1613,7 @@ class _Decision:
                 )
                 self.complete(batch.batch, step.id)
             case "outside" if not run.outside and step.limit is not None and reading.good:
-                self.outside(batch.batch, step, step.limit, shown, low, high)
+                self.outside(batch.batch, step, step.limit.category, shown, low, high)
             case "back" if run.outside:
                 self.emit(
                     ev.LimitRestored(
@@ -1588,12 +1629,11 @@ class _Decision:
         self.proceed(batch.batch)
 
     def outside(
-        self, batch_id: str, step: Step, limit: Limit, shown: str, low: float | None, high: float | None
+        self, batch_id: str, step: Step, category: str, shown: str, low: float | None, high: float | None
     ) -> None:
-        ends = f"{'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
-        what = f"{shown} is outside {ends}."
-        self.raise_exception(batch_id, step.id, limit.category, "limit.outside", what)
-        if limit.category == "critical":
+        what = f"{shown} is outside {_ends(low, high)}."
+        self.raise_exception(batch_id, step.id, category, "limit.outside", what)
+        if category == "critical":
             self.hold(batch_id, "limit", what)
 
     def raise_exception(self, batch_id: str, step: str, category: str, code: str, what: str) -> None:
@@ -1671,6 +1711,10 @@ def shown_tag(line: Line, full_name: str) -> str:
     return f"{full_name.partition('.')[0]}.{tag.read_back}" if tag and tag.read_back else full_name
 
 
+def _ends(low: float | None, high: float | None) -> str:
+    return f"{'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
+
+
 def inside(value: float, low: float | None, high: float | None) -> bool:
     """True when low <= value <= high, open ends always satisfied."""
     return (low is None or value >= low) and (high is None or value <= high)
@@ -1693,41 +1737,6 @@ def restored_because(last_seq: int, heard_seq: int | None) -> str:
     else:
         why = f"it ends with row {last_seq:,}, and nobody has heard of a later one; the box may have made more."
     return f"This box came back from a backup: {why}"
-
-
-def parse_entry(step: Record, text: str) -> Value:
-    """The typed text as the value that the step asks for. Raises `entry.*`; the entry is never lost by that."""
-    text = text.strip()
-    kept = "Your entry was not taken; the step is unchanged."
-    if not text or len(text) > TEXT_CHARS_MAX or not text.isprintable():
-        raise LinesideError("entry.empty", "Nothing usable was entered.", effect=kept, todo="Enter the value.")
-    match step.type:
-        case "number":
-            plain = text.replace("\N{MINUS SIGN}", "-")
-            allowed = set("0123456789.-+eE")
-            try:
-                number = float(plain) if set(plain) <= allowed else float("nan")
-            except ValueError:
-                number = float("nan")
-            if not math.isfinite(number):
-                raise LinesideError(
-                    "entry.number",
-                    f"{text[:40]!r} is not a number.",
-                    effect=kept,
-                    todo='Use digits and a point, for example "12.5".',
-                )
-            return number
-        case "choice":
-            if text not in step.choices:
-                raise LinesideError(
-                    "entry.choice",
-                    f"{text[:40]!r} is not one of the choices.",
-                    effect=kept,
-                    todo="Choose one of: " + ", ".join(step.choices) + ".",
-                )
-            return text
-        case "text":
-            return text
 
 
 def scan_refusal(batch: Batch, step: Scan, command: cm.ScanCode) -> str:

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeVar
 
 from edge.core import events as ev
-from edge.core.events import Event, RowBody
+from edge.core.events import RowBody
 from edge.core.formula import names_in
 from edge.core.plant import Plant
 from edge.core.recipe import limit_in
@@ -127,6 +127,8 @@ class StepRun:
     """The exception that is open because the value is outside its limit; empty while it is inside."""
     given: Mapping[str, Value] = field(default_factory=dict)
     """What this activation was given so far, by name: its parts that are done."""
+    entered_by: tuple[str, ...] = ()
+    """Who typed what it was given."""
     branch: int | None = None
     """Of a selection: the branch that was taken, -1 for `else`."""
     passes: int = 0
@@ -316,7 +318,7 @@ def tag_name(units: Mapping[str, str], named: str) -> str:
 def apply(line: Line, row: RowBody) -> Line:
     """The head after the next row (its seq is `line.seq + 1`)."""
     event, seq = row.event, line.seq + 1
-    changed = _apply(line, event, row.at, seq)
+    changed = _apply(line, row, seq)
     answered = changed.answered
     if event.command_id and event.command_id not in answered:
         kept = dict(answered)
@@ -342,7 +344,8 @@ def seal_due(line: Line, now: Stamp) -> bool:
     return now.boottime_s - since.boottime_s >= SEAL_AFTER_S
 
 
-def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
+def _apply(line: Line, row: RowBody, seq: int) -> Line:
+    event, at = row.event, row.at
     match event:
         case ev.RuntimeStarted():
             return _runtime_started(line, event, at)
@@ -393,7 +396,7 @@ def _apply(line: Line, event: Event, at: Stamp, seq: int) -> Line:
         case _ if event.batch not in line.batches:
             return line  # it ended long ago: the head holds nothing of it that could change
         case _:
-            batch = _apply_to_batch(line.batches[event.batch], event, at, seq)
+            batch = _apply_to_batch(line.batches[event.batch], row, seq)
             if isinstance(event, ev.BatchStateChanged) and batch.state in OVER:
                 return replace(line, batches=_with_ended(line.batches, batch))
             return replace(line, batches={**line.batches, event.batch: batch})
@@ -416,7 +419,8 @@ def _with_ended(batches: Mapping[str, Batch], ended: Batch) -> dict[str, Batch]:
     return live | {name: batch for name, batch in over.items() if name in waiting or name in settled}
 
 
-def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
+def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
+    event, at = row.event, row.at
     match event:
         case ev.BatchStateChanged():
             state = State(event.now)
@@ -442,11 +446,9 @@ def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
             return _with_step(batch, replace(batch.steps[event.step], passes=event.number, body=event.body))
         case ev.ValueRecorded() if "." not in event.name:
             latest = Recorded(event.value, event.unit, event.step, event.iteration, seq)
-            return _given(
-                replace(batch, values={**batch.values, event.name: latest}), event.step, event.name, event.value
-            )
+            return _recorded(replace(batch, values={**batch.values, event.name: latest}), event, row.actor)
         case ev.ValueRecorded():
-            return _given(batch, event.step, event.name, event.value)
+            return _recorded(batch, event, row.actor)
         case ev.StepConfirmed() if event.part:
             return _given(batch, event.step, event.part, True)
         case ev.ByHand():
@@ -511,6 +513,14 @@ def _apply_to_batch(batch: Batch, event: Event, at: Stamp, seq: int) -> Batch:
             return _with_step(batch, replace(run, signed=(*run.signed, (event.person, event.role))))
         case _:  # StepConfirmed, ScanRefused, ConditionMet, LoopEnded: said in the record, not held in the head
             return batch
+
+
+def _recorded(batch: Batch, event: ev.ValueRecorded, actor: str) -> Batch:
+    batch = _given(batch, event.step, event.name, event.value)
+    run = batch.steps.get(event.step)
+    if run is None or event.source != "entered" or actor in run.entered_by:
+        return batch
+    return _with_step(batch, replace(run, entered_by=(*run.entered_by, actor)))
 
 
 def _given(batch: Batch, step: str, name: str, value: Value) -> Batch:
@@ -608,7 +618,8 @@ class Condition:
 class Watch:
     """Level: compare the tag's reading with low..high (in the tag's unit).
 
-    "until" tells when it is inside; "steady" when it has stayed within `high` for `delay_s`; "keep" tells when it is outside for `delay_s`, and when it is back.
+    "until" tells when it is inside; "steady" when all of it lay within `high` for `delay_s`;
+    "keep" tells when it is outside for `delay_s`, and when it is back.
     A changed watch is another watch: it begins anew."""
 
     batch: str

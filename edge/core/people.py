@@ -34,6 +34,8 @@ class Permission(StrEnum):
     """End the batch at once."""
     ANSWER = "answer"
     """Decide, signed, about an unknown command."""
+    RESULT = "result"
+    """Add, signed, a result that was pending."""
     ERASE = "erase"
     """Make the vault forget a patient identity."""
     PEOPLE = "people"
@@ -50,6 +52,7 @@ _AT_THE_LINE: Final = frozenset(
         Permission.STOP,
         Permission.ABORT,
         Permission.ANSWER,
+        Permission.RESULT,
     }
 )
 
@@ -57,7 +60,9 @@ PERMITS: Final[Mapping[str, frozenset[Permission]]] = {
     Role.OPERATOR: _AT_THE_LINE,
     Role.VERIFIER: frozenset({Permission.READ, Permission.HOLD}),
     Role.SUPERVISOR: _AT_THE_LINE | {Permission.CONTINUE},
-    Role.QUALITY: frozenset({Permission.READ, Permission.HOLD, Permission.CONTINUE, Permission.ERASE}),
+    Role.QUALITY: frozenset(
+        {Permission.READ, Permission.HOLD, Permission.CONTINUE, Permission.RESULT, Permission.ERASE}
+    ),
     Role.ENGINEER: frozenset({Permission.READ, Permission.HOLD}),
     Role.ADMINISTRATOR: frozenset({Permission.READ, Permission.PEOPLE, Permission.ERASE}),
     Role.AUDITOR: frozenset({Permission.READ}),

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from edge import wire
 from edge.core import events as ev
-from edge.core.decide import parse_entry
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode, encode
+from edge.core.forms import parse_result
 from edge.core.recipe.model import Record
 from edge.core.terms import ClockQuality, Stamp
 
@@ -89,7 +89,7 @@ def test_an_entry_is_a_finite_number_or_refused(text: str) -> None:
         {"id": "010", "phase": "record", "title": "t", "text": "t", "name": "n", "type": "number"}
     )
     try:
-        value = parse_entry(step, text)
+        value = parse_result(step, text)
     except LinesideError as refused:
         assert refused.code in {"entry.empty", "entry.number"}
     else:

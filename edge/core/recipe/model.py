@@ -378,7 +378,7 @@ class Ramp(_Step):
 
 
 class Service(_Step):
-    """The box calls a `service` of the unit that plays `unit`, with these parameters, and waits until it is complete."""
+    """The box calls a `service` of the unit that plays `unit`, with `parameters`, and waits until it is complete."""
 
     phase: Literal["service"]
     unit: Name

@@ -7,7 +7,7 @@ from typing import Final
 
 from edge.core.errors import LinesideError
 from edge.core.formula import Variable
-from edge.core.recipe.model import Limit, Number, Parameter, Recipe, Set
+from edge.core.recipe.model import Limit, Number, Parameter, Ramp, Recipe, Set
 from edge.core.terms import convert, duration_s
 
 ITERATION: Final = "iteration"
@@ -39,6 +39,19 @@ def limit_in(recipe: Recipe, limit: Limit, unit: str) -> tuple[float | None, flo
 def set_point_in(recipe: Recipe, step: Set, unit: str) -> float:
     """What a set step writes, in the tag's `unit`. A step without a unit gives its number in the tag's."""
     return resolve(recipe, step.value, step.unit or unit, unit)
+
+
+def ramp_end_in(recipe: Recipe, step: Ramp, unit: str) -> float:
+    """Where a ramp ends, in the tag's `unit`."""
+    return resolve(recipe, step.value, step.unit or unit, unit)
+
+
+def ramp_step_in(recipe: Recipe, step: Ramp, unit: str) -> float:
+    """By how much one write of a ramp may change the set-point, in the tag's `unit`."""
+    per_s = duration_s(f"1 {step.per}")
+    given = step.unit or unit
+    rate = resolve(recipe, step.rate, given, unit) - resolve(recipe, 0.0, given, unit)  # a difference: 1 K is 1 degC
+    return abs(rate) / per_s * seconds(recipe, step.every)
 
 
 def seconds(recipe: Recipe, duration: str) -> float:

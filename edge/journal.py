@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -54,7 +53,6 @@ BUSY_S: Final = 5.0
 SYNCHRONOUS: Final = "FULL"
 """Each commit is synced. With less, a power failure takes acknowledged rows."""
 
-ROWS_PER_INSERT: Final = 100
 READ_ROWS_MAX: Final = 500
 """Rows read in one transaction by whoever streams, so that no reader holds the write-ahead log for long."""
 SEARCH_ROWS: Final = 10_000
@@ -68,9 +66,18 @@ _SCHEMA: Final = {
 UNKNOWN: Final = "The last rows may or may not be on the disk; nothing further is commanded."
 
 
-@cache
-def _insert(rows: int) -> str:
-    return "INSERT INTO row VALUES" + ",".join(["(?,?,?,?)"] * rows)
+_INSERT: Final = """INSERT INTO row SELECT ?1 + rowid, ?2, substr(?3, 32 * rowid - 31, 32), value FROM carray(?4)"""
+"""A group of any size: the number before its first row, the epoch, all hashes in one blob, the bodies. SQLite takes it
+apart by itself, so that the loop goes on encoding meanwhile; binding each value would hold the interpreter's lock."""
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows in order, on their way to the disk."""
+
+    before_seq: int
+    hashes: list[bytes]
+    bodies: list[bytes]
 
 
 class Appended:
@@ -155,8 +162,8 @@ class Journal:
         self._chain_start = hashlib.sha256()
         self._closing = False
         self._not_durable: deque[Appended] = deque()
-        # For the writer's thread, in order: rows, flat as the INSERT wants them; None at the end.
-        self._queue: SimpleQueue[list[int | bytes] | _Prune | None] = SimpleQueue()
+        # For the writer's thread, in order; None at the end.
+        self._queue: SimpleQueue[_Rows | _Prune | None] = SimpleQueue()
         # The writer's thread alone: pages in the write-ahead log, and how many the last checkpoint saw.
         self._wal_pages = 0
         self._copied_pages = 0
@@ -183,19 +190,19 @@ class Journal:
         encoded = [_encoded(body) for body in bodies]
         size = sum(map(len, encoded))
         self._refuse_when_full(len(bodies), size, urgent=urgent)
-        first, seq, head, epoch, start = self.head_seq + 1, self.head_seq, self.head_hash, self.epoch, self._chain_start
-        flat: list[int | bytes] = []
+        before, seq, head, start = self.head_seq, self.head_seq, self.head_hash, self._chain_start
+        hashes: list[bytes] = []
         for body in encoded:
             seq += 1
             chain = start.copy()
             chain.update(seq.to_bytes(8, "big") + head + body)
             head = chain.digest()
-            flat += (seq, epoch, head, body)
+            hashes.append(head)
         self.head_seq, self.head_hash = seq, head
         self._queued_bytes += size
-        appended = Appended(first, seq, head, size)
+        appended = Appended(before + 1, seq, head, size)
         self._not_durable.append(appended)
-        self._queue.put(flat)
+        self._queue.put(_Rows(before, hashes, encoded))
         return appended
 
     async def prune(self, through_seq: int) -> None:
@@ -291,7 +298,7 @@ class Journal:
         if epoch is not None and not self._path.exists():
             raise self._lost()
         _settle_log(self._path, self._vfs)
-        connection = apsw.Connection(str(self._path), vfs=self._vfs, statementcachesize=ROWS_PER_INSERT + 16)
+        connection = apsw.Connection(str(self._path), vfs=self._vfs)
         try:
             connection.set_busy_timeout(int(BUSY_S * 1000))
             connection.pragma("synchronous", SYNCHRONOUS)
@@ -345,18 +352,23 @@ class Journal:
 
     def _commit_next(self, connection: apsw.Connection) -> bool:
         """Wait, then commit all that was appended meanwhile, and do what was asked for after it. False at the end."""
-        flat: list[int | bytes] = []
-        appends, idle = 0, False
+        group: _Rows | None = None
+        appends = 0
         wait_s = IDLE_S if self._wal_pages > self._copied_pages else None
-        work: list[int | bytes] | _Prune | None = flat
+        work: _Rows | _Prune | None = None
+        idle = False
         try:
-            while isinstance(work := self._queue.get(timeout=wait_s), list):
-                flat += work
-                appends, wait_s = appends + 1, 0
+            while isinstance(work := self._queue.get(timeout=wait_s), _Rows):
+                if group is None:
+                    group, wait_s = work, 0
+                else:
+                    group.hashes += work.hashes
+                    group.bodies += work.bodies
+                appends += 1
         except Empty:
-            idle = not appends
-        if appends:
-            self._insert_group(connection, flat)
+            idle = group is None
+        if group is not None:
+            self._insert_group(connection, group)
             self._tell(self._committed, appends)
         if work is None:
             self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -368,16 +380,9 @@ class Journal:
             self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
         return True
 
-    def _insert_group(self, connection: apsw.Connection, flat: list[int | bytes]) -> None:
-        rows = len(flat) // 4
-        if rows <= ROWS_PER_INSERT:
-            connection.execute(_insert(rows), flat)
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        for at in range(0, len(flat), 4 * ROWS_PER_INSERT):
-            part = flat[at : at + 4 * ROWS_PER_INSERT]
-            connection.execute(_insert(len(part) // 4), part)
-        connection.execute("COMMIT")
+    def _insert_group(self, connection: apsw.Connection, group: _Rows) -> None:
+        bodies = apsw.carray(tuple(group.bodies))
+        connection.execute(_INSERT, (group.before_seq, self.epoch, b"".join(group.hashes), bodies))
 
     def _delete(self, connection: apsw.Connection, through_seq: int) -> None:
         connection.execute("DELETE FROM row WHERE seq <= ?", (through_seq,))
@@ -631,9 +636,15 @@ def pruned_before(reader: JournalReader, first_seq: int) -> tuple[int, bytes] | 
     if first_seq == 1:
         return 0, ZERO_HASH
     for row in reader.rows_of_kind("RowsPruned"):
-        said = decode(row.body).event
-        if isinstance(said, RowsPruned) and said.through_seq == first_seq - 1:
-            return said.through_seq, _hash_of(said.through_hash)
+        if begins := _pruned_by(row, first_seq):
+            return begins
+    return None
+
+
+def _pruned_by(row: Row, first_seq: int) -> tuple[int, bytes] | None:
+    said = decode(row.body).event
+    if isinstance(said, RowsPruned) and said.through_seq == first_seq - 1:
+        return said.through_seq, _hash_of(said.through_hash)
     return None
 
 
@@ -909,8 +920,14 @@ def _checked_head(connection: apsw.Connection, journal_id: bytes) -> Row | None:
     if not found:
         return None
     last = _row(*found[0])
-    before = _row(*found[1]) if len(found) > 1 else Row(0, b"", ZERO_HASH, b"")
-    for fault in chain_faults(journal_id, [last], after_seq=before.seq, previous=before.hash):
+    before: tuple[int, bytes] | None = (0, ZERO_HASH)
+    if len(found) > 1:
+        before = found[1][0], found[1][2]
+    elif last.seq > 1:  # all others were archived: then this one says so itself
+        before = _pruned_by(last, last.seq)
+    if before is None:
+        raise _damaged(f"Row {last.seq - 1} is missing, and no row says that it was archived.")
+    for fault in chain_faults(journal_id, [last], after_seq=before[0], previous=before[1]):
         raise _damaged(fault.why)
     return last
 

@@ -35,11 +35,11 @@ class Gate:
         insert = Journal._insert_group
         loop = asyncio.get_running_loop()
 
-        def gated(journal, connection, flat):
+        def gated(journal, connection, group):
             loop.call_soon_threadsafe(self.taken.set)
             assert self._go.wait(timeout=20)
-            insert(journal, connection, flat)
-            self.groups.append(len(flat) // 4)
+            insert(journal, connection, group)
+            self.groups.append(len(group.bodies))
 
         monkeypatch.setattr(Journal, "_insert_group", gated)
 
@@ -70,6 +70,24 @@ async def test_numbers_are_gapless_and_what_is_read_is_what_was_appended(tmp_pat
         assert {row.epoch for row in rows} == {journal.epoch}
         assert reader.rows_back(3) == rows[-3:]
         assert reader.head() == (rows[-1].seq, rows[-1].hash)
+
+
+async def test_a_group_of_any_size_is_one_commit_and_stored_as_the_record_format_says(place, monkeypatch):
+    gate = Gate(monkeypatch)
+    async with open_journal(*place) as journal:
+        journal.append([body("first")])
+        await gate.taken.wait()
+        for number in range(1, edge.journal.QUEUE_ROWS_MAX // 64):
+            journal.append([body(f"{number}.{i}", "\0" * (i * number % 200)) for i in range(64)])
+        gate.open()
+    assert gate.groups == [1, journal.head_seq - 1]
+    connection = apsw.Connection(str(place[0]), flags=apsw.SQLITE_OPEN_READONLY)
+    types = "typeof(seq), typeof(epoch), length(epoch), typeof(hash), length(hash), typeof(body)"
+    assert connection.execute(f"SELECT DISTINCT {types} FROM row").fetchall() == [
+        ("integer", "blob", 16, "blob", 32, "blob")
+    ]
+    connection.close()
+    assert verify_journal(place[0], expect_head=(journal.head_seq, journal.head_hash)).ok
 
 
 async def test_what_is_appended_during_a_commit_goes_into_the_next_one(place, monkeypatch):
@@ -311,7 +329,7 @@ async def test_cancelling_the_opening_gives_the_journal_free(place):
 
 
 async def test_whatever_ends_the_writer_is_heard(place, monkeypatch):
-    def broken(_journal, _connection, _flat):
+    def broken(_journal, _connection, _group):
         raise ZeroDivisionError("planted")
 
     monkeypatch.setattr(Journal, "_insert_group", broken)

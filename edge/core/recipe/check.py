@@ -8,10 +8,27 @@ from typing import Final
 
 from edge.core.document import Path, closest
 from edge.core.errors import LinesideError
+from edge.core.formula import names_in
 from edge.core.plant import Plant, Tag, Unit, numeric, unknown_unit
-from edge.core.recipe.model import Hold, Limit, Monitor, Number, Parallel, Record, Scan, Set, Sign, Step, Wait
+from edge.core.recipe.flow import flow_problems, order
+from edge.core.recipe.model import (
+    Calculate,
+    Call,
+    Hold,
+    Limit,
+    Monitor,
+    Number,
+    Parallel,
+    Parameter,
+    Record,
+    Scan,
+    Set,
+    Sign,
+    Step,
+    Wait,
+)
 from edge.core.recipe.read import RecipeDocument
-from edge.core.recipe.values import limit_in, resolve
+from edge.core.recipe.values import limit_in, named_in, number_of, resolve, seconds, shown
 from edge.core.terms import MEASURES, duration_s, same_dimension
 
 DURATION_S_MAX: Final = 10 * 366 * 86_400.0
@@ -31,8 +48,11 @@ def check_recipe(document: RecipeDocument, plant: Plant | None) -> list[Lineside
 def remarks(document: RecipeDocument) -> list[LinesideError]:
     """What does not stop a recipe but looks like an oversight: parameters and roles that nothing uses."""
     recipe = document.recipe
-    numbers = {number for _, step in document.steps() for number in _numbers(step)}
+    used = {name for _, step in document.steps() for name in _parameters_of(step)}
     roles = {tag.partition(".")[0] for _, step in document.steps() if (tag := _tag_of(step))}
+    roles |= {role for _, step in document.steps() for role in _roles_of(step)}
+    readings = {name for _, step in document.steps() for text in step.formulas().values() for name in _names(text)}
+    roles |= {name.partition(".")[0] for name in readings}
     found = [
         LinesideError(
             "recipe.unused_parameter",
@@ -42,7 +62,18 @@ def remarks(document: RecipeDocument) -> list[LinesideError]:
             place=document.place(("parameters", name)),
         )
         for name in recipe.parameters
-        if f"${name}" not in numbers
+        if name not in used
+    ]
+    found += [
+        LinesideError(
+            "recipe.unused_reading",
+            f"No formula uses the reading {name[:80]!r}.",
+            effect="The recipe can be executed.",
+            todo="Remove it from `readings`.",
+            place=document.place(("readings", name)),
+        )
+        for name in recipe.readings
+        if name not in readings
     ]
     found += [
         LinesideError(
@@ -63,7 +94,7 @@ def _tag_of(step: Step) -> str:
 
 
 def _limit_of(step: Step) -> Limit | None:
-    return step.limit if isinstance(step, Record | Wait | Hold | Monitor) else None
+    return step.limit if isinstance(step, Record | Wait | Hold | Monitor | Calculate) else None
 
 
 def _numbers(step: Step) -> Iterator[Number]:
@@ -73,18 +104,63 @@ def _numbers(step: Step) -> Iterator[Number]:
         yield from (number for number in (limit.low, limit.high) if number is not None)
 
 
-def _order(steps: Sequence[Step]) -> tuple[list[Step], Step | None]:
-    """The steps in the order in which they are done, and the one that would then come a second time, if any."""
-    index_of = {step.id: index for index, step in enumerate(steps)}
-    order: dict[int, None] = {}
-    index = 0
-    while index < len(steps):
-        if index in order:
-            return [steps[i] for i in order], steps[index]
-        order[index] = None
-        after = steps[index].next
-        index = index + 1 if after is None else index_of[after]
-    return [steps[i] for i in order], None
+def _parameters_of(step: Step) -> Iterator[str]:
+    """The names of the parameters that the step itself uses, in literals, texts and formulas."""
+    for text in (*_texts(_own(step)), *step.formulas().values()):
+        yield from named_in(text)
+
+
+def _own(step: Step) -> dict[str, object]:
+    """What the step itself says, without the steps inside it."""
+    inside = {path[0] for path, _ in step.inner()}
+    fields = {name for name, field in type(step).model_fields.items() if (field.alias or name) not in inside}
+    return step.model_dump(mode="json", by_alias=True, include=fields)
+
+
+def _texts(data: object) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    for inner in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        yield from _texts(inner)
+
+
+def _roles_of(step: Step) -> Iterator[str]:
+    """The roles that a step names otherwise than by a tag."""
+    if isinstance(step, Call):
+        yield from step.units.values()
+    if isinstance(unit := getattr(step, "unit", None), str) and step.phase == "service":
+        yield unit
+    for key in ("source", "target"):
+        if place := getattr(getattr(step, key, None), "unit", None):
+            yield place
+
+
+def _surely(steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps that are done once whenever the sequence is done: not those in a selection or a loop."""
+    for step in steps:
+        yield step
+        if isinstance(step, Parallel | Call):
+            for _, inside in step.inner():
+                yield from _surely(inside)
+
+
+def _is_duration(value: object) -> bool:
+    try:
+        return isinstance(value, str) and duration_s(value) > 0
+    except LinesideError:
+        return False
+
+
+def _end_of(end: float | str | None) -> float | None:
+    """An end of a parameter's range, as `number_of` gives its value."""
+    return duration_s(end) if isinstance(end, str) else end
+
+
+def _names(formula: str) -> list[str]:
+    try:
+        return names_in(formula)
+    except LinesideError:
+        return []
 
 
 class _Check:
@@ -105,6 +181,7 @@ class _Check:
         shape = [*self._ids(), *self._monitors()]
         for path, sequence in self._sequences():
             shape += self._sequence(path, sequence)
+        yield from flow_problems(self._document, self._plant)
         yield from shape or self._deadlock()  # who waits for whom is known only when the order is
 
     # The recipe as a whole -------------------------------------------------------------------------------------
@@ -152,16 +229,62 @@ class _Check:
             path: Path = ("parameters", name)
             if parameter.unit not in MEASURES:
                 yield self._unknown_unit(parameter.unit, (*path, "unit"))
-            low, high = parameter.low, parameter.high
+            wrong = self._parameter_type(name, parameter)
+            if wrong is not None:
+                yield wrong
+                continue
+            if parameter.type not in {"number", "integer", "duration"}:
+                continue
+            value = number_of(parameter)[0]
+            low, high = (_end_of(end) for end in (parameter.low, parameter.high))
             if low is not None and high is not None and low > high:
-                yield self._upside_down(low, high, parameter.unit, (*path, "low"))
-            elif (low is not None and parameter.value < low) or (high is not None and parameter.value > high):
+                yield self._upside_down(low, high, number_of(parameter)[1], (*path, "low"))
+            elif (low is not None and value < low) or (high is not None and value > high):
                 yield LinesideError(
                     "recipe.parameter_outside",
-                    f"The value {parameter.value:g} of {name!r} is outside its own range {_span(low, high)}.",
+                    f"The value {value:g} of {name!r} is outside its own range {_span(low, high)}.",
                     todo="Correct the value or the range.",
                     place=self._document.place((*path, "value")),
                 )
+
+    def _parameter_type(self, name: str, parameter: Parameter) -> LinesideError | None:
+        """What does not go with the parameter's type, if something does not."""
+        value, kind = parameter.value, parameter.type
+        ends = [end for end in (parameter.low, parameter.high) if end is not None]
+        number = kind in {"number", "integer"}
+        fits = {
+            "number": isinstance(value, float),
+            "integer": isinstance(value, float) and value.is_integer(),
+            "text": isinstance(value, str),
+            "choice": isinstance(value, str) and value in parameter.choices,
+            "duration": _is_duration(value),
+            "bool": isinstance(value, bool),
+        }[kind]
+        key, what, todo = "", "", ""
+        if not fits:
+            key, what = "value", f"{shown(parameter)[:40]!r} is not a value of type {kind}"
+            todo = {
+                "choice": "Give one of `choices`.",
+                "duration": 'Write a number, a space and s, min, h or d, for example "12 h".',
+                "bool": "Write true or false.",
+                "integer": "Give a whole number.",
+            }.get(kind, "Correct the value, or give its `type`.")
+        elif any(isinstance(end, str) == number or (kind == "duration" and not _is_duration(end)) for end in ends):
+            key, what, todo = "low", "`low` and `high` are of another type", "Give them as the value is given."
+        elif ends and not number and kind != "duration":
+            key, what, todo = "low", f"a {kind} has no range", "Remove `low` and `high`."
+        elif parameter.choices and kind != "choice":
+            key, what, todo = "choices", f"a {kind} has no choices", "Give `type: choice`, or remove `choices`."
+        elif parameter.unit and not number:
+            key, what, todo = "unit", f"a {kind} has no unit", "Remove `unit`."
+        if not key:
+            return None
+        return LinesideError(
+            "recipe.parameter_type",
+            f"The parameter {name!r}: {what}.",
+            todo=todo,
+            place=self._document.place(("parameters", name, key)),
+        )
 
     # One step --------------------------------------------------------------------------------------------------
 
@@ -171,7 +294,7 @@ class _Check:
                 yield from self._duration(step, key, text, path)
         if isinstance(step, Wait):
             yield from self._wait(step, path)
-        elif isinstance(step, Record | Set) and step.unit not in MEASURES:
+        elif isinstance(step, Record | Set | Calculate) and step.unit not in MEASURES:
             yield self._unknown_unit(step.unit, (*path, "unit"))
             return  # nothing can be compared with it
         elif isinstance(step, Hold) and not step.duration:
@@ -204,8 +327,11 @@ class _Check:
             yield from self._bind(step, path)
 
     def _duration(self, step: Step, key: str, text: str, path: Path) -> Iterator[LinesideError]:
+        if text.startswith("$") and text[1:] not in self._recipe.parameters:
+            return  # said with the other unknown parameters
         try:
-            fits = 0 < duration_s(text) <= DURATION_S_MAX or (key == "on_delay" and duration_s(text) == 0)
+            length_s = seconds(self._recipe, text)
+            fits = 0 < length_s <= DURATION_S_MAX or (key == "on_delay" and length_s == 0)
         except LinesideError:
             fits = False
         if not fits:
@@ -218,12 +344,20 @@ class _Check:
 
     def _wait(self, step: Wait, path: Path) -> Iterator[LinesideError]:
         place = self._document.place(path)
-        if bool(step.duration) == bool(step.tag):
+        ends = [step.duration, step.tag, step.until]
+        if sum(map(bool, ends)) != 1:
             yield LinesideError(
                 "recipe.wait_end",
                 f"Step {step.id} waits for "
-                + ("a duration and for a tag; which of them ends it is not said." if step.tag else "nothing."),
-                todo="Give either `duration`, or `tag`, `limit` and `timeout`.",
+                + ("more than one thing; which of them ends it is not said." if any(ends) else "nothing."),
+                todo="Give either `duration`, or `tag`, `limit` and `timeout`, or `until` and `timeout`.",
+                place=place,
+            )
+        elif step.until and not step.timeout:
+            yield LinesideError(
+                "recipe.wait_timeout",
+                f"Step {step.id} waits for a condition without a time-out: it might wait for ever.",
+                todo='Add `timeout`, for example "4 h".',
                 place=place,
             )
         elif step.tag and not step.limit:
@@ -240,7 +374,7 @@ class _Check:
                 todo='Add `timeout`, for example "4 h".',
                 place=place,
             )
-        if not step.tag and (step.limit or step.timeout):
+        if not step.tag and (step.limit or (step.timeout and not step.until)):
             yield LinesideError(
                 "recipe.wait_tag",
                 f"Step {step.id} gives a limit or a time-out, but no tag that they belong to.",
@@ -273,8 +407,10 @@ class _Check:
             )
 
     def _unknown_parameters(self, step: Step, path: Path) -> Iterator[LinesideError]:
+        literals = set()
         for number in _numbers(step):
             name = number.removeprefix("$") if isinstance(number, str) else ""
+            literals.add(name)
             if name and name not in self._recipe.parameters:
                 limit = _limit_of(step)
                 key = ("value",) if limit is None else ("limit", "low" if limit.low == number else "high")
@@ -284,6 +420,18 @@ class _Check:
                     todo=closest(name, list(self._recipe.parameters)),
                     place=self._document.place((*path, *key)),
                 )
+
+        own = _own(step)
+        formulas = {inner[0] for inner in step.formulas()}
+        for field in own.keys() - formulas - {"limit", "value"}:
+            for name in dict.fromkeys(named_in(" ".join(_texts(own[field])))):
+                if name not in self._recipe.parameters and name not in literals:
+                    yield LinesideError(
+                        "recipe.unknown_parameter",
+                        f"Step {step.id} uses '${name}'; there is no such parameter.",
+                        todo=closest(name, list(self._recipe.parameters)),
+                        place=self._document.place((*path, field)),
+                    )
 
     def _limit(self, step: Step, limit: Limit, path: Path) -> Iterator[LinesideError]:
         here = (*path, "limit")
@@ -297,14 +445,14 @@ class _Check:
         if limit.unit not in MEASURES:
             yield self._unknown_unit(limit.unit, (*here, "unit"))
             return
-        unit = step.unit if isinstance(step, Record) else limit.unit
-        if isinstance(step, Record) and limit.unit and not same_dimension(limit.unit, unit):
+        unit = step.unit if isinstance(step, Record | Calculate) else limit.unit
+        if isinstance(step, Record | Calculate) and limit.unit and not same_dimension(limit.unit, unit):
             yield self._wrong_unit(step, limit.unit, unit, "value", (*here, "unit"))
             return
         wrong = False
         for end in ("low", "high"):
             parameter = self._parameter_unit(getattr(limit, end))
-            if parameter is None or not (isinstance(step, Record) or unit):
+            if parameter is None or not (isinstance(step, Record | Calculate) or unit):
                 continue  # a literal; or a parameter measured against the tag's own unit, see _on
             if parameter in MEASURES and not same_dimension(parameter, unit):
                 wrong = True
@@ -353,26 +501,24 @@ class _Check:
     def _inside(self, path: Path, steps: Sequence[Step]) -> Iterator[tuple[Path, Step]]:
         for index, step in enumerate(steps):
             yield (*path, index), step
-            if isinstance(step, Parallel):
-                for b, branch in enumerate(step.branches):
-                    yield from self._inside((*path, index, "branches", b), branch)
+            for inner, sequence in step.inner():
+                yield from self._inside((*path, index, *inner), sequence)
 
     # Steps in order --------------------------------------------------------------------------------------------
 
     def _sequences(self) -> Iterator[tuple[Path, Sequence[Step]]]:
-        """The main sequence, then each branch, with the path of what holds it."""
+        """The main sequence, then each inside a step, with the path of what holds it."""
         yield ("procedure",), self._recipe.main()
         for path, step in self._document.steps():
-            if isinstance(step, Parallel):
-                for index, branch in enumerate(step.branches):
-                    yield (*path, "branches", index), branch
+            for inner, sequence in step.inner():
+                yield (*path, *inner), sequence
 
     def _monitors(self) -> Iterator[LinesideError]:
         beside: dict[int, set[str]] = {}  # id() of a monitor -> the steps of the branches beside it
         for _, parallel in self._document.steps():
             if not isinstance(parallel, Parallel):
                 continue
-            inside = [{one.id for _, one in self._inside((), branch)} for branch in parallel.branches]
+            inside = [{one.id for one in _surely(branch)} for branch in parallel.branches]
             for index, branch in enumerate(parallel.branches):
                 if monitors := [one for one in branch if isinstance(one, Monitor)]:
                     others = set[str]().union(*inside[:index], *inside[index + 1 :])
@@ -381,8 +527,10 @@ class _Check:
             if isinstance(step, Monitor) and step.until not in beside.get(id(step), ()):
                 yield LinesideError(
                     "recipe.monitor_until",
-                    f"Step {step.id} monitors until {step.until!r}, which is not a step in a branch beside it.",
-                    todo="Put the monitor into a branch of the parallel whose other branch has that step.",
+                    f"Step {step.id} monitors until {step.until!r}, which is not a step in a branch beside it, "
+                    "or stands in a selection or a loop there.",
+                    todo="Put the monitor into a branch of the parallel whose other branch has that step; "
+                    "where that stands in a selection or a loop, name the selection or loop.",
                     place=self._document.place((*path, "until")),
                 )
 
@@ -406,16 +554,16 @@ class _Check:
             )
         if strays:
             return  # what can be reached is not known
-        order, back = _order(steps)
+        done, back = order(steps)
         if back is not None:
             yield LinesideError(
                 "recipe.cycle",
-                f"After step {order[-1].id} comes step {back.id} again: the recipe would never end.",
+                f"After step {done[-1].id} comes step {back.id} again: the recipe would never end.",
                 todo="Correct `next`.",
-                place=self._document.place((*self._where[order[-1].id], "next")),
+                place=self._document.place((*self._where[done[-1].id], "next")),
             )
             return  # the steps after a cycle are not reached because of it
-        reached = {step.id for step in order}
+        reached = {step.id for step in done}
         for step in steps:
             if step.id not in reached:
                 yield LinesideError(
@@ -430,12 +578,12 @@ class _Check:
         after = TopologicalSorter[str]()
 
         def link(steps: Sequence[Step], before: str | None) -> str | None:
-            for step in _order(steps)[0]:
+            for step in order(steps)[0]:
                 after.add(step.id, *([before] if before else ()))
                 if isinstance(step, Monitor):
                     after.add(step.id, step.until)
-                elif isinstance(step, Parallel):
-                    after.add(step.id, *filter(None, [link(branch, before) for branch in step.branches]))
+                else:
+                    after.add(step.id, *filter(None, [link(inside, before) for _, inside in step.inner()]))
                 before = step.id
             return before
 

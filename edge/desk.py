@@ -22,12 +22,13 @@ from pydantic import ValidationError
 from edge import wire
 from edge.clock import Clock
 from edge.core import commands as cm
-from edge.core.decide import TEXT_CHARS_MAX, refuse_locked
+from edge.core.decide import refuse_locked
 from edge.core.errors import LinesideError
+from edge.core.forms import TEXT_CHARS_MAX, is_form, open_ask
 from edge.core.frame import RECEIPT_BYTES_MAX, Receipt, read_receipt
 from edge.core.people import SIGNATURE_DOMAIN, Permission, attested_bytes, permitted
 from edge.core.pseudonym import alike, is_pseudonym
-from edge.core.recipe.model import Record, Scan, Sign, Step
+from edge.core.recipe.model import Record, Scan, Step
 from edge.core.record import Signer
 from edge.core.terms import Act, Role, Stamp
 from edge.directory import Directory, Person
@@ -313,6 +314,8 @@ class _Client:
                 await self._enter(request)
             case wire.SignStep():
                 await self._sign(request)
+            case wire.AddResult():
+                await self._add_result(request)
             case wire.AnswerQuestion():
                 await self._answer_question(request)
             case wire.SaveDraft():
@@ -406,6 +409,8 @@ class _Client:
     async def _scanned(self, request: wire.ScanCode) -> dict[str, Any]:
         """What the line may know of a scan: identities as pseudonyms."""
         line, step, text = self.desk.engine.line, self.desk.step(request.batch, request.step), request.text.strip()
+        if step is not None and is_form(step):
+            return {"text": await self.desk.hide(text)}  # a code of a container: an identity in it is not kept
         if not isinstance(step, Scan):
             return {}  # refused without a row
         if step.expect != "patient":
@@ -511,8 +516,10 @@ class _Client:
         step = line.book.recipes[batch.seal].steps().get(request.step) if batch else None
         run = batch.steps.get(request.step) if batch else None
         meaning, role = "", Role.AUDITOR
-        if isinstance(step, Sign) and run is not None and len(run.signed) < len(step.roles):
-            meaning, role = step.meaning, step.roles[len(run.signed)]
+        if batch is not None and step is not None and run is not None:
+            ask = open_ask(line.book.recipes[batch.seal], batch, step, run)
+            if ask is not None and ask.kind == "sign":
+                meaning, role = ask.meaning, ask.role
         await self._verify(request.person, request.pin)
         person = self.desk.directory.people[request.person]
         session = self.session
@@ -520,7 +527,13 @@ class _Client:
         def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
             signed = self._signed(person, role, meaning, session, at, seq, row_hash)
             return cm.SignStep(
-                command_id=request.id, session=session, batch=request.batch, step=request.step, signed=signed
+                command_id=request.id,
+                session=session,
+                batch=request.batch,
+                step=request.step,
+                iteration=request.iteration,
+                part=request.part,
+                signed=signed,
             )
 
         await self.desk.engine.submit_signed(make)
@@ -536,6 +549,30 @@ class _Client:
             signed = self._signed(person, role, CONTINUED, session, at, seq, row_hash)
             return cm.ContinueBatch(
                 command_id=request.id, session=session, batch=request.batch, reason=request.reason, signed=signed
+            )
+
+        await self.desk.engine.submit_signed(make)
+
+    async def _add_result(self, request: wire.AddResult) -> None:
+        self._need_session()
+        await self._verify(request.person, request.pin)
+        person = self.desk.directory.people[request.person]
+        role = _role_for(person, Permission.RESULT)
+        session = self.session
+        batch = self.desk.engine.line.batches.get(request.batch)
+        opened = batch.open_results.get(request.result) if batch else None
+        text = await self.desk.hide(request.text)
+        meaning = f"Result added: {opened.title} = {text}" if opened else ""
+
+        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
+            signed = self._signed(person, role, meaning, session, at, seq, row_hash)
+            return cm.AddResult(
+                command_id=request.id,
+                session=session,
+                batch=request.batch,
+                result=request.result,
+                text=text,
+                signed=signed,
             )
 
         await self.desk.engine.submit_signed(make)

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from edge.core.decide import needs_patient
+from edge.core.forms import (
+    Ask,
+    asks,
+    choices_left,
+    choices_of,
+    open_ask,
+    result_spec,
+    weight_limits,
+    without_waiting,
+)
 from edge.core.line import OVER, Batch, Line, Question, StepRun, elapsed, tag_name
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import (
@@ -14,15 +25,18 @@ from edge.core.recipe.model import (
     Limit,
     Monitor,
     Parallel,
+    Ramp,
     Recipe,
     Record,
+    Sample,
     Scan,
     Set,
-    Sign,
     Step,
     Wait,
+    Weigh,
 )
-from edge.core.terms import Reading, Stamp, State
+from edge.core.recipe.values import ramp_end_in
+from edge.core.terms import Reading, Stamp, State, convert
 from edge.wire import (
     BatchCard,
     ExceptionLine,
@@ -31,6 +45,7 @@ from edge.wire import (
     QuestionCard,
     ReadingView,
     RecipeLine,
+    ResultCard,
     SelfCheckView,
     StepCard,
     StepLine,
@@ -88,7 +103,7 @@ def picture(
 
 def _self_check(line: Line) -> SelfCheckView | None:
     last = line.self_check
-    return SelfCheckView(utc=last.at.utc, rows=last.rows, found=last.found) if last else None
+    return SelfCheckView(utc=last.at.utc, rows=last.rows, found=last.found, left_out=last.left_out) if last else None
 
 
 def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[tuple[str, str], str]) -> BatchCard:
@@ -117,8 +132,26 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
             for x in batch.exceptions
         ),
         raised=batch.raised,
+        results=tuple(_results(recipe, batch)),
         next_action=_next_action(batch, cards),
     )
+
+
+def _results(recipe: Recipe, batch: Batch) -> Iterable[ResultCard]:
+    for opened in batch.open_results.values():
+        if spec := result_spec(recipe, opened):
+            final = without_waiting(spec)
+            low, high = limit_in(recipe, final.limit, final.unit) if final.limit else (None, None)
+            yield ResultCard(
+                result=opened.result,
+                step=opened.step,
+                title=opened.title,
+                unit=opened.unit,
+                interim=opened.interim,
+                choices=choices_left(final),
+                low=low,
+                high=high,
+            )
 
 
 def _lines(batch: Batch, recipe: Recipe) -> Iterable[StepLine]:
@@ -135,13 +168,18 @@ def _lines(batch: Batch, recipe: Recipe) -> Iterable[StepLine]:
 
 def is_placeholder(recipe: Recipe, step: Step) -> bool:
     """True when a value of the step must still be set by the process owner (shown with a dagger)."""
-    limit: Limit | None = getattr(step, "limit", None)
-    value = getattr(step, "value", None)
-    named = [v for v in (value, limit.low if limit else None, limit.high if limit else None) if isinstance(v, str)]
+    tests = step.tests if isinstance(step, Sample) else ()
+    limits = [limit for one in (step, *tests) if (limit := getattr(one, "limit", None)) is not None]
+    tolerance = step.tolerance if isinstance(step, Weigh) else None
+    numbers = [getattr(step, name, None) for name in ("value", "target", "quantity", "rate")]
+    numbers += [end for limit in limits for end in (limit.low, limit.high)]
+    numbers += [tolerance.below, tolerance.above] if tolerance else []
+    named = [number[1:] for number in numbers if isinstance(number, str) and number[1:] in recipe.parameters]
     return (
         bool(getattr(step, "placeholder", False))
-        or bool(limit and limit.placeholder)
-        or any(recipe.parameters[name[1:]].placeholder for name in named)
+        or any(limit.placeholder for limit in limits)
+        or bool(tolerance and tolerance.placeholder)
+        or any(recipe.parameters[name].placeholder for name in named)
     )
 
 
@@ -155,8 +193,10 @@ def _card(
     at: Stamp,
     drafts: Mapping[tuple[str, str], str],
 ) -> StepCard:
+    if ask := open_ask(recipe, batch, step, run):
+        return _ask_card(batch, recipe, step, run, ask, latest, at, drafts)
     limit: Limit | None = getattr(step, "limit", None)
-    tag = tag_name(batch.units, step.tag) if isinstance(step, Set | Wait | Hold | Monitor) and step.tag else ""
+    tag = tag_name(batch.units, step.tag) if isinstance(step, Set | Ramp | Wait | Hold | Monitor) and step.tag else ""
     bound = line.book.plant.tag(tag) if tag else None
     unit = bound.unit if bound else getattr(step, "unit", "")
     low, high = limit_in(recipe, limit, unit) if limit else (None, None)
@@ -174,10 +214,10 @@ def _card(
         high=high,
         limit_why=limit.why if limit else "",
         placeholder=is_placeholder(recipe, step),
-        choices=step.choices if isinstance(step, Record) else (),
+        choices=choices_of(step) if isinstance(step, Record) else (),
+        pending=isinstance(step, Record) and step.pending,
+        iteration=run.iteration,
         expected=_expected(batch, step),
-        meaning=step.meaning if isinstance(step, Sign) else "",
-        signers=tuple(role.value for role in step.roles[len(run.signed) :]) if isinstance(step, Sign) else (),
         roles=(step.role.value,) if isinstance(step, Instruct | Record | Scan) else (),
         readings=(_reading(shown, step.title, latest(shown), low, high),) if tag else (),
         elapsed_s=elapsed(run.since, run.before_boot, at).low_s,
@@ -187,16 +227,72 @@ def _card(
     )
 
 
+def _ask_card(
+    batch: Batch,
+    recipe: Recipe,
+    step: Step,
+    run: StepRun,
+    ask: Ask,
+    latest: Latest,
+    at: Stamp,
+    drafts: Mapping[tuple[str, str], str],
+) -> StepCard:
+    """The card of a step that asks for one thing after another: what it asks for now."""
+    every = asks(recipe, batch, step, run)
+    signers = tuple(one.role.value for one in every if one.kind == "sign")[len(run.signed) :]
+    limit = ask.limit or (step.tolerance if isinstance(step, Weigh) else None)
+    expected = ask.exactly or (f"code beginning with {ask.prefix}" if ask.prefix else "")
+    return StepCard(
+        step=step.id,
+        phase=step.phase,
+        title=run.title,
+        text=ask.text,
+        why=step.why,
+        asks="nothing" if ask.kind == "reading" else ask.kind,
+        unit=ask.unit,
+        low=ask.low,
+        high=ask.high,
+        limit_why=limit.why if limit else "",
+        placeholder=is_placeholder(recipe, step),
+        choices=ask.choices,
+        pending=bool(ask.result and ask.result.pending),
+        expected=expected if ask.kind == "scan" else "",
+        meaning=ask.meaning,
+        signers=signers if ask.kind == "sign" else (),
+        roles=() if ask.kind in {"sign", "reading"} else (ask.role.value,),
+        readings=(_net(batch, recipe, step, run, latest),) if isinstance(step, Weigh) and step.balance else (),
+        iteration=run.iteration,
+        part=ask.part,
+        part_number=[one.part for one in every].index(ask.part) + 1 if len(every) > 1 else 0,
+        parts=len(every) if len(every) > 1 else 0,
+        elapsed_s=elapsed(run.since, run.before_boot, at).low_s,
+        draft=drafts.get((batch.batch, step.id), ""),
+        next_title=_next_title(recipe, step),
+    )
+
+
+def _net(batch: Batch, recipe: Recipe, step: Weigh, run: StepRun, latest: Latest) -> ReadingView:
+    """What stands on the balance; once it is tared the net weight, between the ends of the tolerance."""
+    tag = tag_name(batch.units, step.balance)
+    reading, tare = latest(tag), run.given.get(f"{step.name}.tare")
+    if reading is None or not isinstance(reading.value, float | int) or not isinstance(tare, float):
+        return _reading(tag, step.title, reading, None, None)
+    _, low, high = weight_limits(recipe, step)
+    net = round(convert(float(reading.value), reading.unit, step.unit) - tare, 9)
+    return _reading(tag, step.title, replace(reading, value=net, unit=step.unit), low, high)
+
+
 def _asks(step: Step, recipe: Recipe, unit: str, tag: str) -> tuple[str, str]:
     match step:
         case Instruct():
             return step.text, "confirm"
         case Record():
-            return step.text, "choice" if step.type == "choice" else "value"
+            return step.text, "choice" if choices_of(step) else "value"
         case Scan():
             return step.text, "scan"
-        case Sign():
-            return step.text, "sign"
+        case Ramp():
+            value = ramp_end_in(recipe, step, unit)
+            return f"Lineside takes {tag} to {value:g} {unit} by {step.rate} {step.unit}/{step.per} at most.", "nothing"
         case Set():
             value = set_point_in(recipe, step, unit)
             return f"Lineside sets {tag} to {value:g} {unit} and reads it back.", "nothing"
@@ -210,6 +306,8 @@ def _asks(step: Step, recipe: Recipe, unit: str, tag: str) -> tuple[str, str]:
             return f"Lineside watches {tag} until step {step.until} is done.", "nothing"
         case Parallel():
             return "All branches run at once.", "nothing"
+        case _:
+            return "Lineside does this by itself.", "nothing"
 
 
 def _expected(batch: Batch, step: Step) -> str:

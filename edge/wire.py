@@ -86,11 +86,14 @@ class ContinueBatch(_Request):
 
 
 class ConfirmStep(_Request):
-    """The instruction was done."""
+    """The instruction was done. `iteration` and `part`, here and in what follows: of the step as it was shown (see
+    `StepCard`); 0 and empty when that is not said, and then it is for what the step asks for now."""
 
     do: Literal["confirm"] = "confirm"
     batch: Short
     step: Short
+    iteration: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    part: Short = ""
 
 
 class EnterValue(_Request):
@@ -99,6 +102,8 @@ class EnterValue(_Request):
     do: Literal["enter"] = "enter"
     batch: Short
     step: Short
+    iteration: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    part: Short = ""
     text: Short
 
 
@@ -108,6 +113,8 @@ class ScanCode(_Request):
     do: Literal["scan"] = "scan"
     batch: Short
     step: Short
+    iteration: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    part: Short = ""
     text: Annotated[str, Field(max_length=4096)]
 
 
@@ -117,6 +124,19 @@ class SignStep(_Request):
     do: Literal["sign"] = "sign"
     batch: Short
     step: Short
+    iteration: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    part: Short = ""
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
+class AddResult(_Request):
+    """A result that was pending, and the signature of whoever adds it. The signer need not own the session."""
+
+    do: Literal["add_result"] = "add_result"
+    batch: Short
+    result: Short
+    text: Short
     person: Short
     pin: Annotated[str, Field(repr=False, max_length=64)]
 
@@ -194,6 +214,7 @@ class TellSelfCheck(_Request):
     rows: Annotated[int, Field(ge=0)]
     checked_seq: Annotated[int, Field(ge=0)]
     found: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=20)]
+    left_out: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=20)] = ()
     took_s: Annotated[float, Field(ge=0)]
 
 
@@ -214,6 +235,7 @@ Request = Annotated[
     | EnterValue
     | ScanCode
     | SignStep
+    | AddResult
     | AnswerQuestion
     | SaveDraft
     | EraseIdentity
@@ -284,7 +306,7 @@ class StepCard(Message):
     """All that the operator needs for one active step."""
 
     step: str
-    phase: Literal["instruct", "record", "scan", "set", "wait", "hold", "monitor", "sign", "parallel"]
+    phase: str
     title: str
     text: str
     """What to do, or what the box is doing, in a sentence."""
@@ -303,6 +325,14 @@ class StepCard(Message):
     roles: tuple[str, ...] = ()
     """Who may do what the step asks for: a person with one of these roles. Everyone, when empty."""
     readings: tuple[ReadingView, ...] = ()
+    iteration: int = 1
+    part: str = ""
+    """Of a step that asks for several things: this one, ..."""
+    part_number: int = 0
+    parts: int = 0
+    """... which is the `part_number`th of so many; 0 for a step that asks for one."""
+    pending: bool = False
+    """The person may enter "pending": the result comes later."""
     elapsed_s: float = 0.0
     duration_s: float = 0.0
     draft: str = ""
@@ -328,6 +358,19 @@ class QuestionCard(Message):
     """-1 when nothing trusted bounds it."""
     answers: tuple[str, ...] = ("happened", "again", "abort")
     """The ones that make sense: "happened" does not, for a write that was certainly refused."""
+
+
+class ResultCard(Message):
+    """A result that is pending, and what it may be: one of `choices`, else something that is typed."""
+
+    result: str
+    step: str
+    title: str
+    unit: str
+    interim: str
+    choices: tuple[str, ...]
+    low: float | None
+    high: float | None
 
 
 class ExceptionLine(Message):
@@ -360,6 +403,8 @@ class BatchCard(Message):
     """The newest."""
     raised: int
     """How many exceptions there were in all."""
+    results: tuple[ResultCard, ...] = ()
+    """Those that are pending."""
     next_action: str
     """One sentence for the operator."""
 
@@ -389,6 +434,8 @@ class SelfCheckView(Message):
     rows: int
     found: tuple[str, ...]
     """What did not hold; empty when all did."""
+    left_out: tuple[str, ...] = ()
+    """What was not at hand, and so not verified."""
 
 
 class Picture(Message):

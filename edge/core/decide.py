@@ -92,8 +92,9 @@ from edge.core.terms import TRANSITIONS, Act, Quality, Reading, Role, Stamp, Sta
 BOX: Final = "lineside"
 """The actor of what the box does by itself."""
 PIN_FAILURES_MAX: Final = 5
-PRUNE_ROWS_MAX: Final = 4_096
-"""So many rows leave the journal in one transaction: a few milliseconds in which no row is written."""
+PRUNE_ROWS_MAX: Final = 1_024
+"""So many rows leave the journal in one transaction: about a millisecond in which no row is written. The record format
+allows 4,096."""
 LOCK_S: Final = 900.0
 """A lock lasts so long by the boot's clock; a restart of the machine begins it anew."""
 

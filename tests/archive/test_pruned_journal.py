@@ -57,6 +57,38 @@ async def test_a_pruned_journal_holds_from_its_first_row_on_and_is_written_on(tm
     assert verify_journal(path).first_seq == 51
 
 
+async def test_a_journal_of_which_only_the_row_that_says_so_stayed_is_opened_copied_and_written_on(
+    tmp_path: Path,
+) -> None:
+    async with open_journal(tmp_path / "journal.db", tmp_path / "epoch") as journal:
+        hashes = await fill(journal, 40)
+        await journal.append([said(1, 40, hashes[-1])]).durable()
+        await journal.prune(40)
+    copy_journal(tmp_path / "journal.db", tmp_path / "copy.db")
+    for name in ("journal", "copy"):
+        async with open_journal(tmp_path / f"{name}.db", tmp_path / f"{name}.epoch") as journal:
+            assert journal.head_seq == 41
+            await fill(journal, 3)
+        report = verify_journal(tmp_path / f"{name}.db")
+        assert report.ok, report.fault
+        assert (report.first_seq, report.head_seq) == (41, 44)
+
+
+@pytest.mark.parametrize("through", [39, 41])
+async def test_a_single_row_that_says_nothing_of_the_row_before_it_is_not_opened(tmp_path: Path, through: int) -> None:
+    async with open_journal(tmp_path / "journal.db", tmp_path / "epoch") as journal:
+        hashes = await fill(journal, 41)
+        await journal.append([said(1, through, hashes[through - 1])]).durable()
+        await journal.prune(41)
+    if through == 41:
+        with apsw.Connection(str(tmp_path / "journal.db")) as db:
+            db.execute("UPDATE row SET hash = zeroblob(32)")
+        db.close()
+    with pytest.raises(LinesideError, match=r"journal\.damaged"):
+        async with open_journal(tmp_path / "journal.db", tmp_path / "epoch"):
+            pass
+
+
 async def test_an_expected_head_is_met_before_and_after_the_first_row(tmp_path: Path) -> None:
     async with open_journal(tmp_path / "journal.db", tmp_path / "epoch") as journal:
         hashes = await fill(journal, 40)

@@ -29,6 +29,7 @@ from edge.core.frame import RECEIPT_BYTES_MAX, Receipt, read_receipt
 from edge.core.people import SIGNATURE_DOMAIN, Permission, attested_bytes, permitted
 from edge.core.pseudonym import alike, is_pseudonym
 from edge.core.recipe.model import Record, Scan, Step
+from edge.core.recipe.values import said
 from edge.core.record import Signer
 from edge.core.terms import Act, Role, Stamp
 from edge.directory import Directory, Person
@@ -42,6 +43,7 @@ from edge.vault import PART_CHARS_MIN, Vault
 CLIENTS_MAX: Final = 32
 DRAFTS_MAX: Final = 200
 PICTURES_PER_S_MAX: Final = 10
+CORRECTED: Final = "the value that was entered is wrong; this one is right"
 CONTINUED: Final = "rows that are missing after the restore are lost; the batch goes on"
 """The meaning of the signature that ends a restored batch's hold."""
 ENTRIES: Final[Mapping[type[wire.Message], Callable[..., cm.Command]]] = {
@@ -322,6 +324,8 @@ class _Client:
                 self._need_session()
                 if not isinstance(self.desk.step(request.batch, request.step), Scan):
                     await self.desk.drafts.save(request.batch, request.step, await self.desk.hide(request.text))
+            case wire.CorrectValue():
+                await self._correct(request)
             case wire.GiveReceipt():
                 await self._take_receipt(request)
             case wire.ThinValues():
@@ -414,7 +418,9 @@ class _Client:
         if not isinstance(step, Scan):
             return {}  # refused without a row
         if step.expect != "patient":
-            right = text.startswith(step.prefix)  # then a code that was once scanned in the wrong place is right here
+            recipe = line.book.recipes[line.batches[request.batch].seal]
+            # then a code that was once scanned in the wrong place is right here
+            right = text.startswith(said(recipe, step.prefix))
             return {"text": await self.desk.hide(text, others=not right)}
         batch = line.batches[request.batch]
         run = batch.steps.get(request.step)
@@ -542,13 +548,13 @@ class _Client:
         self._need_session()
         await self._verify(request.person, request.pin)
         person = self.desk.directory.people[request.person]
-        role = _role_for(person, Permission.CONTINUE)
-        session = self.session
+        role, session = _role_for(person, Permission.CONTINUE), self.session
+        reason = await self.desk.hide(request.reason)
 
         def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
             signed = self._signed(person, role, CONTINUED, session, at, seq, row_hash)
             return cm.ContinueBatch(
-                command_id=request.id, session=session, batch=request.batch, reason=request.reason, signed=signed
+                command_id=request.id, session=session, batch=request.batch, reason=reason, signed=signed
             )
 
         await self.desk.engine.submit_signed(make)
@@ -573,6 +579,27 @@ class _Client:
                 result=request.result,
                 text=text,
                 signed=signed,
+            )
+
+        await self.desk.engine.submit_signed(make)
+
+    async def _correct(self, request: wire.CorrectValue) -> None:
+        self._need_session()
+        await self._verify(request.person, request.pin)
+        person = self.desk.directory.people[request.person]
+        role, session = _role_for(person, Permission.CORRECT), self.session
+        text, reason = await self.desk.hide(request.text), await self.desk.hide(request.reason)
+
+        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
+            return cm.CorrectValue(
+                command_id=request.id,
+                session=session,
+                batch=request.batch,
+                name=request.name,
+                was_seq=request.was_seq,
+                text=text,
+                reason=reason,
+                signed=self._signed(person, role, CORRECTED, session, at, seq, row_hash),
             )
 
         await self.desk.engine.submit_signed(make)

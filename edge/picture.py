@@ -13,6 +13,7 @@ from edge.core.forms import (
     choices_left,
     choices_of,
     open_ask,
+    result_of,
     result_spec,
     weight_limits,
     without_waiting,
@@ -20,9 +21,12 @@ from edge.core.forms import (
 from edge.core.line import OVER, Batch, Line, Question, StepRun, elapsed, tag_name
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import (
+    COMPOSITE,
+    Calculate,
     Hold,
     Instruct,
     Limit,
+    Loop,
     Monitor,
     Parallel,
     Ramp,
@@ -30,12 +34,14 @@ from edge.core.recipe.model import (
     Record,
     Sample,
     Scan,
+    Select,
     Set,
     Step,
     Wait,
     Weigh,
 )
-from edge.core.recipe.values import ramp_end_in
+from edge.core.recipe.values import ramp_end_in, whole
+from edge.core.recipe.values import said as spoken
 from edge.core.terms import Reading, Stamp, State, convert
 from edge.wire import (
     BatchCard,
@@ -51,9 +57,11 @@ from edge.wire import (
     StepLine,
     Strip,
     Sync,
+    ValueLine,
 )
 
 BATCHES_SHOWN_MAX = 20
+VALUES_SHOWN_MAX = 100
 Latest = Callable[[str], Reading | None]
 
 
@@ -109,7 +117,7 @@ def _self_check(line: Line) -> SelfCheckView | None:
 def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[tuple[str, str], str]) -> BatchCard:
     recipe = line.book.recipes[batch.seal]
     steps = recipe.steps()
-    active = [run for run in batch.active() if run.phase != "parallel"]
+    active = [run for run in batch.active() if run.phase not in COMPOSITE or _is_stuck(batch, run)]
     # what waits for a person first: that is what the operator must see
     cards = [_card(line, batch, recipe, steps[run.step], run, latest, at, drafts) for run in active]
     cards.sort(key=lambda card: card.asks == "nothing")
@@ -133,8 +141,24 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         ),
         raised=batch.raised,
         results=tuple(_results(recipe, batch)),
+        values=tuple(_values(recipe, batch)),
         next_action=_next_action(batch, cards),
     )
+
+
+def _values(recipe: Recipe, batch: Batch) -> Iterable[ValueLine]:
+    """What was entered and may be corrected, newest first."""
+    newest = sorted(batch.values.items(), key=lambda item: -item[1].seq)
+    entered = [(name, known) for name, known in newest if result_of(recipe, known.step, name)]
+    for name, known in entered[:VALUES_SHOWN_MAX]:
+        yield ValueLine(
+            seq=known.seq,
+            name=name,
+            step=known.step,
+            title=recipe.steps()[known.step].title,
+            text=f"{known.value:g}" if isinstance(known.value, float) else str(known.value),
+            unit=known.unit,
+        )
 
 
 def _results(recipe: Recipe, batch: Batch) -> Iterable[ResultCard]:
@@ -154,16 +178,36 @@ def _results(recipe: Recipe, batch: Batch) -> Iterable[ResultCard]:
             )
 
 
+def _is_stuck(batch: Batch, run: StepRun) -> bool:
+    """True for a selection or a loop that could not be decided: nothing inside it is under way."""
+    undecided = run.branch is None if run.phase == "select" else not run.passes
+    return run.phase in {"select", "loop"} and undecided and batch.state is not State.RUNNING
+
+
 def _lines(batch: Batch, recipe: Recipe) -> Iterable[StepLine]:
+    """The steps as the file lists them. Inside a loop they are those of the pass that is under way, or was last."""
     for step in recipe.in_order():
         run = batch.steps.get(step.id)
+        around = recipe.loop_of(step.id)
+        loop = batch.steps.get(around) if around else None
+        here = run if run and (loop is None or run.iteration == loop.body) else None
         yield StepLine(
             step=step.id,
-            title=step.title,
+            title=spoken(recipe, step.title),
             phase=step.phase,
-            state=run.state if run else "todo",
+            state=here.state if here else "todo",
             placeholder=is_placeholder(recipe, step),
+            note=_way(recipe, step, here) if here else "",
         )
+
+
+def _way(recipe: Recipe, step: Step, run: StepRun) -> str:
+    """Where a loop is, or which way a selection took."""
+    if isinstance(step, Loop) and run.passes:
+        return f"pass {run.passes} of {whole(recipe, step.times)}"
+    if isinstance(step, Select) and run.branch is not None:
+        return "else" if run.branch < 0 else step.branches[run.branch].title or step.branches[run.branch].when
+    return ""
 
 
 def is_placeholder(recipe: Recipe, step: Step) -> bool:
@@ -205,7 +249,7 @@ def _card(
     return StepCard(
         step=step.id,
         phase=step.phase,
-        title=step.title,
+        title=run.title,
         text=text,
         why=step.why,
         asks=asks,
@@ -217,7 +261,7 @@ def _card(
         choices=choices_of(step) if isinstance(step, Record) else (),
         pending=isinstance(step, Record) and step.pending,
         iteration=run.iteration,
-        expected=_expected(batch, step),
+        expected=_expected(batch, recipe, step),
         roles=(step.role.value,) if isinstance(step, Instruct | Record | Scan) else (),
         readings=(_reading(shown, step.title, latest(shown), low, high),) if tag else (),
         elapsed_s=elapsed(run.since, run.before_boot, at).low_s,
@@ -285,11 +329,11 @@ def _net(batch: Batch, recipe: Recipe, step: Weigh, run: StepRun, latest: Latest
 def _asks(step: Step, recipe: Recipe, unit: str, tag: str) -> tuple[str, str]:
     match step:
         case Instruct():
-            return step.text, "confirm"
+            return spoken(recipe, step.text), "confirm"
         case Record():
-            return step.text, "choice" if choices_of(step) else "value"
+            return spoken(recipe, step.text), "choice" if choices_of(step) else "value"
         case Scan():
-            return step.text, "scan"
+            return spoken(recipe, step.text), "scan"
         case Ramp():
             value = ramp_end_in(recipe, step, unit)
             return f"Lineside takes {tag} to {value:g} {unit} by {step.rate} {step.unit}/{step.per} at most.", "nothing"
@@ -298,22 +342,32 @@ def _asks(step: Step, recipe: Recipe, unit: str, tag: str) -> tuple[str, str]:
             return f"Lineside sets {tag} to {value:g} {unit} and reads it back.", "nothing"
         case Wait() if step.tag:
             return f"Lineside waits until {tag} is within its limit.", "nothing"
+        case Wait() if step.until:
+            return f"Lineside waits until {spoken(recipe, step.until)}.", "nothing"
         case Wait():
-            return f"Lineside waits {step.duration}.", "nothing"
+            return f"Lineside waits {spoken(recipe, step.duration)}.", "nothing"
         case Hold():
-            return f"Lineside keeps {tag} within its limit for {step.duration}.", "nothing"
+            return f"Lineside keeps {tag} within its limit for {spoken(recipe, step.duration)}.", "nothing"
         case Monitor():
             return f"Lineside watches {tag} until step {step.until} is done.", "nothing"
         case Parallel():
             return "All branches run at once.", "nothing"
+        case Calculate():
+            return f"Lineside works out {step.formula}.", "nothing"
+        case Select():
+            return "Lineside takes the first branch whose condition is true.", "nothing"
+        case Loop():
+            return f"Lineside goes round at most {whole(recipe, step.times)} times.", "nothing"
         case _:
             return "Lineside does this by itself.", "nothing"
 
 
-def _expected(batch: Batch, step: Step) -> str:
+def _expected(batch: Batch, recipe: Recipe, step: Step) -> str:
     if not isinstance(step, Scan):
         return ""
-    return "patient identity of " + batch.order if step.expect == "patient" else f"code beginning with {step.prefix}"
+    if step.expect == "patient":
+        return "patient identity of " + batch.order
+    return f"code beginning with {spoken(recipe, step.prefix)}"
 
 
 def _next_title(recipe: Recipe, step: Step) -> str:

@@ -31,7 +31,7 @@ from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode
 from edge.core.record import ZERO_HASH, Row
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raise it when rows are applied in another way: every views.db is then made anew."""
 ROWS_AT_ONCE: Final = 500
 """Rows that one transaction applies."""
@@ -122,7 +122,7 @@ TABLES: Final[dict[str, Table]] = {
         (("batch", "step", "seq"),),
     ),
     "value": Table(
-        "One line for each recorded value.",
+        "One line for each recorded value, and one more for each correction of it.",
         {
             "seq": _SEQ,
             "utc": _UTC,
@@ -131,12 +131,14 @@ TABLES: Final[dict[str, Table]] = {
             "name": (str, "The value's name."),
             "value": (ANY, 'A number or a text; true and false are the texts "true" and "false".'),
             "unit": (str, "Its unit."),
-            "source": (str, '"entered", "scanned", or the tag it was read from.'),
+            "source": (str, '"entered", "scanned", "corrected", or the tag it was read from.'),
             "quality": (str, "Quality of the reading."),
             "low": (float, "Lower limit in force; NULL when open."),
             "high": (float, "Upper limit in force; NULL when open."),
             "within": (int, "1 within the limits, 0 outside."),
             "person": (str, 'Who recorded it, or "lineside".'),
+            "corrected_seq": (int, "The row that corrects this one; NULL when it holds."),
+            "reason": (str, "Why the value before this one was wrong; empty without a correction."),
         },
         (("batch", "name"),),
     ),
@@ -647,9 +649,15 @@ def _apply_event(db: Database, seq: int, row: RowBody) -> None:
         case ev.ValueRecorded():
             _insert(
                 db, "value", seq, utc, event.batch, event.step, event.name, event.value, event.unit, event.source,
-                event.quality, event.low, event.high, int(event.within), row.actor,
+                event.quality, event.low, event.high, int(event.within), row.actor, None, "",
             )  # fmt: skip
             _tell_step(db, event.batch, event.step, person=row.actor)
+        case ev.ValueCorrected():
+            _run(db, "UPDATE value SET corrected_seq=? WHERE seq=?", seq, event.was_seq)
+            _insert(
+                db, "value", seq, utc, event.batch, event.step, event.name, event.value, event.unit, "corrected",
+                "good", event.low, event.high, int(event.within), row.actor, None, event.reason,
+            )  # fmt: skip
         case ev.ExceptionRaised():
             _insert(
                 db, "exception", seq, utc, event.batch, event.exception, event.step, event.category, event.code,

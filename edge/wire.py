@@ -152,6 +152,20 @@ class AnswerQuestion(_Request):
     pin: Annotated[str, Field(repr=False, max_length=64)]
 
 
+class CorrectValue(_Request):
+    """A value that was entered wrong, with the right one as typed, the reason, and a signature. `was_seq` is the row
+    that was shown."""
+
+    do: Literal["correct"] = "correct"
+    batch: Short
+    name: Short
+    was_seq: Annotated[int, Field(ge=1)]
+    text: Short
+    reason: Annotated[str, Field(max_length=2000)]
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
 class SaveDraft(_Request):
     """Keep what was typed so far for a step, through a crash. An empty text removes it."""
 
@@ -237,6 +251,7 @@ Request = Annotated[
     | SignStep
     | AddResult
     | AnswerQuestion
+    | CorrectValue
     | SaveDraft
     | EraseIdentity
     | GiveReceipt
@@ -300,6 +315,19 @@ class StepLine(Message):
     phase: str
     state: Literal["todo", "active", "done", "ended"]
     placeholder: bool = False
+    note: str = ""
+    """Which pass a loop is in, or which branch a selection took."""
+
+
+class ValueLine(Message):
+    """An entered value that may be corrected: its newest row, its step, and how it reads."""
+
+    seq: int
+    name: str
+    step: str
+    title: str
+    text: str
+    unit: str
 
 
 class StepCard(Message):
@@ -400,6 +428,8 @@ class BatchCard(Message):
     active: tuple[StepCard, ...]
     questions: tuple[QuestionCard, ...]
     exceptions: tuple[ExceptionLine, ...]
+    values: tuple[ValueLine, ...] = ()
+    """The entered values that may be corrected, newest first."""
     """The newest."""
     raised: int
     """How many exceptions there were in all."""

@@ -318,6 +318,18 @@ class AddResult(ByPerson):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectValue(ByPerson):
+    """What row `was_seq` says of the value `name` is wrong: right is `text` as typed, says `signed`, for this `reason`."""
+
+    batch: str
+    name: str
+    was_seq: int
+    text: str
+    reason: str
+    signed: Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerQuestion(ByPerson):
     """`reading` is what the equipment showed when the person answered."""
 

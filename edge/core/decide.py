@@ -32,6 +32,7 @@ from edge.core.forms import (
     parse_number,
     parse_result,
     printable,
+    result_of,
     result_spec,
     weight_limits,
     without_waiting,
@@ -224,6 +225,8 @@ class _Decision:
                 self.conclude_write(command)
             case cm.AddResult():
                 self.add_result(command)
+            case cm.CorrectValue():
+                self.correct(command)
             case cm.AskCondition():
                 self.ask_condition(command)
             case _:
@@ -1325,6 +1328,69 @@ class _Decision:
         self.settle(batch, opened.result, command.text)
         self.proceed(batch.batch)
 
+    def correct(self, command: cm.CorrectValue) -> None:
+        """A value that was entered wrong. The old row stays; nothing that was done because of it is undone, so quality
+        is told by an exception record."""
+        batch, signed = self.batch(command.batch), command.signed
+        if not permitted((signed.role,), Permission.CORRECT) or signed.role not in signed.roles:
+            raise not_permitted(signed.person, Permission.CORRECT)
+        recipe, known = self.recipe(batch), batch.values.get(command.name)
+        spec = result_of(recipe, known.step, command.name) if known else None
+        if known is None or spec is None:
+            raise LinesideError(
+                "correction.unknown",
+                f"Batch {batch.batch} has no entered value {command.name[:80]!r} that could be corrected.",
+                effect="The record is unchanged.",
+                todo="Choose one that is shown. What was scanned, measured or calculated is not corrected by hand.",
+            )
+        if known.seq != command.was_seq:
+            raise LinesideError(
+                "correction.changed",
+                f"{command.name} was recorded or corrected again since it was shown.",
+                effect="The record is unchanged.",
+                todo="Look at the value that stands there now.",
+            )
+        if not command.reason.strip():
+            raise LinesideError(
+                "correction.reason",
+                "A correction needs a reason.",
+                effect="The record is unchanged.",
+                todo="Say why the old value is wrong; it becomes part of the record.",
+            )
+        final = without_waiting(spec)
+        value = parse_result(final, command.text)
+        if value == known.value:
+            raise LinesideError(
+                "correction.same",
+                f"{command.name} is {known.value} already.",
+                effect="The record is unchanged.",
+                todo="Enter the right value, or go back.",
+            )
+        low, high, within = self.judged(batch, final, value)
+        self.make_signature(batch.batch, "", signed)
+        self.emit(
+            ev.ValueCorrected(
+                batch=batch.batch,
+                step=known.step,
+                name=command.name,
+                of_iteration=known.iteration,
+                was=known.value,
+                was_seq=known.seq,
+                value=value,
+                unit=known.unit,
+                low=low,
+                high=high,
+                within=within,
+                reason=command.reason.strip(),
+            )
+        )
+        step = recipe.steps()[known.step]
+        what = f"{step.title}: {command.name} was {known.value}, corrected to {value} {known.unit}".rstrip()
+        self.raise_exception(batch.batch, step.id, "minor", "value.corrected", f"{what}. {command.reason.strip()}")
+        if not within:
+            self.not_within(batch.batch, step, final, step.title, value, low, high)
+        self.proceed(batch.batch)
+
     def advance(self, batch_id: str, step: Step) -> None:
         """Complete the step when nothing is left to ask, with the rows that state what came of it."""
         batch = self.line.batches[batch_id]
@@ -1478,9 +1544,10 @@ class _Decision:
             raise wrong_kind(step)
         self.need_role(step.role)
         text = command.text.strip()
-        why = scan_refusal(batch, step, command)
+        prefix = spoken(self.recipe(batch), step.prefix)
+        why = scan_refusal(batch, step, command, prefix)
         if why:
-            expected = batch.patient if step.expect == "patient" else f"a code that begins with {step.prefix}"
+            expected = batch.patient if step.expect == "patient" else f"a code that begins with {prefix}"
             self.emit(
                 ev.ScanRefused(
                     batch=batch.batch,
@@ -1740,8 +1807,8 @@ def restored_because(last_seq: int, heard_seq: int | None) -> str:
     return f"This box came back from a backup: {why}"
 
 
-def scan_refusal(batch: Batch, step: Scan, command: cm.ScanCode) -> str:
-    """Why what was scanned is not what the step expects, in a sentence; empty when it is."""
+def scan_refusal(batch: Batch, step: Scan, command: cm.ScanCode, prefix: str) -> str:
+    """Why what was scanned is not what the step expects (of a lot, `prefix`), in a sentence; empty when it is."""
     text = command.text.strip()
     if not text or len(text) > TEXT_CHARS_MAX or not text.isprintable():
         return "The code cannot be read. Nothing was started."
@@ -1754,8 +1821,8 @@ def scan_refusal(batch: Batch, step: Scan, command: cm.ScanCode) -> str:
         return f"This is not the patient identity of {batch.order}. Nothing was started."
     if is_pseudonym(text):
         return "This is a patient identity, not material. Nothing was started."
-    if not text.startswith(step.prefix):
-        return f"This is not the right material: its code should begin with {step.prefix}. Nothing was started."
+    if not text.startswith(prefix):
+        return f"This is not the right material: its code should begin with {prefix}. Nothing was started."
     return ""
 
 

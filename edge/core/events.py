@@ -459,6 +459,24 @@ class ResultAdded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValueCorrected(Event):
+    """What row `was_seq` says of `name` is wrong: it said `was`, right is `value`, for this `reason`. That row stays.
+    The row before this one is the signature of whoever corrected it. What was calculated from the old value stays too."""
+
+    step: str
+    name: str
+    of_iteration: int
+    was: Value
+    was_seq: int
+    value: Value
+    unit: str
+    low: float | None
+    high: float | None
+    within: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RampStepped(Event):
     """A ramp's write of `value` is confirmed; the next one is write number `attempt`."""
 

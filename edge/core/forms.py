@@ -246,10 +246,15 @@ def _dispose(recipe: Recipe, batch: Batch, step: Dispose) -> Iterator[Ask]:
 
 def result_spec(recipe: Recipe, opened: OpenResult) -> Result | None:
     """How an open result is typed and judged."""
-    step = recipe.steps().get(opened.step)
+    return result_of(recipe, opened.step, opened.name)
+
+
+def result_of(recipe: Recipe, step_id: str, name: str) -> Result | None:
+    """How the result `name` of a step is typed and judged; None when no person enters it there."""
+    step = recipe.steps().get(step_id)
     if isinstance(step, Record):
-        return step
-    return next((t for t in step.tests if t.name == opened.name), None) if isinstance(step, Sample) else None
+        return step if step.name == name else None
+    return next((t for t in step.tests if t.name == name), None) if isinstance(step, Sample) else None
 
 
 def without_waiting(result: Result) -> Result:

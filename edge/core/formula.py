@@ -121,6 +121,12 @@ def names_in(text: str) -> list[str]:
     return list(dict.fromkeys(token.text for token in _tokens(text) if token.kind == "name"))
 
 
+def literals_in(text: str) -> list[float | str]:
+    """The numbers and texts that stand in a formula, as they come. Raises as `compile_formula`."""
+    tokens = [token for token in _tokens(text) if token.kind in {"number", "text"}]
+    return [float(token.text) if token.kind == "number" else token.text[1:-1] for token in tokens]
+
+
 def renamed(text: str, new_name: Callable[[str], str]) -> str:
     """The formula with every name replaced by `new_name` of it. Raises as `compile_formula`."""
     made, end = "", 0

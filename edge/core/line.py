@@ -468,6 +468,12 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             newer = known is not None and known.iteration > event.of_iteration
             values = batch.values if newer else {**batch.values, event.name: latest}
             return replace(batch, open_results=left, values=values)
+        case ev.ValueCorrected():
+            known = batch.values.get(event.name)
+            if known is None or known.seq != event.was_seq:
+                return batch  # a later pass of a loop has recorded it anew
+            right = Recorded(event.value, event.unit, event.step, event.of_iteration, seq)
+            return replace(batch, values={**batch.values, event.name: right})
         case ev.TimerDue():
             run = batch.steps[event.step]
             return _with_step(batch, replace(run, passed=(*run.passed, event.timer)))

@@ -36,6 +36,8 @@ class Permission(StrEnum):
     """Decide, signed, about an unknown command."""
     RESULT = "result"
     """Add, signed, a result that was pending."""
+    CORRECT = "correct"
+    """Correct, signed, a value that was entered wrong."""
     ERASE = "erase"
     """Make the vault forget a patient identity."""
     PEOPLE = "people"
@@ -53,6 +55,7 @@ _AT_THE_LINE: Final = frozenset(
         Permission.ABORT,
         Permission.ANSWER,
         Permission.RESULT,
+        Permission.CORRECT,
     }
 )
 
@@ -61,7 +64,14 @@ PERMITS: Final[Mapping[str, frozenset[Permission]]] = {
     Role.VERIFIER: frozenset({Permission.READ, Permission.HOLD}),
     Role.SUPERVISOR: _AT_THE_LINE | {Permission.CONTINUE},
     Role.QUALITY: frozenset(
-        {Permission.READ, Permission.HOLD, Permission.CONTINUE, Permission.RESULT, Permission.ERASE}
+        {
+            Permission.READ,
+            Permission.HOLD,
+            Permission.CONTINUE,
+            Permission.RESULT,
+            Permission.CORRECT,
+            Permission.ERASE,
+        }
     ),
     Role.ENGINEER: frozenset({Permission.READ, Permission.HOLD}),
     Role.ADMINISTRATOR: frozenset({Permission.READ, Permission.PEOPLE, Permission.ERASE}),

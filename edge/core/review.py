@@ -12,8 +12,18 @@ from edge.core.terms import Value
 
 
 @dataclass(slots=True)
+class Correction:
+    """What a recorded value was before somebody corrected it, and why."""
+
+    was: Value
+    reason: str
+    person: str
+    utc: str
+
+
+@dataclass(slots=True)
 class Datum:
-    """A recorded value, with the limit that was in force."""
+    """A recorded value, with the limit that was in force, and what it was before corrections. `seq` is its newest row."""
 
     name: str
     value: Value
@@ -24,6 +34,11 @@ class Datum:
     within: bool
     person: str
     utc: str
+    seq: int
+    corrections: list[Correction] = field(default_factory=list)
+    formula: str = ""
+    inputs: list[ev.Input] = field(default_factory=list)
+    """Of a calculated value: what it was calculated from."""
 
 
 @dataclass(slots=True)
@@ -66,6 +81,10 @@ class BuiltStep:
     written: list[Written] = field(default_factory=list)
     signatures: list[Signature] = field(default_factory=list)
     refused_scans: list[str] = field(default_factory=list)
+    iteration: int = 1
+    """In a loop: which pass of it, through the whole batch."""
+    decided: list[str] = field(default_factory=list)
+    """Sentences about what was decided and done: which way a selection took and why, what was weighed or handed over."""
 
 
 @dataclass(slots=True)
@@ -109,6 +128,8 @@ class AsBuilt:
     states: list[StateChange] = field(default_factory=list)
     signatures: list[Signature] = field(default_factory=list)
     """Made about the batch as a whole, not at a step."""
+    open_results: dict[str, str] = field(default_factory=dict)
+    """Sentences about the results that are pending, by their ids."""
     identity_erased: str = ""
     """A sentence about who made the box's vault forget the patient's identity, and why; empty while it was not."""
     dark: list[str] = field(default_factory=list)
@@ -130,8 +151,9 @@ class AsBuilt:
                 [(d.name, self._comparable(d), d.unit, d.within) for d in step.data],
                 sorted({(w.tag, w.value, w.unit) for w in step.written}),
                 [(s.person, s.role, s.meaning) for s in step.signatures if s.meaning not in ANSWERS],
+                *([step.iteration] if step.iteration != 1 else []),
             )
-            for step in sorted(self.steps, key=lambda built: built.step)
+            for step in sorted(self.steps, key=lambda built: (built.step, built.iteration))
         ]
 
     def _comparable(self, datum: Datum) -> object:
@@ -170,13 +192,20 @@ def as_text(record: AsBuilt) -> str:
     ]
     lines += [f"Signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in record.signatures]
     for step in record.steps:
-        lines.append(f"{step.step}  {step.title}  [{step.phase}, {step.state}]  {step.began_utc} to {step.ended_utc}")
+        again = "" if step.iteration == 1 else f"  iteration {step.iteration}"
+        lines.append(
+            f"{step.step}{again}  {step.title}  [{step.phase}, {step.state}]  {step.began_utc} to {step.ended_utc}"
+        )
+        lines += [f"      {sentence}" for sentence in step.decided]
         for datum in step.data:
             within = "" if datum.within else "  OUT OF LIMIT"
             limit = "" if datum.low is datum.high is None else f"  limit {_end(datum.low)} to {_end(datum.high)}"
             lines.append(
                 f"      {datum.name} = {datum.value} {datum.unit}{limit}{within}  ({datum.source}, {datum.person})"
             )
+            if datum.formula:
+                lines.append(f"        = {datum.formula}, with {_with(datum.inputs)}")
+            lines += [f"        was {c.was}, corrected by {c.person} {c.utc}: {c.reason}" for c in datum.corrections]
         for written in step.written:
             answer = f", answered {written.answer!r}" if written.answer else ""
             lines.append(
@@ -186,9 +215,58 @@ def as_text(record: AsBuilt) -> str:
         lines += [f"      refused scan: {why}" for why in step.refused_scans]
         lines += [f"      signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in step.signatures]
     lines += [f"{x.exception}  {x.category}  {x.code}  step {x.step}  {x.what}" for x in record.exceptions]
+    lines += record.open_results.values()
     lines += [record.identity_erased] if record.identity_erased else []
     lines += record.dark
     return "\n".join(lines)
+
+
+def _with(inputs: Sequence[ev.Input]) -> str:
+    """What went into a formula, for a sentence."""
+    shown = [
+        f"{one['name']} = {one['value']} {one['unit']}".rstrip()
+        + (f" ({one['source']})" if one["quality"] == "good" else f" ({one['source']}, {one['quality']})")
+        for one in inputs
+    ]
+    return ", ".join(shown) or "nothing"
+
+
+def _decision(event: ev.BranchTaken | ev.PassBegun | ev.LoopEnded | ev.ConditionMet) -> str:
+    """A sentence about what the box decided, and from which values."""
+    because = f", with {_with(event.inputs)}" if event.inputs else ""
+    match event:
+        case ev.BranchTaken():
+            way = "else" if event.branch < 0 else f"branch {event.branch + 1} {event.title}".rstrip()
+            asked = f": {event.formula}" if event.formula else ""
+            return f"took {way}{asked}{because}{f'; {event.why}' if event.why else ''}"
+        case ev.PassBegun():
+            return f"began pass {event.number} of {event.times}{because}{f'; {event.why}' if event.why else ''}"
+        case ev.LoopEnded():
+            return f"ended after pass {event.passes}: {event.formula or 'no more are allowed'}{because}"
+        case ev.ConditionMet():
+            return f"was true: {event.formula}{because}"
+
+
+def _happening(
+    event: ev.Weighed | ev.ByHand | ev.LabelsPrinted | ev.Transferred | ev.CustodyPassed | ev.RampStepped,
+) -> str:
+    """A sentence about what became of a step of several parts."""
+    match event:
+        case ev.Weighed():
+            weights = f"tare {event.tare:g}, gross {event.gross:g}, net {event.net:g} {event.unit}"
+            how = "typed, not read" if event.source == "entered" else f"read from {event.source}"
+            return f"weighed {event.name}: {weights}, wanted {event.target:g} {event.unit}; {how}"
+        case ev.ByHand():
+            return f"went on without the equipment: {event.why}"
+        case ev.LabelsPrinted():
+            content = "; ".join(f"{title}: {text}" for title, text in event.content.items())
+            return f"{event.printed} labels printed with {content}"
+        case ev.Transferred():
+            return f"{event.quantity:g} {event.unit} went from {event.source} to {event.target}"
+        case ev.CustodyPassed():
+            return f"{event.what}: from {event.gives} to {event.takes}"
+        case ev.RampStepped():
+            return f"the set-point stands at {event.value:g}"
 
 
 def _end(limit: float | None) -> str:
@@ -227,12 +305,12 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
         case _ if event.batch in built:
             batch = built[event.batch]
             batch.as_of_seq = seq
-            _fold_batch(batch, row)
+            _fold_batch(batch, seq, row)
         case _:
             pass
 
 
-def _fold_batch(batch: AsBuilt, row: RowBody) -> None:
+def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
     event, utc = row.event, row.at.utc
     match event:
         case ev.BatchStateChanged():
@@ -241,7 +319,9 @@ def _fold_batch(batch: AsBuilt, row: RowBody) -> None:
             if event.now in {"complete", "stopped", "aborted"}:
                 batch.ended_utc = utc
         case ev.StepActivated():
-            batch.steps.append(BuiltStep(event.step, event.title, event.phase, began_utc=utc))
+            batch.steps.append(
+                BuiltStep(event.step, event.title, event.phase, began_utc=utc, iteration=event.iteration)
+            )
         case ev.ExceptionRaised():
             batch.exceptions.append(
                 BuiltException(event.exception, event.step, event.category, event.code, event.what, utc)
@@ -265,17 +345,64 @@ def _fold_batch(batch: AsBuilt, row: RowBody) -> None:
             | ev.ValueRecorded()
             | ev.ScanRefused()
             | ev.SignatureMade()
+            | ev.BranchTaken()
+            | ev.PassBegun()
+            | ev.LoopEnded()
+            | ev.ConditionMet()
+            | ev.Weighed()
+            | ev.ByHand()
+            | ev.LabelsPrinted()
+            | ev.Transferred()
+            | ev.CustodyPassed()
+            | ev.RampStepped()
         ):
-            _fold_step(_step(batch, event.step), row)
+            _fold_step(_step(batch, event.step), seq, row)
+        case ev.ResultPending():
+            so_far = f", {event.interim} so far" if event.interim else ""
+            batch.open_results[event.result] = f"Result open: step {event.step}, {event.title}{so_far}"
+        case ev.ResultAdded():
+            batch.open_results.pop(event.result, None)
+            _add_result(batch, seq, event, row)
+        case ev.ValueCorrected():
+            _correct(batch, seq, event, row)
         case _:
             pass
 
 
-def _fold_step(step: BuiltStep, row: RowBody) -> None:
+def _add_result(batch: AsBuilt, seq: int, event: ev.ResultAdded, row: RowBody) -> None:
+    """It belongs to the pass of a loop in which it was left open."""
+    passes = [one for one in batch.steps if (one.step, one.iteration) == (event.step, event.of_iteration)]
+    step = passes[-1] if passes else _step(batch, event.step)
+    step.data.append(
+        Datum(
+            event.name,
+            event.value,
+            event.unit,
+            "added later",
+            event.low,
+            event.high,
+            event.within,
+            row.actor,
+            row.at.utc,
+            seq,
+        )
+    )
+
+
+def _correct(batch: AsBuilt, seq: int, event: ev.ValueCorrected, row: RowBody) -> None:
+    for datum in (datum for step in batch.steps for datum in step.data if datum.seq == event.was_seq):
+        datum.corrections.append(Correction(event.was, event.reason, row.actor, row.at.utc))
+        datum.value, datum.low, datum.high, datum.within = event.value, event.low, event.high, event.within
+        datum.seq = seq
+
+
+def _fold_step(step: BuiltStep, seq: int, row: RowBody) -> None:
     event, utc = row.event, row.at.utc
     match event:
         case ev.StepConfirmed():
             step.person = row.actor
+            if event.part:
+                step.decided.append(f"{event.part} confirmed by {row.actor}")
         case ev.StepCompleted():
             step.state, step.ended_utc = "done", utc
         case ev.StepEnded():
@@ -293,10 +420,17 @@ def _fold_step(step: BuiltStep, row: RowBody) -> None:
                     event.within,
                     row.actor,
                     utc,
+                    seq,
+                    formula=event.formula,
+                    inputs=event.inputs,
                 )
             )
         case ev.ScanRefused():
             step.refused_scans.append(event.why)
+        case ev.BranchTaken() | ev.PassBegun() | ev.LoopEnded() | ev.ConditionMet():
+            step.decided.append(_decision(event))
+        case ev.Weighed() | ev.ByHand() | ev.LabelsPrinted() | ev.Transferred() | ev.CustodyPassed() | ev.RampStepped():
+            step.decided.append(_happening(event))
         case ev.SignatureMade():
             step.signatures.append(_signature(event, utc))
         case _:

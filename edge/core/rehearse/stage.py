@@ -1,0 +1,201 @@
+"""What all batches of one rehearsal have in common: the cell, what must be seen, what was, and how to come there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from edge.core import commands as cm
+from edge.core.decide import Now
+from edge.core.errors import LinesideError
+from edge.core.events import RowBody
+from edge.core.formula import names_in
+from edge.core.inputs import InputFinder, Inputs, Wish
+from edge.core.line import (
+    Line,
+    StepRun,
+    tag_name,
+)
+from edge.core.plant import Plant
+from edge.core.recipe.model import (
+    Loop,
+    Recipe,
+    Select,
+    Step,
+    UnitNeed,
+    Wait,
+)
+from edge.core.rehearse.report import Aspect, Played, Point, Raised
+from edge.core.terms import Role, Value, convert
+
+Points = Iterable[tuple[Aspect, str]]
+
+
+class Cell(Protocol):
+    """Equipment in virtual time."""
+
+    def read(self, tag: str) -> Value | None:
+        """What a tag shows; None when the cell does not have it."""
+
+    def write(self, tag: str, value: Value) -> bool:
+        """Let a set-point act; False when the cell does not have it."""
+
+    def pass_s(self, elapsed_s: float) -> None:
+        """Let time pass."""
+
+    def still(self, tag: str) -> bool:
+        """True when what the tag shows does not change any more by itself."""
+
+    def fork(self) -> Self:
+        """The same cell, which from here on goes another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """How a phase is rehearsed."""
+
+    points: Callable[[Any, Any], Points]
+    """What must be seen besides that it is carried out."""
+    act: Callable[[Any, Any, StepRun], bool] = lambda _play, _step, _run: False
+    """Do the next thing at an active step of this phase; False when there is nothing to do."""
+    wishes: Callable[[Any, Any, str], Sequence[Wish]] = lambda _stage, _step, _what: ()
+    """What formulas of the step must come out how for one of its points."""
+
+
+class Stage:
+    """What all batches of one rehearsal have in common: what must be seen, and what was."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seal: str,
+        plant: Plant,
+        speed: float,
+        decide: Callable[[Line, cm.Command, Now], list[RowBody]],
+        phases: Mapping[type, Phase],
+    ) -> None:
+        self.recipe, self.seal, self.plant, self.speed, self.decide = recipe, seal, plant, speed, decide
+        self.phases = phases
+        self.units = {role: _first(plant, need.cls, place) for place, (role, need) in _numbered(recipe)}
+        self.finder = InputFinder(recipe, self.reading_range)
+        self.covered: set[Point] = set()
+        self.missed: dict[Point, str] = {}
+        self.exceptions: dict[tuple[str, str, str], Raised] = {}
+        self.made_up: set[str] = set()
+        self.forked: list[Played] = []
+        self.ways = dict(_ways(recipe.main(), ()))
+        self.points = tuple(dict.fromkeys(point for step in recipe.in_order() for point in self.points_of(step)))
+        self.wanted = frozenset(self.points)
+
+    def points_of(self, step: Step) -> Iterator[Point]:
+        phase = self.phases.get(type(step))
+        if phase is None:
+            raise LinesideError(
+                "rehearse.phase",
+                f"Step {step.id} is of a phase, {step.phase}, that cannot be rehearsed.",
+                effect="Nothing was rehearsed.",
+                todo="Say so to the maintainers of Lineside; they teach each phase to rehearse.",
+            )
+        yield Point(step.id, "steps", "carried out")
+        for aspect, what in phase.points(self, step):
+            yield Point(step.id, aspect, what)
+
+    def cover(self, step: str, aspect: Aspect, what: str, seen: object = True, why: str = "") -> None:
+        """This was seen; or it was tried, and why it was not."""
+        point = Point(step, aspect, what)
+        if point in self.wanted and seen:
+            self.covered.add(point)
+        elif why:
+            self.missed[point] = why
+
+    def open(self, step: str, aspect: Aspect, what: str) -> bool:
+        """True while it must be seen and was not."""
+        point = Point(step, aspect, what)
+        return point in self.wanted and point not in self.covered
+
+    # Inputs ------------------------------------------------------------------------------------------------------
+
+    def usual(self) -> Inputs:
+        """Inputs with which loops end by their condition, and what is waited for comes true."""
+        found: dict[str, Value] = {}
+        for step in self.recipe.in_order():
+            wishes: list[Wish] = []
+            if isinstance(step, Loop | Wait) and step.until:
+                wishes = [(step.until, step.id, True)]
+            found = {**(self.finder.find(wishes) or {}), **found} if wishes else found
+        return found
+
+    def way_to(self, goal: Point) -> Inputs | None:
+        """Inputs that lead to a point; None when none were found."""
+        return self.finder.find(self.wishes(goal))
+
+    def wishes(self, goal: Point) -> list[Wish]:
+        step = self.recipe.steps()[goal.step]
+        phase = self.phases[type(step)]
+        return [*self.ways[step.id], *phase.wishes(self, step, goal.what)]
+
+    def said(self, goal: Point) -> str:
+        """What the wishes for a point are, in a sentence."""
+        told = [f"{text!r} must be {'true' if result else 'false'}" for text, _, result in self.wishes(goal)]
+        return " and ".join(told) + "."
+
+    def readings_of(self, step: Step) -> list[str]:
+        """The readings that the step's own formulas name."""
+        named = {name for text in step.formulas().values() for name in names_in(text)}
+        return sorted(named & set(self.recipe.readings))
+
+    def bad_for(self, goal: Point) -> str:
+        """The step at whose decision readings must be bad; empty for none."""
+        return goal.step if goal.aspect == "quality" else ""
+
+    def reading_range(self, named: str) -> tuple[float | None, float | None]:
+        """The plausible range of a reading in the unit in which formulas name it."""
+        tag = self.plant.tag(tag_name(self.units, named))
+        if tag is None:
+            return None, None
+        unit = self.recipe.readings.get(named, tag.unit)
+        low, high = (None if end is None else convert(end, tag.unit, unit) for end in (tag.low, tag.high))
+        return low, high
+
+
+def _numbered(recipe: Recipe) -> Iterator[tuple[int, tuple[str, UnitNeed]]]:
+    of: Counter[str] = Counter()
+    for role, need in recipe.units.items():
+        yield of[need.cls], (role, need)
+        of[need.cls] += 1
+
+
+def _first(plant: Plant, cls: str, place: int) -> str:
+    fitting = [name for name, unit in plant.units.items() if unit.cls == cls]
+    return fitting[place] if place < len(fitting) else ""
+
+
+def _ways(sequence: Sequence[Step], wishes: tuple[Wish, ...]) -> Iterator[tuple[str, tuple[Wish, ...]]]:
+    """For each step: which formulas must come out how so that the batch comes to it."""
+    for step in sequence:
+        yield step.id, wishes
+        if isinstance(step, Select):
+            for place, branch in enumerate(step.branches):
+                yield from _ways(branch.steps, (*wishes, *branch_wishes(step, place)))
+            yield from _ways(step.else_ or (), (*wishes, *branch_wishes(step, -1)))
+        elif isinstance(step, Loop):
+            yield from _ways(step.steps, (*wishes, *([(step.while_, step.id, True)] if step.while_ else [])))
+        else:
+            for _, inner in step.inner():
+                yield from _ways(inner, wishes)
+
+
+def branch_wishes(step: Select, taken: int) -> list[Wish]:
+    before = step.branches[:taken] if taken >= 0 else step.branches
+    chosen = [(step.branches[taken].when, step.id, True)] if taken >= 0 else []
+    return [*((one.when, step.id, False) for one in before), *chosen]
+
+
+def branch_name(place: int) -> str:
+    return f"branch {place + 1}" if place >= 0 else "else"
+
+
+def who(role: Role, number: int = 1) -> str:
+    return f"{role.value}-{number}"

@@ -293,6 +293,47 @@ def recipe_check(
             print(f"remark: {remark}")
 
 
+@recipe_app.command("rehearse")
+def recipe_rehearse(
+    file: Annotated[Path, typer.Argument(help="The recipe file.")],
+    plant: Annotated[Path | None, typer.Option(help="The plant file; that of the simulated cell when absent.")] = None,
+    speed: Annotated[float, typer.Option(min=1, max=100_000, help="Durations pass so many times as fast.")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Also write the report here, as JSON, for the approval.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carry out a whole recipe against the simulated cell on virtual time: every branch, limit, time-out and refusal.
+
+    Days pass in seconds. Exit code 1 when something was not seen or a batch did not end as it should.
+
+    Example: lineside recipe rehearse cart-b1.yaml --out rehearsal.json
+    """
+    import edge
+    import edge.core.rehearse as rehearsal
+    from drivers import sim
+    from drivers.sim.physics import VirtualCell
+    from edge.core.plant import read_plant
+    from edge.library import read_bounded, read_checked_recipe, write_whole
+
+    plant_file = plant or Path(sim.__file__).with_name("plant.yaml")
+    on = read_plant(read_bounded(plant_file), str(plant_file))
+    sealed = read_checked_recipe(file, on)
+    report = rehearsal.rehearse(
+        sealed.recipe,
+        sealed.seal,
+        on,
+        VirtualCell(on),
+        lineside=edge.__version__,
+        speed=speed,
+        progress=_nothing if as_json else _progress_of_parts(),
+    )
+    as_data = json.dumps(rehearsal.as_json(report), ensure_ascii=False, indent=1)
+    if out is not None:
+        write_whole(out, as_data.encode())
+    print(as_data if as_json else rehearsal.as_text(report))
+    if not report.ok:
+        raise typer.Exit(EXIT_FOUND)
+
+
 # The journal -------------------------------------------------------------------------------------------------------
 
 JournalPath = Annotated[Path, typer.Argument(help="journal.db, of a running box or a copy.")]

@@ -134,6 +134,26 @@ def read_bounded(path: Path) -> bytes:
     return data
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file: whatever happens, the old one or the whole new one is there. Raises `file.cannot_write`."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise LinesideError(
+            "file.cannot_write",
+            f"{path} cannot be written: {error.strerror}.",
+            effect="What was there before is still there.",
+            todo="Look whether the folder is there, may be written, and has room.",
+            place=Place(str(path)),
+        ) from error
+
+
 def read_checked_recipe(path: Path, plant: Plant | None) -> Sealed:
     """Read, check and seal one recipe file. Raises the first finding with all others in `others`."""
     data = read_bounded(path)

@@ -291,7 +291,7 @@ class Tour:
 
     async def at_step(self, task: StepCard) -> None:
         """Wait until the screen has come to this step, and to this signature of it, by itself."""
-        wanted: tuple[object, ...] = ("step", BATCH, task.step, task.asks)
+        wanted: tuple[object, ...] = ("step", BATCH, task.step, task.asks, task.part, task.iteration)
         if task.asks == "sign":
             wanted = ("sign", BATCH, task.step, len(task.signers))
         await self.until(lambda: self.app.showing == wanted, f"the screen does not come to step {task.step}")

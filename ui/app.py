@@ -11,9 +11,10 @@ The ids, for whoever drives the screen (tests, the demo):
 - start: `#recipe-<n>`, `#order`, `#batch`, `#patient`, `#keyboard`, `#back`, `#start-batch`
 - step: `#entry` or `#scan` or `#choice-<n>`, `#confirm`, `#resume`, `#home`, `#steps`, `#acts`, `#next-task`,
   `#keyboard`
-- steps: `#step`, `#home`
+- steps: `#correct`, `#step`, `#home`
+- correct: `#choice-<n>`, then `#entry`, `#reason`, `#keyboard`, `#confirm`, `#back`
 - question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#home`
-- answer, continue and sign: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`, `#pad-<digit>`,
+- answer, continue, sign and sign-correction: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`, `#pad-<digit>`,
   `#confirm`, `#back`
 - acts: `#act-<pause|hold|resume|stop|abort>`, `#reason`, `#confirm`, `#back`
 - stop (a refusal to read): `#understood`
@@ -52,8 +53,10 @@ from edge.wire import BatchCard, LogIn, LogOut, Picture, SaveDraft, ScanCode, St
 from ui import drawing
 from ui.locale import Words
 from ui.screens.acts import Acts
+from ui.screens.correct import Correct, SignCorrection, value_in
 from ui.screens.home import Home
 from ui.screens.lock import Lock
+from ui.screens.results import Results, SignResult
 from ui.screens.sign import Answer, Continue, Question, Sign
 from ui.screens.start import Start
 from ui.screens.step import Step, Steps, main_card
@@ -329,6 +332,17 @@ class LinesideApp(App[None]):
             return ("acts", name, go.choice), lambda: Acts(front, name, go.choice)
         if go.place == "continue" and batch.restored:
             return ("continue", name), lambda: Continue(front, name)
+        if go.place in {"results", "add-result"}:
+            known = any(result.result == go.choice for result in batch.results)
+            if go.place == "add-result" and known:
+                return ("add-result", name, go.choice), lambda: SignResult(front, name, go.choice)
+            chosen = go.choice if known else ""
+            return ("results", name, chosen), lambda: Results(front, name, chosen)
+        if go.place in {"correct", "sign-correction"}:
+            chosen = go.choice if value_in(batch, go.choice) else ""
+            if go.place == "sign-correction" and chosen:
+                return ("sign-correction", name, chosen), lambda: SignCorrection(front, name, chosen)
+            return ("correct", name, chosen), lambda: Correct(front, name, chosen)
         if go.place == "steps":
             return ("steps", name), lambda: Steps(front, name)
         if go.place == "answer" and any(question.question == go.step for question in batch.questions):
@@ -344,7 +358,7 @@ class LinesideApp(App[None]):
         if card.asks == "sign":
             step = card.step
             return ("sign", name, step, len(card.signers)), lambda: Sign(front, name, step)
-        return ("step", name, card.step, card.asks), lambda: Step(front, name, card)
+        return ("step", name, card.step, card.asks, card.part, card.iteration), lambda: Step(front, name, card)
 
     async def _show(self) -> None:
         # one picture from here to the end: a newer one may no longer have what the view shows, and is painted next

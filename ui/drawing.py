@@ -246,7 +246,8 @@ def step_list(steps: tuple[StepLine, ...], width: int, rows: int) -> Content:
     looks = {"active": "bold $primary", "done": "$quiet", "ended": "$error", "todo": ""}
     for line in steps[first : first + rows]:
         dagger = " †" if line.placeholder else ""
-        text = Content(f"{STEP_MARK[line.state]} {line.step} {line.title}")
+        note = f" ({line.note})" if line.note else ""
+        text = Content(f"{STEP_MARK[line.state]} {line.step}{note} {line.title}")
         text = text.truncate(max(8, width - len(dagger)), ellipsis=True)
         parts.append(Content.assemble((text.plain, looks[line.state]), (dagger, "$warning"), "\n"))
     return Content.assemble(*parts)

@@ -23,7 +23,7 @@ class Correction:
 
 @dataclass(slots=True)
 class Datum:
-    """A recorded value, with the limit that was in force, and what it was before corrections. `seq` is its newest row."""
+    """A recorded value, with the limit in force, and what it was before corrections. `seq` is its newest row."""
 
     name: str
     value: Value
@@ -84,7 +84,7 @@ class BuiltStep:
     iteration: int = 1
     """In a loop: which pass of it, through the whole batch."""
     decided: list[str] = field(default_factory=list)
-    """Sentences about what was decided and done: which way a selection took and why, what was weighed or handed over."""
+    """Sentences about what was decided and done: which way a selection took and why, what was weighed."""
 
 
 @dataclass(slots=True)

@@ -46,6 +46,7 @@ class Acts(View):
 
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.back"), id="back", key="escape")
+        yield Target(self.words("do.results", count=0), id="results", key="f5")
         yield Target(self.words("do.keyboard"), id="keyboard", key="f7")
         yield Target(self.words("do.confirm"), id="confirm", key="f8", kind="primary")
 
@@ -73,6 +74,9 @@ class Acts(View):
         self.tell_now(words(next_key), batch.reason, drawing.tone(batch.state))
         self.field("reason").display = chosen
         self.offer("#back", shown=True)
+        may_add = permitted(picture.person.roles if picture.person else (), Permission.RESULT)
+        self.offer("#results", shown=not chosen and may_add and bool(batch.results))
+        self.query_one("#results", Target).tell(words("do.results", count=len(batch.results)))
         self.offer("#keyboard", shown=chosen)
         typing = self.has_class("typing")
         self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
@@ -104,6 +108,8 @@ class Acts(View):
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "back":
             self.post_message(Go("auto", self._batch))
+        elif event.button.id == "results":
+            self.post_message(Go("results", self._batch))
         elif event.button.id == "keyboard":
             self.toggle_keyboard("reason")
             await self._again()

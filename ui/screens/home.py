@@ -64,11 +64,12 @@ class Home(View):
         if last is None:
             return [Content.assemble((words("home.check.never"), "$quiet"))]
         when = drawing.moment(last.utc)
+        left_out = [Content.assemble((f"  {each}", "$quiet")) for each in last.left_out]
         if last.found:
             said = [Content.assemble(("✖ ", "bold $error"), (words("home.check.found", when=when), "bold $error"))]
-            return said + [Content.assemble((f"  {each}", "bold $error")) for each in last.found]
+            return said + [Content.assemble((f"  {each}", "bold $error")) for each in last.found] + left_out
         held = words("home.check.holds", when=when, rows=last.rows)
-        return [Content.assemble(("✔ ", "$success"), (held, "$success"))]
+        return [Content.assemble(("✔ ", "$success"), (held, "$success")), *left_out]
 
     def _label(self, batch: BatchCard) -> Content:
         mark, colour = drawing.STATE_MARK[batch.state], drawing.style(batch.state)

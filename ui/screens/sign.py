@@ -115,11 +115,13 @@ class Sign(Signing):
     def __init__(self, front: Front, batch: str, step: str) -> None:
         super().__init__(front, batch)
         self._step = step
+        self._shown_part = (0, "")
 
     async def show(self, picture: Picture) -> None:
         words = self.words
         batch = next(card for card in picture.batches if card.batch == self._batch)
         card: StepCard = next(card for card in batch.active if card.step == self._step)
+        self._shown_part = (card.iteration, card.part)
         role = card.signers[0] if card.signers else ""
         subject = [
             Content.assemble((f"{card.step}  {card.title}", "bold $primary")),
@@ -143,7 +145,16 @@ class Sign(Signing):
         self.post_message(Go("home"))
 
     def send(self, person: str, pin: str) -> None:
-        request = SignStep(id=uuid4().hex, batch=self._batch, step=self._step, person=person, pin=pin)
+        iteration, part = self._shown_part
+        request = SignStep(
+            id=uuid4().hex,
+            batch=self._batch,
+            step=self._step,
+            iteration=iteration,
+            part=part,
+            person=person,
+            pin=pin,
+        )
         self.post_message(Ask(request))
 
 

@@ -14,6 +14,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Button, Digits, Input, Static
 
+from edge.core.forms import PENDING
 from edge.wire import BatchCard, ConfirmStep, EnterValue, Picture, ScanCode, StepCard
 from ui import drawing
 from ui.screens.acts import permitted_acts
@@ -50,6 +51,7 @@ class Step(View):
         self._batch, self._card = batch, card
         self._asks = card.asks if card else "nothing"
         self._entry: Entry = (batch, card.step if card else "")
+        self._shown_part = (card.iteration, card.part) if card else (0, "")
         if card is not None and card.draft and self._entry not in front.entries:
             front.entries[self._entry] = card.draft
             front.saved[self._entry] = card.draft
@@ -93,6 +95,7 @@ class Step(View):
         yield Target(words("do.batch"), id="acts", key="f4")
         yield Target(words("do.next_task", count=0), id="next-task", key="f6")
         yield Target(words("do.keyboard"), id="keyboard", key="f7")
+        yield Target(words("do.pending"), id="pending", key="f5")
         yield Target(words("do.act.resume"), id="resume", key="f8", kind="primary")
         yield Target(
             words("do.confirm" if self._asks == "confirm" else "do.accept"), id="confirm", key="f8", kind="primary"
@@ -144,6 +147,8 @@ class Step(View):
         position = ""
         if card.step in lines:
             position = words("step.position", position=lines.index(card.step) + 1, count=len(lines))
+        if card.parts:
+            position = f"{position}  ·  {words('step.part', part=card.part_number, count=card.parts)}".strip(" ·")
         phase = words(f"phase.{card.phase}")
         self.write(
             "#title",
@@ -262,7 +267,8 @@ class Step(View):
         typing = self.has_class("typing")
         self.offer("#home", shown=True)
         self.offer("#steps", shown=not wide and not typing)
-        self.offer("#acts", shown=bool(acts) and not typing)
+        self.offer("#acts", shown=bool(acts or batch.results) and not typing)
+        self.offer("#pending", shown=self._may(picture, card) and asked and bool(card and card.pending) and not typing)
         more = len(tasks(batch)) - 1
         self.offer("#next-task", shown=more > 0 and not typing)
         self.query_one("#next-task", Target).tell(words("do.next_task", count=more))
@@ -319,6 +325,8 @@ class Step(View):
             case "keyboard":
                 self.toggle_keyboard("entry" if self._asks == "value" else "scan")
                 await self.tick()
+            case "pending":
+                self._enter(PENDING)
             case "confirm":
                 self._accept()
 
@@ -334,18 +342,24 @@ class Step(View):
         confirm = self.query_one("#confirm", Target)
         if not confirm.display or confirm.disabled:
             return
-        name, (batch, step) = uuid4().hex, self._entry
+        name, (batch, step), (iteration, part) = uuid4().hex, self._entry, self._shown_part
         text = self.front.entries.get(self._entry, "").strip()
         if self._asks == "confirm":
-            self.post_message(Ask(ConfirmStep(id=name, batch=batch, step=step)))
+            self.post_message(Ask(ConfirmStep(id=name, batch=batch, step=step, iteration=iteration, part=part)))
         elif self._asks == "scan":
-            self.post_message(Ask(ScanCode(id=name, batch=batch, step=step, text=text), [self._entry]))
+            scanned = ScanCode(id=name, batch=batch, step=step, iteration=iteration, part=part, text=text)
+            self.post_message(Ask(scanned, [self._entry]))
         else:
-            self.post_message(Ask(EnterValue(id=name, batch=batch, step=step, text=text), [self._entry]))
+            self._enter(text)
+
+    def _enter(self, text: str) -> None:
+        (batch, step), (iteration, part) = self._entry, self._shown_part
+        entered = EnterValue(id=uuid4().hex, batch=batch, step=step, iteration=iteration, part=part, text=text)
+        self.post_message(Ask(entered, [self._entry]))
 
 
 class Steps(View):
-    """All steps of a batch, where there is no room beside the body: `#step`, `#home`."""
+    """All steps of a batch, where there is no room beside the body: `#correct`, `#step`, `#home`."""
 
     place: ClassVar[str] = "steps"
 
@@ -359,6 +373,7 @@ class Steps(View):
 
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.home"), id="home", key="escape")
+        yield Target(self.words("do.correct"), id="correct", key="f6")
         yield Target(self.words("do.step"), id="step", key="f3", kind="primary")
 
     async def show(self, picture: Picture) -> None:
@@ -367,7 +382,9 @@ class Steps(View):
         room, rows = self.app.query_one("#main").size
         self.query_one("#list", Static).update(drawing.step_list(batch.steps, room - 4, max(5, rows - 8)))
         self.offer("#home", shown=True)
+        self.offer("#correct", shown=bool(batch.values))
         self.offer("#step", shown=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        self.post_message(Go("home") if event.button.id == "home" else Go("auto", self._batch))
+        places = {"home": Go("home"), "correct": Go("correct", self._batch)}
+        self.post_message(places.get(event.button.id or "", Go("auto", self._batch)))

@@ -356,7 +356,7 @@ class Journal:
         appends = 0
         wait_s = IDLE_S if self._wal_pages > self._copied_pages else None
         work: _Rows | _Prune | None = None
-        idle = False
+        idle = ended = False
         try:
             while isinstance(work := self._queue.get(timeout=wait_s), _Rows):
                 if group is None:
@@ -367,10 +367,12 @@ class Journal:
                 appends += 1
         except Empty:
             idle = group is None
+        else:
+            ended = work is None
         if group is not None:
             self._insert_group(connection, group)
             self._tell(self._committed, appends)
-        if work is None:
+        if ended:
             self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
             return False
         if isinstance(work, _Prune):

@@ -14,17 +14,14 @@ from tests.crash.runs import body
 
 async def test_after_a_pause_the_next_row_becomes_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paused = asyncio.Event()
-    loop, really = asyncio.get_running_loop(), Journal._commit_next
+    loop, really = asyncio.get_running_loop(), Journal._checkpoint
 
-    def watched(self: Journal, connection: object) -> bool:
-        seq = self.durable_seq
-        goes_on = really(self, connection)  # type: ignore[arg-type]
-        if seq and self.durable_seq == seq:
-            loop.call_soon_threadsafe(paused.set)
-        return goes_on
+    def watched(self: Journal, *given: object) -> None:
+        really(self, *given)  # type: ignore[arg-type]
+        loop.call_soon_threadsafe(paused.set)
 
     monkeypatch.setattr(edge.journal, "IDLE_S", 0.01)
-    monkeypatch.setattr(Journal, "_commit_next", watched)
+    monkeypatch.setattr(Journal, "_checkpoint", watched)
     async with open_journal(tmp_path / "journal.db", tmp_path / "epoch") as journal:
         await journal.append([body("before")]).durable()
         async with asyncio.timeout(20):

@@ -334,6 +334,43 @@ def recipe_rehearse(
         raise typer.Exit(EXIT_FOUND)
 
 
+@recipe_app.command("draw")
+def recipe_draw(
+    file: Annotated[Path, typer.Argument(help="The recipe file.")],
+    svg: Annotated[
+        Path | None, typer.Option(help="Write the chart here, A4 sheets; more than one are numbered.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Lay over it what this batch did; with --box.")] = "",
+    box: Box = Path(),
+    width: Annotated[int, typer.Option(help="Columns of the text.", min=40, max=1000)] = 80,
+) -> None:
+    """Draw a recipe as a procedure function chart: as text here, or as SVG for the printer.
+
+    Example: lineside recipe draw cart-b1.yaml --svg cart-b1.svg
+    """
+    from edge.core.recipe import read_recipe
+    from edge.core.recipe.draw import as_svg, as_terminal, chart
+    from edge.library import read_bounded
+
+    recipe = read_recipe(read_bounded(file), str(file)).recipe
+    record = _record(batch, box) if batch else None
+    if svg is None:
+        print(as_terminal(recipe, record, width))
+        return
+    sheets = as_svg(chart(recipe, record))
+    for number, sheet in enumerate(sheets, 1):
+        path = svg if len(sheets) == 1 else svg.with_stem(f"{svg.stem}-{number}")
+        try:
+            path.write_text(sheet, encoding="utf-8")
+        except OSError as error:
+            raise LinesideError(
+                "recipe.cannot_write",
+                f"The chart cannot be written to {path}: {error.strerror or error}.",
+                todo="Give --svg a file in a folder that can be written to.",
+            ) from error
+        print(path)
+
+
 # The journal -------------------------------------------------------------------------------------------------------
 
 JournalPath = Annotated[Path, typer.Argument(help="journal.db, of a running box or a copy.")]
@@ -667,6 +704,15 @@ def _records(box: Path) -> dict[str, AsBuilt]:
         return as_built(bodies(reader))
 
 
+def _record(batch: str, box: Path) -> AsBuilt:
+    record = _records(box).get(batch)
+    if record is None:
+        raise LinesideError(
+            "batch.unknown", f"The journal has no batch {batch[:64]}.", todo="Look with `lineside batch list`."
+        )
+    return record
+
+
 @batch_app.command("list")
 def batch_list(box: Box = Path(), as_json: AsJson = False) -> None:
     """List the batches of a box.
@@ -690,11 +736,7 @@ def batch_show(
 
     Example: lineside batch show B-001 --box /etc/lineside
     """
-    record = _records(box).get(batch)
-    if record is None:
-        raise LinesideError(
-            "batch.unknown", f"The journal has no batch {batch[:64]}.", todo="Look with `lineside batch list`."
-        )
+    record = _record(batch, box)
     if as_json:
         print(json.dumps(record.as_json(), ensure_ascii=False))
         return

@@ -1,0 +1,180 @@
+"""What the parts of a recipe are called for a process engineer: in a chart, and in a sentence about a change.
+
+One table over the fields of the model. A field that is not in it would show under its key; a test lets none through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from edge.core.recipe.model import Limit, Recipe, Step
+from edge.core.recipe.values import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """`says` names a field in a sentence; `chart` shows its value, `{}`, in a chart, which leaves it out when empty."""
+
+    says: str
+    chart: str = ""
+
+
+WORDS: Final[Mapping[str, Word]] = {
+    "tag": Word("tag", "{}"),
+    "value": Word("value", "to {}"),
+    "limit": Word("limit", "{}"),
+    "limit.low": Word("lower {} limit"),
+    "limit.high": Word("upper {} limit"),
+    "limit.unit": Word("unit of the {} limit"),
+    "limit.why": Word("why of the {} limit"),
+    "limit.placeholder": Word("placeholder mark of the {} limit"),
+    "limit.category": Word("exception category of the {} limit"),
+    "duration": Word("duration", "for {}"),
+    "until": Word("end", "until {}"),
+    "timeout": Word("longest time", "at most {}"),
+    "on_delay": Word("delay before an exception", "an exception after {}"),
+    "on_bad_quality": Word("what happens when a value is bad", "when a value is bad: {}"),
+    "formula": Word("formula", "= {}"),
+    "name": Word("name of the recorded value", "{}"),
+    "unit": Word("unit"),
+    "type": Word("kind of value"),
+    "choices": Word("choices", "one of: {}"),
+    "accept": Word("choices that are all right", "all right: {}"),
+    "category": Word("exception category"),
+    "expect": Word("what the code must be", "the code must be: {}"),
+    "prefix": Word("beginning of the code", "begins with {}"),
+    "meaning": Word("meaning of the signature", "“{}”"),
+    "roles": Word("who signs", "signed by {}"),
+    "times": Word("most passes", "at most {} passes"),
+    "while": Word("condition for another pass", "while {}"),
+    "warn_after": Word("time after which the screen reminds", "a reminder after {}"),
+    "pending": Word("whether the result may come later", "the result may come later: {}"),
+    "later": Word("whether the result may come later", "the result may come later: {}"),
+    "tolerance": Word("tolerance", "tolerance: {}"),
+    "below": Word("tolerance below", "{} below"),
+    "above": Word("tolerance above", "{} above"),
+    "target": Word("target", "target {}"),
+    "balance": Word("balance", "on balance {}"),
+    "steady": Word("steadiness of the balance", "steady within {}"),
+    "steady_for": Word("time for which the balance must be steady", "steady for {}"),
+    "checked_by": Word("who checks what was typed", "checked by {}"),
+    "quantity": Word("quantity", "{}"),
+    "container": Word("container", "into {}"),
+    "tests": Word("tests", "tests: {}"),
+    "retain": Word("whether a part is retained", "a part is retained: {}"),
+    "content": Word("content of the label", "says {}"),
+    "copies": Word("copies", "{} copies"),
+    "reconcile": Word("whether labels are reconciled", "labels are reconciled: {}"),
+    "from": Word("where it comes from", "from {}"),
+    "to": Word("where it goes to", "to {}"),
+    "what": Word("what is handed over", "{}"),
+    "gives": Word("who hands over", "given by {}"),
+    "takes": Word("who takes over", "taken by {}"),
+    "checks": Word("checks", "checks: {}"),
+    "of": Word("result that is decided about", "of {}"),
+    "rate": Word("rate", "by {}"),
+    "per": Word("time that the rate is for", "per {}"),
+    "every": Word("time between two writes", "a write every {}"),
+    "service": Word("service", "service {}"),
+    "service.unit": Word("unit"),
+    "library_operation": Word("name"),
+    "operation": Word("called operation", "operation {}"),
+    "operation.operation": Word("name"),
+    "version": Word("version", "version {}"),
+    "units": Word("unit role"),
+    "parameters": Word("parameter"),
+    "readings": Word("unit of the reading"),
+    "class": Word("class of unit"),
+    "when": Word("condition"),
+    "else": Word("what is done when no condition is true"),
+    "branches": Word("branches"),
+    "steps": Word("steps"),
+    "operations": Word("operations"),
+    "procedure": Word("procedure"),
+    "unit_procedure": Word("name"),
+    "recipe": Word("name"),
+    "id": Word("id"),
+    "title": Word("title"),
+    "text": Word("text for the person"),
+    "why": Word("why"),
+    "role": Word("who does it"),
+    "next": Word("the step that follows"),
+    "phase": Word("phase"),
+    "placeholder": Word("placeholder mark"),
+    "low": Word("lower end of its range"),
+    "high": Word("upper end of its range"),
+}
+"""By the field's name in a file; before it, where another word is needed, the key of what it stands in and a dot."""
+MEASURED: Final = frozenset({"value", "target", "quantity", "steady", "rate"})
+"""Fields that are given in the step's unit."""
+HEADINGS: Final = frozenset({"id", "title", "why", "role", "next", "phase", "text", "unit", "steps"})
+"""Fields of a step that a chart shows in another way than as a line in the box, or not at all."""
+
+TOGETHER: Final = ("tag", "name", "value", "limit", "duration")
+"""Fields that read as one line, in this order."""
+
+
+def word(field: str, inside: str = "") -> Word:
+    """What the field is called; `inside` is the key of the thing that it stands in."""
+    return WORDS.get(f"{inside}.{field}") or WORDS.get(field) or Word(field.replace("_", " "))
+
+
+def number(recipe: Recipe, value: object, unit: str = "") -> str:
+    """A value with its unit; a parameter's own value, and which parameter it is."""
+    if isinstance(value, str) and value.startswith("$"):
+        parameter = recipe.parameters.get(value[1:])
+        return f"{shown(parameter)} ({value[1:].replace('_', ' ')})" if parameter else value
+    if isinstance(value, float):
+        value = repr(value).removesuffix(".0")
+    return f"{value} {unit}".strip()
+
+
+def span(recipe: Recipe, limit: Limit, unit: str = "") -> str:
+    """A limit in words: "36.5 to 37.5 degC", "at least 5 %"; a dagger when the process owner must still set it."""
+    unit = limit.unit or unit
+    low = "" if limit.low is None else number(recipe, limit.low)
+    high = "" if limit.high is None else number(recipe, limit.high)
+    ends = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else "open"
+    return f"{ends} {'' if '(' in ends or unit == '1' else unit}".rstrip() + ("†" if limit.placeholder else "")
+
+
+def facts(recipe: Recipe, step: Step) -> list[str]:
+    """What a step says apart from its heading and what stands inside it, a line each; the equipment's in one line."""
+    found: dict[str, str] = {}
+    unit = getattr(step, "unit", "")
+    inside = {path[0] for path, _ in step.inner()}
+    for field, info in type(step).model_fields.items():
+        key = info.alias or field
+        value: Any = getattr(step, field)
+        template = word(key, step.phase).chart
+        if key in HEADINGS or key in inside or not template or value in ("", None, ()) or value == info.default:
+            continue
+        measured = unit if field in MEASURED else ""
+        found[key] = template.format(_said(recipe, value, measured if not isinstance(value, Limit) else unit))
+    together = " ".join(found.pop(key) for key in TOGETHER if key in found)
+    lines = [together, *found.values(), f"done by {step.role}" if step.role != "operator" else ""]
+    return [line for line in lines if line]
+
+
+def _said(recipe: Recipe, value: object, unit: str) -> str:
+    if isinstance(value, Limit):
+        return span(recipe, value, unit)
+    if isinstance(value, BaseModel):
+        value = {info.alias or field: getattr(value, field) for field, info in type(value).model_fields.items()}
+        value = {key: one for key, one in value.items() if one not in ("", None, (), False)}
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key.replace('_', ' ')} {_said(recipe, one, '')}" for key, one in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_said(recipe, one, "") for one in value)
+    return number(recipe, value, unit)
+
+
+def dagger(step: Step) -> str:
+    """A dagger for a step with a value that the process owner must still set."""
+    return " †" if getattr(step, "placeholder", False) else ""

@@ -41,8 +41,16 @@ URGENT_ROWS: Final = 512
 """Places beyond the bound, kept for what must not wait: stops and safe states."""
 URGENT_BYTES: Final = 1024 * 1024
 
+PAGE_BYTES: Final = 4_096
 WAL_PAGES_MAX: Final = 4_096
 """16 MiB: beyond it the write-ahead log is copied into the database even when rows are waiting."""
+LOG_AGAIN: Final = 16
+"""A log that readers held is tried again when it has grown by this part: one long reader costs few attempts."""
+LOG_HELD: Final = 4
+"""A log of so many times WAL_PAGES_MAX is held by a reader that stays in one transaction; people are told."""
+READERS_LEAVE_S: Final = 0.005
+"""A log can begin again only at a moment without a reader in it; so long the writer waits for that moment, once an
+attempt. A reader's transaction of `READ_ROWS_MAX` rows is shorter."""
 IDLE_S: Final = 0.5
 """After this long without a row the write-ahead log is copied into the database."""
 LOG_CHUNK_BYTES: Final = 64 * 1024
@@ -164,9 +172,9 @@ class Journal:
         self._not_durable: deque[Appended] = deque()
         # For the writer's thread, in order; None at the end.
         self._queue: SimpleQueue[_Rows | _Prune | None] = SimpleQueue()
-        # The writer's thread alone: pages in the write-ahead log, and how many the last checkpoint saw.
+        # Set by the writer's thread alone: pages in the write-ahead log, and how many are too many.
         self._wal_pages = 0
-        self._copied_pages = 0
+        self._wal_pages_max = WAL_PAGES_MAX
 
     # The loop's side -------------------------------------------------------------------------------------
 
@@ -215,6 +223,17 @@ class Journal:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if self.failed.done():
             raise replace(self.failed.result())
+
+    def notices(self) -> tuple[str, ...]:
+        """What people at the box must know: something holds the write-ahead log."""
+        if self._wal_pages < LOG_HELD * WAL_PAGES_MAX:
+            return ()
+        mib = self._wal_pages * PAGE_BYTES // 2**20
+        notice = (
+            f"The journal's log has grown to {mib} MiB: a program stays in the middle of reading {self._path}. "
+            "No row waits and none is lost, but the disk fills. End that program; the log then shrinks."
+        )
+        return (notice,)
 
     def _refuse_when_full(self, rows: int, size: int, *, urgent: bool) -> None:
         rows_max = QUEUE_ROWS_MAX + (URGENT_ROWS if urgent else 0)
@@ -302,6 +321,7 @@ class Journal:
         try:
             connection.set_busy_timeout(int(BUSY_S * 1000))
             connection.pragma("synchronous", SYNCHRONOUS)
+            connection.pragma("journal_size_limit", WAL_PAGES_MAX * PAGE_BYTES)  # a log that begins again is cut to it
             if not _tables(connection):
                 self._create(connection, epoch)
             self.journal_id = _journal_id(connection, self._path)
@@ -337,8 +357,6 @@ class Journal:
             )
 
     def _on_wal(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
-        if pages < self._wal_pages:
-            self._copied_pages = 0  # the log began again from its start
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
@@ -354,7 +372,7 @@ class Journal:
         """Wait, then commit all that was appended meanwhile, and do what was asked for after it. False at the end."""
         group: _Rows | None = None
         appends = 0
-        wait_s = IDLE_S if self._wal_pages > self._copied_pages else None
+        wait_s = IDLE_S if self._wal_pages else None
         work: _Rows | _Prune | None = None
         idle = ended = False
         try:
@@ -373,13 +391,13 @@ class Journal:
             self._insert_group(connection, group)
             self._tell(self._committed, appends)
         if ended:
-            self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE, BUSY_S)
             return False
         if isinstance(work, _Prune):
             self._delete(connection, work.through_seq)
             self._tell(work.done.set_result, None)
-        if idle or self._wal_pages - self._copied_pages >= WAL_PAGES_MAX:
-            self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if idle or self._wal_pages >= self._wal_pages_max:
+            self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_RESTART, READERS_LEAVE_S)
         return True
 
     def _insert_group(self, connection: apsw.Connection, group: _Rows) -> None:
@@ -389,12 +407,17 @@ class Journal:
     def _delete(self, connection: apsw.Connection, through_seq: int) -> None:
         connection.execute("DELETE FROM row WHERE seq <= ?", (through_seq,))
 
-    def _checkpoint(self, connection: apsw.Connection, mode: int) -> None:
+    def _checkpoint(self, connection: apsw.Connection, mode: int, wait_s: float) -> None:
+        """Copy the log into the database, so that the next commit begins it again; wait so long for its readers."""
+        connection.set_busy_timeout(int(wait_s * 1000))
         try:
             connection.wal_checkpoint(mode=mode)
+            self._wal_pages, self._wal_pages_max = 0, WAL_PAGES_MAX
         except apsw.BusyError:
-            pass  # a reader is at work: the rows are durable in the log, and a later checkpoint copies them
-        self._copied_pages = self._wal_pages
+            # A reader is at work: the rows are durable in the log, which goes on.
+            self._wal_pages_max = max(WAL_PAGES_MAX, self._wal_pages + self._wal_pages // LOG_AGAIN)
+        finally:
+            connection.set_busy_timeout(int(BUSY_S * 1000))
 
 
 def _encoded(body: RowBody) -> bytes:

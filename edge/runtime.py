@@ -132,7 +132,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                     name: "connected" if health.connected else health.detail
                     for name, health in equipment.health().items()
                 },
-                notices=lambda: (*notices, *unknown_patients, *disk.notices(), *history.notices()),
+                notices=lambda: (*notices, *unknown_patients, *disk.notices(), *journal.notices(), *history.notices()),
                 pruner=_pruner(config, engine, journal, signer),
             )
             keeper = Keeper(checkpoints, engine, head.checkpoint)

@@ -305,14 +305,92 @@ async def test_when_idle_the_log_is_copied_into_the_database(place, monkeypatch)
     loop = asyncio.get_running_loop()
     checkpoint = Journal._checkpoint
 
-    def seen(journal, connection, mode):
-        checkpoint(journal, connection, mode)
+    def seen(journal, connection, mode, wait_s):
+        checkpoint(journal, connection, mode, wait_s)
         loop.call_soon_threadsafe(copied.set)
 
     monkeypatch.setattr(Journal, "_checkpoint", seen)
     async with open_journal(*place) as journal:
         await journal.append([body("one")]).durable()
         await asyncio.wait_for(copied.wait(), 20)
+
+
+class Checkpoints:
+    """Counts them, and how many left the log to a reader."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.all = 0
+        checkpoint = Journal._checkpoint
+
+        def counted(journal, connection, mode, wait_s):
+            self.all += 1
+            checkpoint(journal, connection, mode, wait_s)
+
+        monkeypatch.setattr(Journal, "_checkpoint", counted)
+
+
+async def test_a_checkpoint_comes_once_a_log_and_not_with_every_commit(place, monkeypatch):
+    monkeypatch.setattr(edge.journal, "IDLE_S", 3600.0)
+    monkeypatch.setattr(edge.journal, "WAL_PAGES_MAX", 50)
+    seen = Checkpoints(monkeypatch)
+    async with open_journal(*place) as journal:
+        for number in range(300):  # of two or three pages
+            await journal.append([body(str(number), "x" * 3000)]).durable()
+        during = seen.all
+    assert 300 * 2 // 50 - 1 <= during <= 300 * 3 // 50 + 1
+
+
+async def test_the_log_stays_small_while_readers_come_and_go(place, monkeypatch):
+    monkeypatch.setattr(edge.journal, "IDLE_S", 3600.0)
+    monkeypatch.setattr(edge.journal, "WAL_PAGES_MAX", 50)
+    log = place[0].with_name("journal.db-wal")
+    most = 0
+    async with open_journal(*place) as journal:
+        await journal.append([body("first")]).durable()
+        ended = threading.Event()
+
+        def follow() -> int:
+            seq = 0
+            with JournalReader(place[0]) as reader:
+                while not (last := ended.is_set()) or reader.rows(seq, 1):
+                    seq += len(reader.rows(seq, 20))
+            assert last
+            return seq
+
+        following = asyncio.ensure_future(asyncio.to_thread(follow))
+        for number in range(500):
+            await journal.append([body(str(number), "x" * 3000)]).durable()
+            most = max(most, log.stat().st_size)
+        ended.set()
+        assert await following == journal.head_seq
+    assert most < 4 * 50 * edge.journal.PAGE_BYTES
+
+
+async def test_a_reader_that_stays_is_named_holds_no_commit_and_the_log_shrinks_when_it_left(place, monkeypatch):
+    monkeypatch.setattr(edge.journal, "IDLE_S", 3600.0)
+    monkeypatch.setattr(edge.journal, "WAL_PAGES_MAX", 50)
+    seen = Checkpoints(monkeypatch)
+    log = place[0].with_name("journal.db-wal")
+    async with open_journal(*place) as journal:
+        await journal.append([body("first")]).durable()
+        old = apsw.Connection(str(place[0]), flags=apsw.SQLITE_OPEN_READONLY)
+        old.execute("BEGIN")
+        old.execute("SELECT count(*) FROM row").fetchall()
+        assert journal.notices() == ()
+        commits = 0
+        while not journal.notices():
+            assert journal.durable_seq < 500
+            await journal.append([body("more", "x" * 3000)]).durable()
+            commits += 1
+        assert str(place[0]) in journal.notices()[0]
+        assert seen.all < commits / 2, "attempts grow rare while a reader stays"
+        grown = log.stat().st_size
+        old.close()
+        while journal.notices():
+            await journal.append([body("more", "x" * 3000)]).durable()
+        await journal.append([body("last", "x" * 3000)]).durable()
+        assert log.stat().st_size <= 50 * edge.journal.PAGE_BYTES < grown
+    assert verify_journal(place[0], expect_head=(journal.head_seq, journal.head_hash)).ok
 
 
 async def test_cancelling_the_opening_gives_the_journal_free(place):

@@ -11,11 +11,11 @@ The ids, for whoever drives the screen (tests, the demo):
 - start: `#recipe-<n>`, `#order`, `#batch`, `#patient`, `#keyboard`, `#back`, `#start-batch`
 - step: `#entry` or `#scan` or `#choice-<n>`, `#confirm`, `#resume`, `#home`, `#steps`, `#acts`, `#next-task`,
   `#keyboard`
-- steps: `#correct`, `#step`, `#home`
+- steps: `#step`, `#home`
 - correct: `#choice-<n>`, then `#entry`, `#reason`, `#keyboard`, `#confirm`, `#back`
 - question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#home`
-- answer, continue, sign and sign-correction: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`, `#pad-<digit>`,
-  `#confirm`, `#back`
+- answer, continue, sign and sign-correction: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`,
+  `#pad-<digit>`, `#confirm`, `#back`
 - acts: `#act-<pause|hold|resume|stop|abort>`, `#reason`, `#confirm`, `#back`
 - stop (a refusal to read): `#understood`
 - gone (no runtime): nothing to press

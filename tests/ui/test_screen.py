@@ -17,6 +17,7 @@ from edge.wire import (
     AnswerQuestion,
     ConfirmStep,
     ContinueBatch,
+    CorrectValue,
     EnterValue,
     LogIn,
     Picture,
@@ -26,6 +27,7 @@ from edge.wire import (
     StartBatch,
     Strip,
     Sync,
+    ValueLine,
 )
 from tests.ui.conftest import KIOSK, SMALL, Opener, Screen
 from tests.ui.scripted import (
@@ -47,6 +49,7 @@ from tests.ui.scripted import (
 from ui import drawing
 from ui.view import Go, Target, View
 
+VALUE = ValueLine(seq=40, name="viability", step="020", title="Viability", text="85", unit="%")
 HELD = make_batch(questions=(QUESTION,), state="held", reason="The reply of the feed pump was lost.")
 PLACES: dict[str, tuple[Picture, list[str]]] = {
     "lock": (make_picture(person=None), []),
@@ -62,6 +65,8 @@ PLACES: dict[str, tuple[Picture, list[str]]] = {
     "step-two": (make_picture(make_batch(RECORD, INSTRUCT)), ["1"]),
     "steps": (make_picture(make_batch(HOLD)), ["f3"]),
     "acts": (make_picture(make_batch(HOLD)), ["f4"]),
+    "correct": (make_picture(make_batch(HOLD, values=(VALUE,))), ["f4", "f6"]),
+    "correct-typing": (make_picture(make_batch(HOLD, values=(VALUE,))), ["f4", "f6", "1", "f7"]),
     "question": (make_picture(HELD), []),
     "answer": (make_picture(HELD), ["f5"]),
     "sign": (make_picture(make_batch(SIGN)), []),
@@ -367,6 +372,28 @@ async def test_a_batch_goes_by_fingers_alone(open_screen: Opener) -> None:
         await screen.until(lambda: screen.desk.of(ActOnBatch))
         (request,) = screen.desk.of(ActOnBatch)
         assert (request.act, request.reason) == ("hold", "X")
+
+
+async def test_a_wrong_value_is_corrected_with_a_reason_and_a_signature(open_screen: Opener) -> None:
+    shown = make_picture(make_batch(HOLD, values=(VALUE,)))
+    async with open_screen(shown) as screen:
+        await screen.click("#acts")
+        await screen.click("#correct")
+        await screen.click("#choice-0")
+        assert screen.says("stands in the record as 85 %")
+        assert not screen.shows("#confirm"), "a right value and a reason are both needed"
+        await screen.pilot.press(*"95", "tab", *"typing error")
+        await screen.click("#confirm")
+        await screen.at("sign-correction")
+        for words in ("85 %", "95 %", "typing error"):
+            assert screen.says(words)
+        await screen.click("#signer-ana")
+        await screen.pilot.press(*"1234")
+        await screen.click("#confirm")
+        await screen.until(lambda: screen.desk.of(CorrectValue))
+        (request,) = screen.desk.of(CorrectValue)
+        facts = (request.name, request.was_seq, request.text, request.reason, request.person, request.pin)
+        assert facts == ("viability", 40, "95", "typing error", "ana", "1234")
 
 
 async def test_a_restored_batch_goes_on_only_when_somebody_signs_it(open_screen: Opener) -> None:

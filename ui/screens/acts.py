@@ -28,7 +28,7 @@ def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
 
 
 class Acts(View):
-    """`#act-<pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#keyboard`, `#back`."""
+    """`#act-<pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#results`, `#correct`, `#keyboard`, `#back`."""
 
     place: ClassVar[str] = "acts"
     takes_keys: ClassVar[str] = "reason"
@@ -47,6 +47,7 @@ class Acts(View):
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.back"), id="back", key="escape")
         yield Target(self.words("do.results", count=0), id="results", key="f5")
+        yield Target(self.words("do.correct"), id="correct", key="f6")
         yield Target(self.words("do.keyboard"), id="keyboard", key="f7")
         yield Target(self.words("do.confirm"), id="confirm", key="f8", kind="primary")
 
@@ -77,6 +78,8 @@ class Acts(View):
         may_add = permitted(picture.person.roles if picture.person else (), Permission.RESULT)
         self.offer("#results", shown=not chosen and may_add and bool(batch.results))
         self.query_one("#results", Target).tell(words("do.results", count=len(batch.results)))
+        may_correct = permitted(picture.person.roles if picture.person else (), Permission.CORRECT)
+        self.offer("#correct", shown=not chosen and may_correct and bool(batch.values))
         self.offer("#keyboard", shown=chosen)
         typing = self.has_class("typing")
         self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
@@ -108,8 +111,8 @@ class Acts(View):
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "back":
             self.post_message(Go("auto", self._batch))
-        elif event.button.id == "results":
-            self.post_message(Go("results", self._batch))
+        elif event.button.id in {"results", "correct"}:
+            self.post_message(Go(event.button.id, self._batch))
         elif event.button.id == "keyboard":
             self.toggle_keyboard("reason")
             await self._again()

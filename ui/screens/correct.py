@@ -85,7 +85,7 @@ class Correct(View):
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "back":
-            self.post_message(Go("correct", self._batch) if self._name else Go("steps", self._batch))
+            self.post_message(Go("correct", self._batch) if self._name else Go("acts", self._batch))
         elif event.button.id == "keyboard":
             self.toggle_keyboard("reason" if self.field("entry").value.strip() else "entry")
             await self._again()

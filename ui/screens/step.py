@@ -359,7 +359,7 @@ class Step(View):
 
 
 class Steps(View):
-    """All steps of a batch, where there is no room beside the body: `#correct`, `#step`, `#home`."""
+    """All steps of a batch, where there is no room beside the body: `#step`, `#home`."""
 
     place: ClassVar[str] = "steps"
 
@@ -373,7 +373,6 @@ class Steps(View):
 
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.home"), id="home", key="escape")
-        yield Target(self.words("do.correct"), id="correct", key="f6")
         yield Target(self.words("do.step"), id="step", key="f3", kind="primary")
 
     async def show(self, picture: Picture) -> None:
@@ -382,9 +381,7 @@ class Steps(View):
         room, rows = self.app.query_one("#main").size
         self.query_one("#list", Static).update(drawing.step_list(batch.steps, room - 4, max(5, rows - 8)))
         self.offer("#home", shown=True)
-        self.offer("#correct", shown=bool(batch.values))
         self.offer("#step", shown=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        places = {"home": Go("home"), "correct": Go("correct", self._batch)}
-        self.post_message(places.get(event.button.id or "", Go("auto", self._batch)))
+        self.post_message(Go("home") if event.button.id == "home" else Go("auto", self._batch))

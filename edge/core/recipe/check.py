@@ -7,9 +7,10 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 from edge.core.document import Path, closest
-from edge.core.errors import LinesideError
+from edge.core.errors import LinesideError, Place
 from edge.core.formula import names_in
 from edge.core.plant import Plant, Tag, Unit, numeric, unknown_unit
+from edge.core.recipe import check_forms
 from edge.core.recipe.flow import flow_problems, order
 from edge.core.recipe.model import (
     Calculate,
@@ -20,19 +21,21 @@ from edge.core.recipe.model import (
     Number,
     Parallel,
     Parameter,
+    Ramp,
     Record,
     Scan,
     Set,
     Sign,
     Step,
     Wait,
+    Weigh,
 )
 from edge.core.recipe.read import RecipeDocument
 from edge.core.recipe.values import limit_in, named_in, number_of, resolve, seconds, shown
 from edge.core.terms import MEASURES, duration_s, same_dimension
 
 DURATION_S_MAX: Final = 10 * 366 * 86_400.0
-Tagged = Set | Wait | Hold | Monitor
+Tagged = Set | Ramp | Wait | Hold | Monitor | Weigh
 
 
 def check_recipe(document: RecipeDocument, plant: Plant | None) -> list[LinesideError]:
@@ -86,11 +89,16 @@ def remarks(document: RecipeDocument) -> list[LinesideError]:
         for name in recipe.units
         if name not in roles
     ]
+    for path, step in document.steps():
+        if told := check_forms.remark(step, document.place(path)):
+            found.append(told)
     return found
 
 
 def _tag_of(step: Step) -> str:
-    return step.tag if isinstance(step, Set | Wait | Hold | Monitor) else ""
+    if isinstance(step, Weigh):
+        return step.balance
+    return step.tag if isinstance(step, Set | Ramp | Wait | Hold | Monitor) else ""
 
 
 def _limit_of(step: Step) -> Limit | None:
@@ -289,7 +297,7 @@ class _Check:
     # One step --------------------------------------------------------------------------------------------------
 
     def _step(self, path: Path, step: Step) -> Iterator[LinesideError]:
-        for key in ("duration", "timeout", "on_delay"):
+        for key in ("duration", "timeout", "on_delay", "warn_after", "every", "steady_for"):
             if text := getattr(step, key, ""):
                 yield from self._duration(step, key, text, path)
         if isinstance(step, Wait):
@@ -317,13 +325,14 @@ class _Check:
             )
         elif isinstance(step, Parallel):
             yield from self._parallel(step, path)
+        yield from check_forms.problems(self, self._recipe, step, path)
         unknown = list(self._unknown_parameters(step, path))
         yield from unknown
         if unknown:
             return  # what depends on the value cannot be judged
         if limit := _limit_of(step):
             yield from self._limit(step, limit, path)
-        if isinstance(step, Tagged) and step.tag:
+        if isinstance(step, Tagged) and _tag_of(step):
             yield from self._bind(step, path)
 
     def _duration(self, step: Step, key: str, text: str, path: Path) -> Iterator[LinesideError]:
@@ -398,7 +407,7 @@ class _Check:
                 todo="Give `type: choice` together with `choices`, each once.",
                 place=self._document.place((*path, "choices")),
             )
-        if step.type != "number" and (step.limit or step.unit):
+        if step.type not in {"number", "at_most", "negative_to_date"} and (step.limit or step.unit):
             yield LinesideError(
                 "recipe.not_a_number",
                 f"Step {step.id} records a {step.type}; a limit or a unit means nothing there.",
@@ -605,13 +614,13 @@ class _Check:
 
     def _bind(self, step: Tagged, path: Path) -> Iterator[LinesideError]:
         """Whether the step can be done on every unit that may be allocated to its role."""
-        role, dot, name = step.tag.partition(".")
-        place = self._document.place((*path, "tag"))
+        role, dot, name = _tag_of(step).partition(".")
+        place = self._document.place((*path, "balance" if isinstance(step, Weigh) else "tag"))
         need = self._recipe.units.get(role)
         if not dot or not name or need is None:
             yield LinesideError(
                 "recipe.unknown_role",
-                f"Step {step.id} uses {step.tag[:80]!r}; {role[:64]!r} is not a role in `units`.",
+                f"Step {step.id} uses {_tag_of(step)[:80]!r}; {role[:64]!r} is not a role in `units`.",
                 todo=f"Write role.tag. {closest(role, list(self._recipe.units))}",
                 place=place,
             )
@@ -624,7 +633,7 @@ class _Check:
                 else [
                     LinesideError(
                         "recipe.unbound_tag",
-                        f"Step {step.id} uses {step.tag[:80]!r}; the unit {unit_name} has no tag {name[:64]!r}.",
+                        f"Step {step.id} uses {_tag_of(step)[:80]!r}; the unit {unit_name} has no tag {name[:64]!r}.",
                         todo=closest(name, list(unit.tags)),
                         place=place,
                     )
@@ -641,16 +650,19 @@ class _Check:
                 "recipe.tag_type",
                 f"Step {step.id} treats {_tag_of(step)!r} as a number; it is a {tag.type}.",
                 todo="Use a tag that is a number.",
-                place=self._document.place((*path, "tag")),
+                place=self._document.place((*path, "balance" if isinstance(step, Weigh) else "tag")),
             )
             return
         limit = _limit_of(step)
-        if isinstance(step, Set):
+        if isinstance(step, Weigh):
+            if not same_dimension(step.unit, tag.unit):
+                yield self._wrong_unit(step, step.unit, tag.unit, _tag_of(step), (*path, "unit"))
+        elif isinstance(step, Set | Ramp):
             yield from self._set_on(step, tag, path)
         elif limit is not None and limit.unit in MEASURES:
             yield from self._limit_on(step, limit, tag, path)
 
-    def _set_on(self, step: Set, tag: Tag, path: Path) -> Iterator[LinesideError]:
+    def _set_on(self, step: Set | Ramp, tag: Tag, path: Path) -> Iterator[LinesideError]:
         if tag.access != "write":
             yield LinesideError(
                 "recipe.read_only",
@@ -701,6 +713,28 @@ class _Check:
                 todo="Correct the value, or the range in the plant file.",
                 place=self._document.place(path),
             )
+
+    # For `check_forms` -------------------------------------------------------------------------------------------
+
+    def place(self, path: Path) -> Place:
+        """Where `path` stands."""
+        return self._document.place(path)
+
+    def unknown_unit(self, unit: str, path: Path) -> LinesideError:
+        """The sentence about a unit of measure that Lineside does not know."""
+        return self._unknown_unit(unit, path)
+
+    def unknown_names(self, step: Step, path: Path) -> Iterator[LinesideError]:
+        """Parameters that the step's own numbers name and that are not there."""
+        for number, inner, _ in check_forms.numbers_of(step):
+            unknown = isinstance(number, str) and number.removeprefix("$") not in self._recipe.parameters
+            if unknown and inner[0] in {"limit", "value"}:  # those in other fields are told with their fields
+                yield LinesideError(
+                    "recipe.unknown_parameter",
+                    f"Step {step.id} uses {number!r}; there is no such parameter.",
+                    todo=closest(str(number).removeprefix("$"), list(self._recipe.parameters)),
+                    place=self._document.place((*path, *inner)),
+                )
 
     # Sentences that occur more than once -----------------------------------------------------------------------
 

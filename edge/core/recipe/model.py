@@ -241,7 +241,7 @@ class Weigh(_ByPerson):
     tolerance: Tolerance | None = None
     balance: str = ""
     steady: Number | None = None
-    steady_for: str = "3 s"
+    steady_for: Annotated[str, Field(min_length=1)] = "3 s"
     checked_by: Role = Role.VERIFIER
     on_bad_quality: Literal["hold", "continue"] = "hold"
 
@@ -372,7 +372,7 @@ class Ramp(_Step):
     unit: str = ""
     rate: Number
     per: Literal["s", "min", "h", "d"] = "h"
-    every: str = "1 min"
+    every: Annotated[str, Field(min_length=1)] = "1 min"
     on_bad_quality: Literal["hold"] = "hold"
     placeholder: bool = False
 

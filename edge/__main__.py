@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -369,6 +369,114 @@ def recipe_draw(
                 todo="Give --svg a file in a folder that can be written to.",
             ) from error
         print(path)
+
+
+@recipe_app.command("export")
+def recipe_export(
+    file: Annotated[Path, typer.Argument(help="The recipe file.")],
+    out: Annotated[Path, typer.Option(help="The file to make; nothing is overwritten.")],
+    form: Annotated[Literal["batchml"], typer.Option("--format", help="BatchML of B2MML V0700.")] = "batchml",
+    kind: Annotated[
+        Literal["master", "general"], typer.Option(help="As a master recipe, or as a general recipe of ISA-88 part 3.")
+    ] = "master",
+    as_json: AsJson = False,
+) -> None:
+    """Write a recipe for another system: BatchML that is valid against the published schema and loses nothing.
+
+    Example: lineside recipe export cart-b1.yaml --format batchml --out cart-b1.xml
+    """
+    from edge.exchange import export
+    from edge.library import read_checked_recipe
+    from edge.pack import write_exchanged
+
+    sealed = read_checked_recipe(file, None)
+    write_exchanged(out, export(sealed.recipe, kind))
+    if as_json:
+        facts = {"ok": True, "out": str(out), "format": form, "kind": kind}
+        print(json.dumps({**facts, "recipe": sealed.recipe.recipe, "seal": sealed.seal}))
+    else:
+        print(f"{sealed.recipe.recipe} {sealed.recipe.version} as a BatchML {kind} recipe: {out}. Seal {sealed.seal}")
+
+
+@recipe_app.command("import")
+def recipe_import(
+    file: Annotated[Path, typer.Argument(help="A BatchML or B2MML file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The draft to make; beside here under the file's name when left out.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="The id of the recipe, when the file holds several.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Bring a recipe of another system in as a draft, and report what could not be mapped.
+
+    What Lineside exported comes back as it was, with its seal. Nothing that comes in is approved.
+
+    Example: lineside recipe import from-plant-b.xml --out draft.yaml
+    """
+    from edge.exchange import read
+    from edge.pack import read_exchanged, write_exchanged
+
+    draft = read(read_exchanged(file), file.name, recipe)
+    target = out or Path(f"{file.stem}.yaml")
+    write_exchanged(target, draft.text.encode())
+    if as_json:
+        print(json.dumps({"ok": True, "out": str(target), **draft.as_json()}))
+        return
+    print(f"{target}: {draft.origin}. " + ("It is as it was exported." if draft.exact else "A draft: look through it."))
+    for remark in draft.remarks:
+        print(f"remark: {remark}")
+    for one in draft.unmapped:
+        print(f"not mapped: {one.path}\n  what: {one.what}\n  why:  {one.why}")
+    if draft.unmapped:
+        print(f"{len(draft.unmapped)} things to look at. Then: lineside recipe check {target}")
+
+
+@recipe_app.command("pack")
+def recipe_pack(
+    file: Annotated[Path, typer.Argument(help="The recipe file.")],
+    out: Annotated[Path, typer.Option(help="The pack to make; nothing is overwritten.")],
+    key: Annotated[Path, typer.Option(help="The private key of the device that signs it.")] = Path("device.key"),
+    rehearsal: Annotated[
+        Path | None, typer.Option(help="The report of its rehearsal (lineside recipe rehearse --out).")
+    ] = None,
+    earlier: Annotated[list[Path] | None, typer.Option(help="An earlier version's file; once for each.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a tech-transfer pack: recipe, BatchML, whys, history and rehearsal in one signed file for a second site.
+
+    Example: lineside recipe pack cart-b1.yaml --out cart-b1.pack --rehearsal rehearsal.json --key device.key
+    """
+    from edge.identity import DeviceKey
+    from edge.pack import make_pack
+
+    made = make_pack(file, out, DeviceKey.load(key), rehearsal=rehearsal, earlier=earlier or ())
+    if as_json:
+        print(json.dumps({"ok": True, "out": str(out), **made.model_dump()}))
+    else:
+        print(f"{out}: {made.recipe} {made.version}, {len(made.files)} files, signed by device {made.device}.")
+        print("Give the other site the pack, and the public key by another way.")
+
+
+@recipe_app.command("unpack")
+def recipe_unpack(
+    pack: Annotated[Path, typer.Argument(help="A tech-transfer pack.")],
+    trust: Annotated[Path, typer.Option(help="The public key of the device that made it.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    as_json: AsJson = False,
+) -> None:
+    """Verify a tech-transfer pack and bring its recipe in as a draft that says where it comes from.
+
+    Example: lineside recipe unpack cart-b1.pack --trust plant-a.pub --out from-plant-a
+    """
+    from edge.identity import read_public
+    from edge.pack import DRAFT, unpack
+
+    made = unpack(pack, read_public(trust), out)
+    if as_json:
+        print(json.dumps({"ok": True, "out": str(out), **made.model_dump()}))
+    else:
+        print(f"{made.recipe} {made.version}, made {made.made_utc} by device {made.device}: every byte holds.")
+        print(f"The draft: {out / DRAFT}. Seal {made.seal}")
 
 
 # The journal -------------------------------------------------------------------------------------------------------
@@ -1080,36 +1188,38 @@ def history_copy(
 
 @history_app.command("verify")
 def history_verify(box: Box = Path(), as_json: AsJson = False) -> None:
-    """Compute every window's root anew and compare it with the journal. Exit 1 when something does not hold.
+    """Compute every window's root anew and compare it with journal and archive. Exit 1 when something does not hold.
+
+    A window that the journal names and that is not stored does not hold either, unless the box was restored since.
 
     Example: lineside history verify --box /etc/lineside
     """
     from dataclasses import asdict
 
+    from edge.archive import record_of
     from edge.config import read_config
-    from edge.history import HistoryReader, anchors_in, utc_text
-    from edge.journal import JournalReader
+    from edge.history import utc_text, verify_values
 
-    def bodies(reader: JournalReader) -> Iterator[tuple[int, bytes]]:
-        seq = 0
-        while rows := reader.rows(seq, 1000):
-            seq = rows[-1].seq
-            yield from ((row.seq, row.body) for row in rows)
-
-    state = read_config(box).state_dir
-    with HistoryReader(state / "history.db") as values:
-        with JournalReader(state / "journal.db") as reader:
-            anchors = anchors_in(bodies(reader))
-        tell = _progress_of_parts()
-        result = values.verify(anchors, progress=lambda done, total: tell("windows verified", done, total))
+    config = read_config(box)
+    tell: Callable[[str, int, int], object] = _nothing if as_json else _progress_of_parts()
+    with record_of(config) as record:
+        path = config.state_dir / "history.db"
+        result = verify_values(path, record, progress=lambda done, total: tell("windows verified", done, total))
     if as_json:
-        print(json.dumps(asdict(result)))
+        print(json.dumps({"ok": result.ok, **asdict(result)}))
     else:
         for finding in result.findings:
             print(f"window from {utc_text(finding.window)}, {finding.tag or 'as a whole'}: {finding.why}")
-        print(f"{result.samples:,} values in {result.windows:,} windows, {result.anchored:,} of them in this journal.")
-        print("Something does not hold." if result.findings else "Everything holds.")
-    if result.findings:
+        for missing in result.missing:
+            print(missing)
+        if result.left_out:
+            print(result.left_out)
+        print(
+            f"{result.samples:,} values in {result.windows:,} windows, {result.anchored:,} of them with a row in "
+            "journal or archive."
+        )
+        print("Everything that is stored holds." if result.ok else "Something does not hold.")
+    if not result.ok:
         raise typer.Exit(EXIT_FOUND)
 
 

@@ -16,7 +16,6 @@ import hashlib
 import os
 import re
 import shutil
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,16 +33,14 @@ from edge.core.errors import LinesideError
 from edge.core.record import Signer, fingerprint, signature_holds
 from edge.identity import DeviceKey, sync_folder
 from edge.journal import copy_journal, open_journal, verify_journal
+from edge.tarred import BLOCK_BYTES, END, SIGNATURE_BYTES, FileEntry, header, padding, stated_size
 from edge.vault import VAULT, copy_vault
 
 DOMAIN: Final = b"lineside.backup.1"
 FORMAT: Final = 1
 MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
 FILES_MAX: Final = 10_000
-SIGNATURE_BYTES: Final = 64
 CHUNK_BYTES: Final = 1024 * 1024
-BLOCK_BYTES: Final = tarfile.BLOCKSIZE
-END: Final = bytes(2 * BLOCK_BYTES)
 JOURNAL: Final = "journal.db"
 
 _SEALED_OBJECT: Final = re.compile(r"library/[a-z]{1,16}/[0-9a-f]{64}")
@@ -56,16 +53,6 @@ Progress = Callable[[str, int, int], object]
 
 def _quiet(_what: str, _done: int, _total: int) -> None:
     """Nobody asked."""
-
-
-class FileEntry(BaseModel):
-    """One file of a backup."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    name: str
-    size: int = Field(ge=0, lt=2**50)
-    sha256: str = Field(pattern=_HEX_64)
 
 
 class Manifest(BaseModel):
@@ -181,30 +168,19 @@ def _pack(path: Path, manifest: Manifest, sources: dict[str, Path], signer: Sign
     done = 0
     with _create(path) as stream:
         for name, content in (("manifest.json", data), ("manifest.sig", signer.sign(DOMAIN, data))):
-            stream.write(_header(name, len(content)) + content + _padding(len(content)))
+            stream.write(header(name, len(content)) + content + padding(len(content)))
         for entry in manifest.files:
-            stream.write(_header(entry.name, entry.size))
+            stream.write(header(entry.name, entry.size))
             with sources[entry.name].open("rb") as source:
                 while chunk := source.read(CHUNK_BYTES):
                     stream.write(chunk)
                     done += len(chunk)
                     progress("bytes written", done, manifest.bytes)
-            stream.write(_padding(entry.size))
+            stream.write(padding(entry.size))
         stream.write(END)
         _sync(stream)
         # what is read back comes from the medium, as far as the system lets us have it
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _header(name: str, size: int) -> bytes:
-    """The one header that a file of this name and size has."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o600
-    return info.tobuf(tarfile.GNU_FORMAT)
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % BLOCK_BYTES)
 
 
 # Reading one -------------------------------------------------------------------------------------------------------
@@ -232,9 +208,9 @@ def unpack(backup: Path, folder: Path, public: bytes, *, progress: Progress = _q
             _refuse_without_space(folder, manifest.bytes)
         done = 0
         for entry in manifest.files:
-            _expect(stream, _header(entry.name, entry.size), entry.name)
+            _expect(stream, header(entry.name, entry.size), entry.name)
             _write(stream, entry, folder / entry.name, partial(_counted, progress, done, manifest.bytes))
-            _expect(stream, _padding(entry.size), entry.name)
+            _expect(stream, padding(entry.size), entry.name)
             done += entry.size
         _expect(stream, END, "its end")
         if _read(stream, 1):
@@ -265,8 +241,8 @@ def _verify(journal: Path, manifest: Manifest, progress: Progress) -> None:
 def _small(stream: BinaryIO, name: str, limit: int) -> bytes:
     """The content of a file that must be read before the manifest is known."""
     block = _read(stream, BLOCK_BYTES)
-    size = int(block[124:135], 8) if re.fullmatch(rb"[0-7]{11}", block[124:135]) else -1
-    if not 0 <= size <= limit or block != _header(name, size):
+    size = stated_size(block)
+    if not 0 <= size <= limit or block != header(name, size):
         if name == "manifest.json":
             raise LinesideError(
                 "backup.foreign",
@@ -277,7 +253,7 @@ def _small(stream: BinaryIO, name: str, limit: int) -> bytes:
     data = _read(stream, size)
     if len(data) != size:
         raise _damaged(f"It ends within {name}.")
-    _expect(stream, _padding(size), name)
+    _expect(stream, padding(size), name)
     return data
 
 

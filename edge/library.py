@@ -6,13 +6,14 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
 
 from edge.core.document import FILE_BYTES_MAX
 from edge.core.errors import LinesideError, Place
 from edge.core.plant import Plant, read_plant
-from edge.core.recipe import check_recipe, read_recipe, seal
+from edge.core.recipe import RecipeDocument, check_recipe, read_operation, read_recipe, seal, sealed_bytes
 from edge.core.recipe.model import Recipe
 from edge.identity import make_folder, sync_folder
 
@@ -157,13 +158,41 @@ def write_whole(path: Path, data: bytes) -> None:
 def read_checked_recipe(path: Path, plant: Plant | None) -> Sealed:
     """Read, check and seal one recipe file. Raises the first finding with all others in `others`."""
     data = read_bounded(path)
-    document = read_recipe(data, str(path))
+    document = read_recipe_file(path, data)
     findings = check_recipe(document, plant)
     if findings:
         first, *others = findings
         first.others = tuple(others)
         raise first
-    return Sealed(document.recipe, seal(document.recipe), data)
+    return Sealed(document.recipe, seal(document.recipe), sealed_bytes(document.recipe, data))
+
+
+def read_recipe_file(path: Path, data: bytes | None = None) -> RecipeDocument:
+    """The recipe in a file (its bytes are `data`, when they were read), with the operations that it calls: those that
+    ship, and those in the folder `operations` beside it. Not checked."""
+    data = read_bounded(path) if data is None else data
+    return read_recipe(data, str(path), library_operations(path.parent / "operations"))
+
+
+def library_operations(folder: Path) -> dict[tuple[str, str], bytes]:
+    """The operations that recipes may call: those that ship, and those in this folder, by name and version.
+
+    Raises `library.operation_twice` when one name and version stands for two contents, and as `read_operation`."""
+    shipped = resources.files("edge.core.recipe.shipped") / "operations"
+    files = {path.name: path.read_bytes() for path in (shipped.iterdir() if shipped.is_dir() else ())}
+    files |= {str(path): read_bounded(path) for path in sorted(folder.glob("*.yaml"))[:RECIPES_MAX]}
+    found: dict[tuple[str, str], bytes] = {}
+    for name, data in files.items():
+        operation = read_operation(data, name)
+        key = (operation.library_operation, operation.version)
+        if found.setdefault(key, data) != data:
+            raise LinesideError(
+                "library.operation_twice",
+                f"There are two different operations {key[0]} {key[1]} in the library.",
+                todo="Give one of them another version.",
+                place=Place(name),
+            )
+    return found
 
 
 def recipe_files(folder: Path) -> list[Path]:

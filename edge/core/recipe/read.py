@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 
 from edge.core.document import Document, Path, closest, read_document, validate
 from edge.core.errors import LinesideError, Place
-from edge.core.recipe.model import Recipe, Step
+from edge.core.recipe.calls import Operations, expand
+from edge.core.recipe.model import Call, Recipe, Step
 
 _DOMAIN: Final = b"lineside.recipe.1\n"
 STEPS_MAX: Final = 1_000
@@ -45,14 +46,21 @@ def _walk(path: Path, steps: Sequence[Step]) -> Iterator[tuple[Path, Step]]:
             yield from _walk((*here, *inner), sequence)
 
 
-def read_recipe(data: bytes, name: str) -> RecipeDocument:
-    """Read a recipe's file. What the recipe means is `check_recipe`'s to judge.
+def read_recipe(data: bytes, name: str, operations: Operations | None = None) -> RecipeDocument:
+    """Read a recipe's file, with the steps of the operations that it calls. What it means is `check_recipe`'s to judge.
 
-    Raises `LinesideError` (`document.*`, `recipe.unknown_phase`, `recipe.too_many_steps`) with every finding about
-    the shape: the first, the others in `others`.
+    Without `operations` the steps of every call must be in the file, as they are in what `sealed_bytes` made.
+    Raises `LinesideError` (`document.*`, `recipe.unknown_phase`, `recipe.too_many_steps`, and those of a call) with
+    every finding about the shape: the first, the others in `others`.
     """
     document = read_document(data, name)
     found = RecipeDocument(validate(document, Recipe, _explain), document)
+    calls = [(path, step) for path, step in found.steps() if isinstance(step, Call)]
+    within = {path for path, _ in calls}
+    outer = [(path, call) for path, call in calls if not any(path[:end] in within for end in range(1, len(path)))]
+    if outer and (operations is not None or not all(call.steps for _, call in calls)):
+        document = expand(found.recipe, document, outer, operations or {})
+        found = RecipeDocument(validate(document, Recipe, _explain), document)
     for count, (path, _) in enumerate(found.steps()):
         if count == STEPS_MAX:
             raise LinesideError(
@@ -74,6 +82,15 @@ def _explain(details: ErrorDetails, document: Document, path: Path) -> LinesideE
         todo=closest(phase, PHASES),
         place=document.place((*path, "phase")),
     )
+
+
+def sealed_bytes(recipe: Recipe, data: bytes) -> bytes:
+    """What to keep of a recipe read from `data`: the file itself, or, when it calls operations of the library, all that
+    it came to, so that it stays the same when the library changes."""
+    if not any(isinstance(step, Call) for step in recipe.steps().values()):
+        return data
+    content = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2)
 
 
 def seal(recipe: Recipe) -> str:

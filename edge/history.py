@@ -17,19 +17,21 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import apsw
 import orjson
 
 from edge.core import commands as cm
 from edge.core.errors import LinesideError
+from edge.core.events import JournalContinued, ValuesSealed, ValuesThinned, decode
 from edge.core.plant import Plant
+from edge.core.record import Row
 from edge.core.samples import (
     NO_SOURCE_TIME,
     Sample,
@@ -81,6 +83,10 @@ CREATE TABLE vector(window INTEGER, id INTEGER, data BLOB, PRIMARY KEY(window, i
 CREATE TABLE gap(id INTEGER PRIMARY KEY, from_us INTEGER, to_us INTEGER, scope TEXT, why TEXT, told INTEGER);
 """
 _PART: Final = struct.Struct(">II")
+_ABOUT_VALUES: Final = tuple(
+    f'{{"kind":"{kind.__name__}"'.encode() for kind in (JournalContinued, ValuesSealed, ValuesThinned)
+)
+READ_ROWS: Final = 1_000
 
 EVERYTHING: Final = "everything"
 OUTSIDE: Final = "outside the record"
@@ -161,6 +167,8 @@ class History:
         self._window = 0
         self._units: frozenset[str] = frozenset()
         self._last_us = 0
+        self._lost_us = 0
+        """The first value that this runtime could not store."""
         self._started = False
         self._full = False
         self._ended = False
@@ -281,6 +289,7 @@ class History:
             self._trouble = ""
         except (apsw.Error, OSError, LinesideError) as error:
             # The values of this flush are lost: a gap is marked from the last stored one on, when the disk is back.
+            self._lost_us = self._lost_us or (pending[0][0] if pending else 0)
             self._trouble = error.what if isinstance(error, LinesideError) else f"{type(error).__name__}: {error}"
             self._close()
             return []
@@ -331,9 +340,9 @@ class History:
                 }
                 _recover(connection)
                 last = _rows(connection, "SELECT to_us FROM window ORDER BY id DESC LIMIT 1")
-                since_us = self._last_us or (last[0][0] if last else 0)
+                since_us = self._last_us or (last[0][0] if last else self._lost_us)
                 if since_us:
-                    why = "the disk failed" if self._started else "no runtime was storing values"
+                    why = "the disk failed" if self._started or not last else "no runtime was storing values"
                     _mark_gap(connection, since_us, max(since_us, now_us), EVERYTHING, why)
         except BaseException:
             connection.close()
@@ -580,7 +589,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """What the journal says of one window."""
+    """What the journal says of one window; `seq` is the row that sealed it."""
 
     seq: int
     root: str
@@ -598,14 +607,52 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Anchors:
+    """What a journal says of windows. `restored_seq` is the row that continued it after its newest restore, 0 without
+    one; `left_out` says which rows could not be read."""
+
+    of: Mapping[int, Anchor] = field(default_factory=dict)
+    restored_seq: int = 0
+    left_out: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Windows that follow each other and are not stored, with the rows that name them. `lost`: the box was restored
+    after those rows, and what was restored did not hold the windows."""
+
+    windows: int
+    first: int
+    last: int
+    first_seq: int
+    last_seq: int
+    lost: bool
+
+    def __str__(self) -> str:
+        which = "1 window is" if self.windows == 1 else f"{self.windows:,} windows are"
+        rows = f"row {self.first_seq}" if self.windows == 1 else f"rows {self.first_seq} to {self.last_seq}"
+        begun = utc_text(self.first) + ("" if self.windows == 1 else f" to {utc_text(self.last)}")
+        why = ": not in what was restored" if self.lost else ""
+        return f"{which} not stored{why}. Begun {begun}; named by {rows}."
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
-    """The result of `HistoryReader.verify`."""
+    """The result of `verify_values`."""
 
     windows: int
     samples: int
     anchored: int
     """Windows whose roots are rows of the journal that was read."""
     findings: tuple[Finding, ...]
+    missing: tuple[Missing, ...] = ()
+    left_out: str = ""
+    """Why some windows were not compared with their rows; empty when all were."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether all that is stored is what was sealed, and all is stored that was not lost with a former disk."""
+        return not self.findings and all(each.lost for each in self.missing)
 
 
 class HistoryReader:
@@ -715,10 +762,15 @@ class HistoryReader:
             return [number for (number,) in _rows(self._connection, sql, (CLOSED, SEALED, PACKED))]
 
     def verify(
-        self, anchors: Mapping[int, Anchor], *, progress: Callable[[int, int], object] | None = None
+        self,
+        anchors: Mapping[int, Anchor],
+        *,
+        only: frozenset[int] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> Verified:
-        """Compute every root anew from what is stored, and compare it with the journal's rows."""
-        windows = self.closed()
+        """Compute the root of every closed window anew from what is stored, or of those in `only`, and compare it with
+        the journal's rows."""
+        windows = [window for window in self.closed() if only is None or window in only]
         findings: list[Finding] = []
         samples = anchored = 0
         for done, window in enumerate(windows):
@@ -728,11 +780,6 @@ class HistoryReader:
             anchored += window in anchors
             if progress is not None:
                 progress(done + 1, len(windows))
-        findings += [
-            Finding(window, "", f"Row {anchor.seq} of the journal names this window; it is not stored.")
-            for window, anchor in anchors.items()
-            if window not in set(windows)
-        ]
         return Verified(len(windows), samples, anchored, tuple(findings))
 
     def _verify_window(self, window: int, anchor: Anchor | None) -> tuple[list[Finding], int]:
@@ -809,6 +856,59 @@ def _bucket(from_us: int, to_us: int, samples: list[Sample], gaps: list[Gap]) ->
     )
 
 
+class Rows(Protocol):
+    """Where rows are read, those in the archive included."""
+
+    def rows(self, after_seq: int, limit: int) -> list[Row]:
+        """At most `limit` rows that follow `after_seq`."""
+        ...
+
+    def kept_from(self) -> int:
+        """The first row that needs no archive."""
+        ...
+
+
+def verify_values(path: Path, record: Rows, *, progress: Callable[[int, int], object] | None = None) -> Verified:
+    """Every value in `path` against every row of `record`. The box may run: a window that is thinned meanwhile is read
+    once more.
+
+    Raises `values.absent` when there are neither values nor rows about any, `values.*`, and what `record` raises."""
+    anchors = read_anchors(record)
+    if not path.is_file():
+        if not anchors.of:
+            raise _absent(path)
+        return Verified(0, 0, 0, (), tuple(_missing(anchors, frozenset())), anchors.left_out)
+    with HistoryReader(path) as reader:
+        result = reader.verify(anchors.of, progress=progress)
+        if result.findings:
+            anchors = read_anchors(record)
+            doubted = frozenset(finding.window for finding in result.findings)
+            result = replace(result, findings=reader.verify(anchors.of, only=doubted).findings)
+        stored = frozenset(reader.closed())
+    return replace(result, missing=tuple(_missing(anchors, stored)), left_out=anchors.left_out)
+
+
+def _missing(anchors: Anchors, stored: frozenset[int]) -> Iterator[Missing]:
+    """The windows that no file holds; those without a stored one between them are said at once."""
+    held: Missing | None = None
+    for window in sorted(anchors.of.keys() | stored):
+        if window in stored:
+            if held:
+                yield held
+            held = None
+            continue
+        seq = anchors.of[window].seq
+        lost = seq < anchors.restored_seq
+        if held and held.lost == lost:
+            held = replace(held, windows=held.windows + 1, last=window, last_seq=seq)
+        else:
+            if held:
+                yield held
+            held = Missing(1, window, window, seq, seq, lost)
+    if held:
+        yield held
+
+
 @contextmanager
 def _reading() -> Iterator[None]:
     """SQLite's errors as refusals in words."""
@@ -824,23 +924,43 @@ def _reading() -> Iterator[None]:
         ) from error
 
 
-def anchors_in(bodies: Iterable[tuple[int, bytes]]) -> dict[int, Anchor]:
-    """What rows, given as number and body in their order, say of windows."""
+def anchors_in(bodies: Iterable[tuple[int, bytes]]) -> Anchors:
+    """What rows, given as number and body in their order, say of windows. Raises `row.unreadable`."""
     anchors: dict[int, Anchor] = {}
+    restored_seq = 0
     for seq, body in bodies:
-        if b'"kind":"Values' not in body[:40]:
+        if not body.startswith(_ABOUT_VALUES):
             continue
-        row = orjson.loads(body)
-        facts = row["facts"]
-        if row["kind"] == "ValuesSealed":
-            known = anchors.get(facts["window"])
-            if known is None:
-                anchors[facts["window"]] = Anchor(seq, facts["root"], facts["record_root"])
-        elif row["kind"] == "ValuesThinned" and facts["window"] in anchors:
-            before = anchors[facts["window"]]
-            if facts["old_root"] == before.root and facts["record_root"] == before.record_root:
-                anchors[facts["window"]] = Anchor(before.seq, before.root, before.record_root, facts["new_root"])
-    return anchors
+        event = decode(body).event
+        if isinstance(event, JournalContinued):
+            restored_seq = seq
+        elif isinstance(event, ValuesSealed):
+            anchors.setdefault(event.window, Anchor(seq, event.root, event.record_root))
+        elif isinstance(event, ValuesThinned) and event.window in anchors:
+            before = anchors[event.window]
+            if (event.old_root, event.record_root) == (before.root, before.record_root):
+                anchors[event.window] = replace(before, thinned_root=event.new_root)
+    return Anchors(anchors, restored_seq)
+
+
+def read_anchors(record: Rows) -> Anchors:
+    """What every row of `record` says of windows. Without the archive at hand: what the journal itself says.
+
+    Raises what `record` raises for rows that are there."""
+    try:
+        return anchors_in(_bodies(record, 0))
+    except LinesideError as error:
+        if error.code not in {"archive.rows_absent", "archive.unreadable"}:
+            raise
+        kept_from = record.kept_from()
+        why = f"Windows that only rows before row {kept_from} name were not compared. {error.what}"
+        return replace(anchors_in(_bodies(record, kept_from - 1)), left_out=why)
+
+
+def _bodies(record: Rows, seq: int) -> Iterator[tuple[int, bytes]]:
+    while rows := record.rows(seq, READ_ROWS):
+        seq = rows[-1].seq
+        yield from ((row.seq, row.body) for row in rows)
 
 
 # The follower's side ---------------------------------------------------------------------------------------------

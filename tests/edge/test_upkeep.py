@@ -11,13 +11,25 @@ from uuid import uuid4
 import pytest
 
 from edge import upkeep, wire
-from edge.config import Config
+from edge.archive import archive_next
+from edge.clock import SystemClock
+from edge.config import Config, read_config
 from edge.core.errors import LinesideError
+from edge.core.events import RowBody, ValuesSealed
 from edge.desk_client import connect
 from edge.follow import follow
 from edge.identity import DeviceKey
+from edge.journal import open_journal
 from edge.upkeep import is_late, self_check
+from tests.crash.runs import body
 from tests.edge.conftest import running
+
+
+@pytest.fixture(autouse=True)
+def no_lower_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that runs other tests beside, the lowest one comes after all of them."""
+    monkeypatch.setattr(upkeep, "LOWEST_PRIORITY", 0)
+
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 
@@ -49,6 +61,92 @@ async def test_a_row_made_with_another_key_is_found(used: Config, tmp_path: Path
     assert "does not hold" in (await self_check(used)).found[0]
 
 
+@pytest.fixture
+async def archived(used: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The same box with an archive of two segments beside the journal, which still has all rows."""
+    monkeypatch.setattr("edge.archive.KEPT_ROWS_MIN", 2)
+    monkeypatch.setattr("edge.archive.SEGMENT_ROWS_MAX", 3)
+    async with open_journal(used.state_dir / "journal.db", used.state_dir / "epoch") as journal:
+        await journal.append([body(str(n)) for n in range(4)]).durable()
+    async with running(used):
+        pass
+    text = (used.folder / "lineside.toml").read_text() + "[archive]\nkeep_rows = 1000\n"
+    (used.folder / "lineside.toml").write_text(text)
+    used = read_config(used.folder)
+    assert used.archive is not None
+    settings = used.archive.model_copy(update={"keep_rows": 2})
+    for _ in range(2):
+        archive_next(settings, used.state_dir, DeviceKey.load(used.device_key), SystemClock().utc(), rows_min=1)
+    return used
+
+
+async def test_archive_and_journal_are_verified_as_one_chain(archived: Config) -> None:
+    found = await self_check(archived)
+    assert (found.found, found.left_out) == ((), ())
+    first, second = segments(archived)
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-40] + bytes([whole[-40] ^ 4]) + whole[-39:])
+    assert first.name in (await self_check(archived)).found[0]
+    first.write_bytes(whole)
+    cut_journal(archived, through=6)
+    second.unlink()
+    assert "is missing" in " ".join((await self_check(archived)).found)
+    first.unlink()
+    assert "has no segment" in " ".join((await self_check(archived)).found)
+
+
+async def test_a_medium_that_is_out_is_said_and_no_fault(archived: Config) -> None:
+    assert archived.archive is not None
+    out = archived.archive.model_copy(update={"external": True, "path": archived.folder / "not in"})
+    found = await self_check(archived.model_copy(update={"archive": out}))
+    assert found.found == ()
+    assert "not in is not there" in found.left_out[0]
+
+
+def segments(config: Config) -> list[Path]:
+    assert config.archive is not None
+    return sorted(config.archive.path.glob("*.lsa"))
+
+
+def cut_journal(config: Config, through: int) -> None:
+    """As after a pruning, but for the row that says so."""
+    with sqlite3.connect(config.state_dir / "journal.db") as database:
+        database.execute("DELETE FROM row WHERE seq <= ?", (through,))
+    database.close()
+
+
+async def test_process_values_are_compared_with_their_rows(used: Config) -> None:
+    values = used.state_dir / "history.db"
+    row = RowBody(
+        ValuesSealed(
+            window=5,
+            from_utc="2026-11-22T10:00:00.000000Z",
+            to_utc="2026-11-22T10:10:00.000000Z",
+            tags=1,
+            samples=1,
+            record_tags=0,
+            root="ab" * 32,
+            record_root="",
+        ),
+        body("x").at,
+        "lineside",
+    )
+    async with open_journal(used.state_dir / "journal.db", used.state_dir / "epoch") as journal:
+        await journal.append([row]).durable()
+    (found,) = (await self_check(used)).found
+    assert "1 window is not stored" in found
+    values.write_bytes(b"SQLite format 3" + bytes(5_000))
+    (found,) = (await self_check(used)).found
+    assert found.startswith("Process values: values.")
+    values.unlink()
+    (used.state_dir / "epoch").unlink()  # as after a restore
+    async with running(used):
+        pass
+    check = await self_check(used)
+    assert check.found == ()
+    assert "not in what was restored" in check.left_out[0]
+
+
 @pytest.mark.parametrize("kind", ["recipe", "plant"])
 async def test_a_changed_sealed_object_is_named(used: Config, kind: str) -> None:
     sealed = next((used.state_dir / "library" / kind).iterdir())
@@ -76,7 +174,7 @@ async def test_no_verifier_is_left_behind(used: Config, tmp_path: Path, monkeypa
     )
     monkeypatch.setattr(upkeep, "VERIFIER", endless)
     checking = asyncio.create_task(self_check(used))
-    while not told.exists():
+    while not told.exists():  # noqa: ASYNC110  a file tells nobody of itself
         await asyncio.sleep(0)
     checking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -111,9 +209,11 @@ async def test_the_follower_checks_and_everybody_at_the_box_sees_it(
         following = asyncio.create_task(follow(used, stop))
         async with connect(socket) as client:
             view = None
-            while view is None:
-                answer = await client.ask(wire.AskStatus(id=uuid4().hex))
-                view = wire.Picture.model_validate(answer["picture"]).self_check
+            async for picture in client.pictures():
+                view = picture.self_check
+                if view is not None:
+                    break
+        assert view is not None
         stop.set()
         await following
     assert view.rows > 2

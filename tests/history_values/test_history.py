@@ -106,12 +106,12 @@ async def filled(box: Box, seconds: int = 120) -> cm.SealValues:
     return sealed
 
 
-def anchors(box: Box) -> dict[int, Anchor]:
+def anchors(box: Box) -> Mapping[int, Anchor]:
     """As the journal would say it."""
     line, bodies = Line(Book(PLANT)), []
     for command in box.commands:
         bodies += [encode(row) for row in decide(line, command, Now(AT, lambda _: None))]
-    return anchors_in(enumerate(bodies, 1))
+    return anchors_in(enumerate(bodies, 1)).of
 
 
 def packed(path: Path) -> None:
@@ -379,8 +379,9 @@ async def test_what_is_edited_is_named(box: Box) -> None:
             db.execute(sql)
         with HistoryReader(box.path) as reader:
             findings = reader.verify(said).findings
-        assert findings, sql
-        assert findings[0].tag == tag, sql
+            gone = said.keys() - set(reader.closed())
+        assert findings or gone, sql
+        assert (findings[0].tag if findings else "") == tag, sql
 
 
 async def test_a_root_over_other_values_contradicts_the_journal(box: Box) -> None:
@@ -415,7 +416,7 @@ async def test_flipped_bits_change_no_value_unseen(box: Box) -> None:
         box.path.write_bytes(data)
         try:
             with HistoryReader(box.path) as reader:
-                findings = reader.verify(said).findings
+                findings = reader.verify(said).findings or said.keys() - set(reader.closed())
                 read = {tag: [s.value for s in reader.range(tag, 0, 2**62)] for tag in right}
         except LinesideError:
             noticed += 1

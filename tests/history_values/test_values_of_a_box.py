@@ -82,7 +82,7 @@ async def test_a_killed_runtime_loses_seconds_and_says_which(tmp_path: Path) -> 
         assert json.loads(verified.stdout)["anchored"] >= 1
         assert await line.processes["runtime"].end() == 0
         verified = lineside(line, "verify")
-        assert "Everything holds." in verified.stdout
+        assert "Everything that is stored holds." in verified.stdout
         for wrong, code in (
             (("show", "X.nothing"), "values.unknown_tag"),
             (("show", PUMP, "--from", "yesterday"), "values.time"),

@@ -19,7 +19,7 @@ from unittest import mock
 import pytest
 
 import edge.backup as backups
-from edge import wire
+from edge import tarred, wire
 from edge.backup import Manifest, Progress, back_up, drill, restore, unpack
 from edge.config import Config
 from edge.core import events as ev
@@ -230,7 +230,7 @@ def forged(out: Path, key: DeviceKey, change: Callable[[dict[str, object]], None
     data = json.dumps(manifest).encode()
     with out.open("wb") as stream:
         for n, c in (("manifest.json", data), ("manifest.sig", key.sign(backups.DOMAIN, data)), *content.items()):
-            stream.write(backups._header(n, len(c)) + c + backups._padding(len(c)))
+            stream.write(tarred.header(n, len(c)) + c + tarred.padding(len(c)))
         stream.write(backups.END)
     return out
 
@@ -281,7 +281,7 @@ def test_another_key_another_format_and_too_much_are_refused(made: Made, tmp_pat
     refused("backup.damaged", attempt(lambda _: None))  # its journal is none
     refused("backup.unreadable", lambda: restore(tmp_path, state, stranger.public))
     refused("backup.unreadable", lambda: restore(tmp_path / "absent", state, stranger.public))
-    huge = backups._header("manifest.json", backups.MANIFEST_BYTES_MAX + 1)
+    huge = tarred.header("manifest.json", backups.MANIFEST_BYTES_MAX + 1)
     out.write_bytes(huge + bytes(1024))
     refused("backup.foreign", lambda: restore(out, state, stranger.public))
     assert not state.exists()

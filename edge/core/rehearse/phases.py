@@ -256,7 +256,9 @@ def _form(play: Play, step: Form | Sign, run: StepRun) -> bool:
             scan = cm.ScanCode(session=session, batch=MADE_UP, step=step.id, part=ask.part, text=right)
             _scan_code(play, step, run, scan, UNREADABLE if ask.exactly or ask.prefix else "", part)
         case "sign":
-            _sign(play, step, run, ask)
+            events = _sign(play, step, run, ask)
+            if isinstance(step, Weigh):
+                _judge_weight(play, step, events)
         case _:
             enter = cm.EnterValue(session=session, batch=MADE_UP, step=step.id, part=ask.part, text="1")
             play.refused(step.id, part + OTHER_ROLE, replace(enter, session=who(_other(ask.role))))
@@ -264,7 +266,7 @@ def _form(play: Play, step: Form | Sign, run: StepRun) -> bool:
     return True
 
 
-def _sign(play: Play, step: Step, run: StepRun, ask: Ask) -> None:
+def _sign(play: Play, step: Step, run: StepRun, ask: Ask) -> list[Event]:
     taken = {person for person, _ in run.signed}
     signed = play.signed(ask.role, 1 if who(ask.role) not in taken else 2)
     command = cm.SignStep(session=who(ask.role), batch=MADE_UP, step=step.id, part=ask.part, signed=signed)
@@ -273,7 +275,7 @@ def _sign(play: Play, step: Step, run: StepRun, ask: Ask) -> None:
     if taken:
         again = play.signed(ask.role, person=next(iter(taken)), roles=tuple(Role))
         play.refused(step.id, f"{ask.part}: {SAME_PERSON}", replace(command, signed=again))
-    play.do(command)
+    return play.do(command)
 
 
 def _enter_part(play: Play, step: Step, run: StepRun, ask: Ask, command: cm.EnterValue) -> None:
@@ -283,9 +285,8 @@ def _enter_part(play: Play, step: Step, run: StepRun, ask: Ask, command: cm.Ente
             play.do(replace(command, text="10"))
             return
         what, net = _weight(play, step)
-        events = play.do(replace(command, text=_text(tare + net)))
         play.due[step.id] = what
-        _judge_weight(play, step, events)
+        play.do(replace(command, text=_text(tare + net)))
     elif isinstance(step, Label):
         part = ask.part.rpartition(".")[2]
         if part == "used":

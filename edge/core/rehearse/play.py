@@ -146,14 +146,23 @@ class Play:
                 ended = f"still {self.batch.state.value} after {ROWS_MAX:,} rows"
             elif max(self.holds.values(), default=0) > HOLDS_MAX:
                 ended = f"held again and again: {self.holds.most_common(1)[0][0]}"
-            elif not self.do_something() and not self.pass_time(math.inf):
-                ended = f"stands still: {self.waiting()}"
+            else:
+                ended = self.go_one_step()
         if not ended and self.batch.state is State.COMPLETE:
             runs = self.batch.steps
             skipped = [one for one in _walked(self.batch, self.stage.recipe.main()) if _state(runs.get(one)) != "done"]
             ended = f"complete, but not done: {', '.join(skipped)}" if skipped else ""
         ended = ended or self.batch.state.value
         return Played(self.name, ended, self.now_s, len(self.events), ended == to.value)
+
+    def go_one_step(self) -> str:
+        """Let one thing happen; why nothing more can, else ""."""
+        try:
+            if not self.do_something() and not self.pass_time(math.inf):
+                return f"stands still: {self.waiting()}"
+        except LinesideError as refusal:
+            return f"refused what should be done: {refusal.what}"
+        return ""
 
     def waiting(self) -> str:
         """What the batch waits for, in a sentence."""
@@ -516,7 +525,8 @@ class Play:
         """Somebody decides about a write: each answer once, aborting in a batch of its own."""
         outcome: Outcome = "unknown" if "happened" in question.answers else "refused"
         left = [one for one in question.answers if self.stage.open(question.step, "questions", f"{outcome}, {one}")]
-        if self.trying and "abort" in left:
+        self.holds[f"question {question.question} is asked again"] += 1
+        if "abort" in left and self.try_once(question.step, "questions", f"{outcome}, abort"):
             other = self.fork(f"aborted at step {question.step}, {outcome}")
             other.give_answer(question, "abort")
             played = other.go_on(State.ABORTED)
@@ -558,10 +568,10 @@ class Play:
         )
 
     def refused(self, step: str, what: str, command: cm.Command) -> None:
-        """Ask for what must be refused."""
+        """Ask for what must be refused; were it not, this batch would go on as if nobody had asked."""
         if self.try_once(step, "people", what):
             try:
-                self.do(command)
+                self.fork(what).do(command)
             except LinesideError:
                 self.stage.cover(step, "people", what)
             else:

@@ -1,0 +1,79 @@
+"""Whatever recipe is made: it passes the checker and runs to its end in rehearsal, or it is refused and told why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+
+from drivers import sim
+from drivers.sim.physics import VirtualCell
+from edge.core.errors import LinesideError
+from edge.core.plant import read_plant
+from edge.core.recipe import check_recipe, read_recipe, seal
+from edge.core.recipe.read import RecipeDocument
+from edge.core.rehearse import as_text, rehearse
+from tests.core.recipe.making import recipes
+
+PLANT = read_plant(Path(sim.__file__).with_name("plant.yaml").read_bytes(), "plant.yaml")
+MADE = settings(
+    max_examples=40, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+)  # fmt: skip
+
+
+def findings(content: dict[str, Any]) -> tuple[RecipeDocument | None, list[LinesideError]]:
+    """The recipe, if it can be read, and all that is wrong with it."""
+    try:
+        document = read_recipe(json.dumps(content).encode(), "made.yaml")
+    except LinesideError as refusal:
+        return None, [refusal, *refusal.others]
+    return document, check_recipe(document, PLANT)
+
+
+def says_why(found: list[LinesideError]) -> bool:
+    return all(one.code and one.what and one.todo and one.place and one.place.line > 0 for one in found)
+
+
+@MADE
+@given(recipes())
+def test_a_recipe_that_the_checker_passes_runs_to_its_end(content: dict[str, Any]) -> None:
+    document, found = findings(content)
+    event("passed" if not found else found[0].code)
+    if document is None or found:
+        assert says_why(found)
+        return
+    report = rehearse(document.recipe, seal(document.recipe), PLANT, VirtualCell(PLANT), lineside="test")
+    assert all(one.well for one in report.played), as_text(report)
+    seen, of = report.coverage()["steps"]
+    assert seen >= 1
+    assert of == len(document.recipe.steps())
+
+
+@settings(MADE, max_examples=100)
+@given(recipes(spoiled=True))
+def test_a_recipe_that_is_refused_says_why_and_one_that_passes_ends(content: dict[str, Any]) -> None:
+    document, found = findings(content)
+    event("passed" if not found else found[0].code)
+    assert says_why(found)
+    if document is not None and not found:
+        report = rehearse(document.recipe, seal(document.recipe), PLANT, VirtualCell(PLANT), lineside="test")
+        assert all(one.well for one in report.played), as_text(report)
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_the_maker_makes_both_kinds(spoiled: bool) -> None:
+    """Most that are not spoiled pass; most that are do not."""
+    passed: list[bool] = []
+
+    @settings(MADE, max_examples=60)
+    @given(recipes(spoiled=spoiled))
+    def look(content: dict[str, Any]) -> None:
+        passed.append(not findings(content)[1])
+
+    look()
+    share = sum(passed) / len(passed)
+    assert share < 0.6 if spoiled else share > 0.4

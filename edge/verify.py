@@ -690,7 +690,10 @@ class Segment(Source):
         yield self.first, self.last
 
     def look(self, work: Range, after: Anchor | None) -> Iterator[Chunk]:  # noqa: ARG002 - its header says both
-        self._sealed()
+        try:
+            self._sealed()
+        except Broken as broken:
+            raise self._nearer(broken) from None
         raw_bytes = 0
         last = self.first - 1
         for chunk, raw in self._blocks():
@@ -699,6 +702,18 @@ class Segment(Source):
             yield chunk
         if last != self.last or raw_bytes != self._raw:
             raise self._broken("it has more or fewer rows than it says", last + 1)
+
+    def _nearer(self, broken: Broken) -> Broken:
+        """Where in a segment whose own hash or signature does not fit the first rows are that do not chain."""
+        try:
+            rows = sum(len(chunk.hashes) for chunk, _ in self._blocks())
+        except Broken as found:
+            return Broken(found.seq, f"{found} The file's own hash or signature does not fit, either.")
+        except Unreadable:
+            return broken
+        if rows != self.last - self.first + 1:
+            return broken
+        return Broken(broken.seq, f"{broken} Its rows chain: the damage is in its header, hash or signature.")
 
     def _sealed(self) -> None:
         """Hash and signature of the whole file."""

@@ -231,6 +231,26 @@ def test_every_flipped_bit_and_every_cut_of_a_segment_is_found(tmp_path: Path, s
         assert report.fault or report.error
 
 
+def test_damage_within_a_segment_is_named_where_it_is(tmp_path: Path) -> None:
+    """By the first row of its block: rows in a segment have no hashes of their own."""
+    data = VECTOR.read_bytes()
+    place, row = edge.verify.SEGMENT_HEADER.size, 1
+    blocks = []
+    while place < len(data) - edge.verify.SEGMENT_END_BYTES:
+        _, count, _, packed = edge.verify.BLOCK_HEADER.unpack_from(data, place)
+        blocks.append((place + edge.verify.BLOCK_HEADER.size + packed // 2, row))
+        place, row = place + edge.verify.BLOCK_HEADER.size + packed, row + count
+    assert len(blocks) > 1
+    damaged = tmp_path / "damaged.lsa"
+    for at, first in [*blocks, (len(data) - 80, 1), (len(data) - 1, 1)]:
+        damaged.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        found = verify(damaged, KEYS).fault
+        assert found is not None
+        assert found["row"] == first
+        assert ("hash or signature does not fit" in found["why"]) is ((at, first) in blocks), found
+        assert ("in its header, hash or signature" in found["why"]) is ((at, first) not in blocks), found
+
+
 # Pruned journals and folders ----------------------------------------------------------------------------------------
 
 

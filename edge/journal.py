@@ -42,8 +42,9 @@ URGENT_ROWS: Final = 512
 URGENT_BYTES: Final = 1024 * 1024
 
 PAGE_BYTES: Final = 4_096
-WAL_PAGES_MAX: Final = 4_096
-"""16 MiB: beyond it the write-ahead log is copied into the database even when rows are waiting."""
+WAL_PAGES_MAX: Final = 2_048
+"""8 MiB: beyond it the write-ahead log is copied into the database even when rows are waiting. After a kill all of it is
+written once more before anything else: twice as much would cost a start some 15 ms more."""
 LOG_AGAIN: Final = 16
 """A log that readers held is tried again when it has grown by this part: one long reader costs few attempts."""
 LOG_HELD: Final = 4
@@ -947,7 +948,8 @@ def _checked_head(connection: apsw.Connection, journal_id: bytes) -> Row | None:
     last = _row(*found[0])
     before: tuple[int, bytes] | None = (0, ZERO_HASH)
     if len(found) > 1:
-        before = found[1][0], found[1][2]
+        previous = _row(*found[1])
+        before = previous.seq, previous.hash
     elif last.seq > 1:  # all others were archived: then this one says so itself
         before = _pruned_by(last, last.seq)
     if before is None:

@@ -16,7 +16,7 @@ FULL_BYTES: Final = 4 * MIB
 BACK_BYTES: Final = 12 * MIB
 """A full disk is well again from here on, so that taking the ballast back does not fill it again."""
 LOW_BYTES: Final = 32 * MIB
-"""With less no batch starts. More than the write-ahead log's longest (16 MiB) on top of `BACK_BYTES`."""
+"""With less no batch starts. More than the write-ahead log's longest (8 MiB) on top of `BACK_BYTES`."""
 STEP_BYTES: Final = 32 * 1024
 """What one step may add to the journal. Every phase of the shipped recipe stays below a quarter of it."""
 RATE_S_MIN: Final = 3600.0

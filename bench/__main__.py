@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import Figure, Say, archive, footprint, growth, history, journal, loop, start, tags, verify, views
+from bench import Figure, Say, archive, footprint, growth, history, journal, loop, recipes, start, tags, verify, views
 
 ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "journal": journal.measure,
@@ -24,6 +24,7 @@ ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "history": history.measure,
     "tags": tags.measure,
     "views": views.measure,
+    "recipes": recipes.measure,
     "archive": archive.measure,
     "start": start.measure,
     "verify": verify.measure,

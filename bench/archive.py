@@ -19,7 +19,7 @@ from bench import Figure, Say, p99
 from bench.journal import BODY
 from edge.archive import SEGMENT_ROWS_MAX, verify_segment, write_segment
 from edge.core.decide import PRUNE_ROWS_MAX
-from edge.core.events import RowBody
+from edge.core.events import RowBody, ValueRecorded
 from edge.core.record import ZERO_HASH, fingerprint
 from edge.identity import DeviceKey
 from edge.journal import Journal, JournalReader, open_journal
@@ -66,6 +66,7 @@ def _bodies(count: int) -> Iterator[RowBody]:
         at = datetime(2026, 11, 21, tzinfo=UTC) + timedelta(seconds=n * 7, microseconds=chance.randrange(10**6))
         utc = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
         stamp = replace(BODY.at, utc=utc, boottime_s=round(n * 7 + chance.random(), 6))
+        assert isinstance(BODY.event, ValueRecorded)
         event = replace(BODY.event, value=round(chance.gauss(37, 0.2), 2), step=f"{chance.randrange(40) * 10:03}")
         yield RowBody(event, stamp, BODY.actor)
 

@@ -85,7 +85,7 @@ asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
 
 def _one_batch(seal: str) -> Iterator[ev.Event]:
     """The rows of a batch from its start to its end."""
-    named = {"batch": ID % 0}
+    named: dict[str, Any] = {"batch": ID % 0}
     units = {"reactor": "BR-1"}
     yield ev.BatchStarted(
         order="ORD", patient="", recipe="R", version="1", seal=seal, semantics=1, units=units, speed=1.0, **named

@@ -34,11 +34,11 @@ class Correct(View):
 
     def __init__(self, front: Front, batch: str, name: str) -> None:
         super().__init__(front)
-        self._batch, self._name = batch, name
+        self._batch, self._value = batch, name
         self._offered: tuple[str, ...] = ()
 
     def body(self) -> Iterator[Widget]:
-        words, batch, name = self.words, self._batch, self._name
+        words, batch, name = self.words, self._batch, self._value
         yield Said("", id="title")
         yield Choices(words, of="choice", per_page=4)
         yield Line(self.front, entry_of(batch, name, "value"), words("correct.value"), id="entry")
@@ -53,7 +53,7 @@ class Correct(View):
     async def show(self, picture: Picture) -> None:
         words = self.words
         batch = next(card for card in picture.batches if card.batch == self._batch)
-        value = value_in(batch, self._name)
+        value = value_in(batch, self._value)
         self.offer("#back", shown=True)
         for field in ("entry", "reason"):
             self.field(field).display = value is not None
@@ -85,12 +85,12 @@ class Correct(View):
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "back":
-            self.post_message(Go("correct", self._batch) if self._name else Go("acts", self._batch))
+            self.post_message(Go("correct", self._batch) if self._value else Go("acts", self._batch))
         elif event.button.id == "keyboard":
             self.toggle_keyboard("reason" if self.field("entry").value.strip() else "entry")
             await self._again()
         elif event.button.id == "confirm":
-            self.post_message(Go("sign-correction", self._batch, choice=self._name))
+            self.post_message(Go("sign-correction", self._batch, choice=self._value))
 
 
 def _label(value: ValueLine) -> Content:
@@ -105,16 +105,16 @@ class SignCorrection(Signing):
 
     def __init__(self, front: Front, batch: str, name: str) -> None:
         super().__init__(front, batch)
-        self._name = name
+        self._value = name
         self._was_seq = 0
 
     def _typed(self, what: str) -> str:
-        return self.front.entries.get(entry_of(self._batch, self._name, what), "").strip()
+        return self.front.entries.get(entry_of(self._batch, self._value, what), "").strip()
 
     async def show(self, picture: Picture) -> None:
         words = self.words
         batch: BatchCard = next(card for card in picture.batches if card.batch == self._batch)
-        value = value_in(batch, self._name)
+        value = value_in(batch, self._value)
         if value is None:
             return
         # what was shown when this view opened is what is signed: the desk refuses it if it changed meanwhile
@@ -136,18 +136,18 @@ class SignCorrection(Signing):
         await self.show_signers(self.signers(picture, roles), roles, "", batch.reason, drawing.tone(batch.state))
 
     def back(self) -> None:
-        self.post_message(Go("correct", self._batch, choice=self._name))
+        self.post_message(Go("correct", self._batch, choice=self._value))
 
     def send(self, person: str, pin: str) -> None:
         request = CorrectValue(
             id=uuid4().hex,
             batch=self._batch,
-            name=self._name,
+            name=self._value,
             was_seq=self._was_seq,
             text=self._typed("value"),
             reason=self._typed("reason"),
             person=person,
             pin=pin,
         )
-        kept = [entry_of(self._batch, self._name, what) for what in ("value", "reason")]
+        kept = [entry_of(self._batch, self._value, what) for what in ("value", "reason")]
         self.post_message(Ask(request, kept))

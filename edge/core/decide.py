@@ -262,7 +262,42 @@ class _Decision:
             for intent in batch.intents.values():
                 why = "The box stopped between the intent and the outcome: nobody knows whether it was written."
                 self.unknown(batch.batch, intent, why, None)
+            if not clean:
+                self.wake_up(batch.batch)
             self.proceed(batch.batch)
+
+    def wake_up(self, batch_id: str) -> None:
+        """Steps for which a power cut matters hold the batch, or ask a person."""
+        batch = self.line.batches[batch_id]
+        if batch.state not in {State.RUNNING, State.PAUSING}:
+            return  # nothing went on; what it waits for is decided by a person in any case
+        for run in batch.active():
+            step = self.recipe(batch).steps()[run.step]
+            on_restart = step.on_restart if isinstance(step, Wait | Hold) else "resume"
+            if on_restart == "resume":
+                continue
+            why = f"{run.title}: the box was off while this step was under way."
+            self.raise_exception(batch_id, run.step, "major", "step.restart", why)
+            if on_restart == "hold":
+                self.hold(batch_id, "power", why)
+                continue
+            within = "" if run.iteration == 1 else f"{run.iteration}."
+            self.emit(
+                ev.QuestionRaised(
+                    batch=batch_id,
+                    question=f"{run.step}.{within}{run.attempt}",
+                    step=run.step,
+                    tag="",
+                    intent=run.title,
+                    unit="",
+                    before=None,
+                    reading=None,
+                    why=f"{why} It happened: it goes on, and the time counts as far as it is certain. "
+                    "Do it again: it begins anew.",
+                    answers=["happened", "again", "abort"],
+                )
+            )
+            self.hold(batch_id, "question", why)
 
     def hold_restored(self, batch_id: str, why: str) -> None:
         """Hold until somebody decides. The cause takes an earlier one's place: no answer to a question ends it."""
@@ -875,7 +910,7 @@ class _Decision:
         self.hold(batch_id, "quality", what)
         return False
 
-    def activate(self, batch_id: str, step: Step, iteration: int) -> None:
+    def activate(self, batch_id: str, step: Step, iteration: int, attempt: int = 1) -> None:
         batch = self.line.batches[batch_id]
         recipe = self.recipe(batch)
         length_s, timeout_s = 0.0, 0.0
@@ -899,7 +934,7 @@ class _Decision:
                 phase=step.phase,
                 title=spoken(recipe, step.title),
                 iteration=iteration,
-                attempt=1,
+                attempt=attempt,
                 duration_s=length_s,
                 timeout_s=timeout_s,
             )
@@ -1084,13 +1119,16 @@ class _Decision:
             self.change(batch.batch, State.ABORTING, "person", f"Aborted by {self.actor} at a question.")
             self.make_safe(batch.batch)
             return
-        if command.answer == "happened":
+        if command.answer == "happened" and question.tag:
             number = int(question.question.rpartition(".")[2])
             self.written(batch.batch, question.step, number, question.intent)
         after = self.line.batches[batch.batch]
         if after.state is State.HELD and after.cause == "question" and not after.questions:
             self.change(batch.batch, State.RESTARTING, "question", f"Answered by {self.actor}: {command.answer}.")
-        if command.answer == "again":
+        if command.answer == "again" and not question.tag:
+            run = batch.steps[question.step]
+            self.activate(batch.batch, self.recipe(batch).steps()[run.step], run.iteration, run.attempt + 1)
+        elif command.answer == "again":
             attempt = int(question.question.rpartition(".")[2]) + 1
             iteration = batch.steps[question.step].iteration
             self.intend(batch.batch, question.step, iteration, attempt, question.tag, question.intent)

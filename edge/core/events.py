@@ -252,7 +252,8 @@ class BatchStarted(Event):
 @dataclass(frozen=True, kw_only=True)
 class BatchStateChanged(Event):
     """The batch went from one ISA-88 state to another, for this reason. `cause` is "person", "question",
-    "quality", "limit", "timeout", "recipe", "restore" or "disk"; a hold that a question caused ends with its answer."""
+    "quality", "limit", "timeout", "recipe", "restore", "disk" or "power"; a hold that a question caused ends with its
+    answer."""
 
     was: str
     now: str
@@ -567,8 +568,9 @@ class CommandUnknown(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionRaised(Event):
-    """A person must decide about an unknown or refused command; `question` is its id within the batch and
-    `answers` the ones that make sense ("happened" does not, for a write that was refused)."""
+    """A person must decide about an unknown or refused command, or, without a `tag`, about a step during which the box
+    was off; `question` is its id within the batch and `answers` the ones that make sense ("happened" does not, for a
+    write that was refused)."""
 
     question: str
     step: str

@@ -333,9 +333,12 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
             _conclude(batch, event)
         case ev.QuestionAnswered():
             attempt = int(event.question.rpartition(".")[2])
-            for written in _step(batch, event.step).written:
+            step = _step(batch, event.step)
+            for written in step.written:
                 if written.attempt == attempt:
                     written.answer = event.answer
+            if not step.written:
+                step.decided.append(f"the box was off in this step: answered {event.answer!r} by {row.actor}")
         case ev.SignatureMade(step=""):
             batch.signatures.append(_signature(event, utc))
         case (

@@ -279,6 +279,39 @@ def test_a_wait_ends_when_its_condition_is_true() -> None:
 LONG = {"long": {"type": "duration", "value": "2 h"}}
 
 
+def cut(core: VirtualLine) -> list[ev.Event]:
+    rows = core.do(cm.StartRuntime(version="t"))
+    core.do(cm.OpenSession(session="S", person="ana", roles=(Role.OPERATOR, Role.SUPERVISOR), method="badge and PIN"))
+    return rows
+
+
+def test_a_step_for_which_a_power_cut_matters_holds() -> None:
+    core = line_of({"phase": "wait", "duration": "2 h", "on_restart": "hold"}, LOOK)
+    rows = cut(core)
+    assert [row.code for row in of(rows, ev.ExceptionRaised)] == ["step.restart"]
+    assert (core.batch().state, core.batch().cause) == (State.HELD, "power")
+    resume(core)
+    assert active(core) == {("s0", 1)}
+    core.do(cm.StopRuntime())
+    assert not of(cut(core), ev.ExceptionRaised)  # a clean stop is no power cut
+
+
+@pytest.mark.parametrize(("answer", "left_s"), [("happened", 3600.0), ("again", 7200.0)])
+def test_or_a_person_signs_how_it_goes_on(answer: Any, left_s: float) -> None:
+    core = line_of({"phase": "wait", "duration": "2 h", "on_restart": "ask"}, LOOK)
+    core.now_s += 3600
+    (asked,) = of(cut(core), ev.QuestionRaised)
+    assert core.batch().state is State.HELD
+    core.answer(asked.question, answer)
+    (timer,) = effects(core.line).timers
+    run = core.batch().steps["s0"]
+    assert run.attempt == (2 if answer == "again" else 1)
+    passed = core.now_s - timer.since.boottime_s
+    assert timer.length_s - passed == pytest.approx(left_s)
+    assert f"answered {answer!r} by ana" in text_of(core)
+    assert core.refold() == core.line
+
+
 def test_parameters_stand_in_texts() -> None:
     core = line_of({**LOOK, "title": "Add $medium"}, LOOK, parameters={"medium": {"type": "text", "value": "DMEM"}})
     assert core.batch().steps["s0"].title == "Add DMEM"

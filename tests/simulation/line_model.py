@@ -17,22 +17,43 @@ from edge.core import events as ev
 from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode, encode
-from edge.core.line import OVER, SAFE_STEP, Batch, Book, Line, Question, StepRun, Write, apply, effects, elapsed
+from edge.core.forms import open_ask
+from edge.core.line import (
+    BY_HAND,
+    OVER,
+    SAFE_STEP,
+    Batch,
+    Book,
+    Line,
+    Question,
+    StepRun,
+    Write,
+    apply,
+    effects,
+    elapsed,
+)
 from edge.core.plant import Plant
 from edge.core.recipe.model import (
     Calculate,
+    Clearance,
+    Custody,
     Hold,
     Instruct,
+    Label,
     Loop,
     Monitor,
+    Ramp,
     Recipe,
     Record,
+    Sample,
     Scan,
     Select,
     Set,
     Sign,
     Step,
+    Transfer,
     Wait,
+    Weigh,
 )
 from edge.core.terms import TRANSITIONS, Act, ClockQuality, Quality, Reading, Role, Stamp, State
 from tests.core.parts import PLANT, recipe
@@ -123,7 +144,9 @@ def _sequence(chance: random.Random, numbers: Any, length: int, depth: int) -> l
 def _step(chance: random.Random, name: str, numbers: Any, depth: int) -> dict[str, Any]:
     limit = {"low": 36.0, "high": 38.0, "category": chance.choice(["minor", "major", "critical"])}
     quality = chance.choice(["hold", "continue"])
+    restart = chance.choice(["resume", "hold", "ask"])
     tag = {"tag": "reactor.temperature", "limit": limit, "on_bad_quality": quality}
+    tolerance = {"below": 2, "above": 2, "category": limit["category"]}
     roles = chance.choice([["operator"], ["operator", "verifier"]])
     base = {"id": name, "title": f"Step {name}"}
     kinds: list[dict[str, Any]] = [
@@ -134,13 +157,24 @@ def _step(chance: random.Random, name: str, numbers: Any, depth: int) -> dict[st
         {"phase": "scan", "text": "Scan.", "name": "lot", "expect": "lot", "prefix": "L-"},
         {"phase": "set", "tag": "reactor.setpoint", "value": chance.choice([30.0, 37.0])},
         {"phase": "set", "tag": "reactor.setpoint", "value": chance.choice([30.0, 37.0])},
-        {"phase": "wait", "duration": "1 h"},
+        {"phase": "wait", "duration": "1 h", "on_restart": restart},
         {"phase": "wait", "timeout": chance.choice(["30 min", ""]), **tag},
-        {"phase": "hold", "duration": "2 h", **tag},
+        {"phase": "hold", "duration": "2 h", "on_restart": restart, **tag},
         {"phase": "sign", "text": "Sign.", "meaning": "reviewed", "roles": roles},
         {"phase": "calculate", "formula": "n * 2", "name": "twice", "unit": "%", "on_bad_quality": quality,
          "limit": {"high": 150, "category": limit["category"]}},
         {"phase": "wait", "until": "reactor.temperature > 36.5", "timeout": "30 min", "on_bad_quality": quality},
+        {"phase": "weigh", "text": "Add.", "name": "w", "target": 1.0, "unit": "kg", "tolerance": tolerance},
+        {"phase": "weigh", "text": "Add.", "name": "w", "target": 1.0, "unit": "kg", "tolerance": tolerance,
+         "balance": "reactor.weight", "steady": 0.01, "on_bad_quality": quality},
+        {"phase": "sample", "text": "Take.", "name": "s", "quantity": 50, "unit": "mL", "container": "tube",
+         "prefix": "L-", "tests": [{"name": "a", "later": True}, {"name": "b", "type": "negative_to_date"}]},
+        {"phase": "label", "text": "Print.", "name": "l", "content": {"Batch": "batch"}, "reconcile": True},
+        {"phase": "transfer", "text": "Move.", "name": "t", "from": {"prefix": "L-"}, "to": {"unit": "reactor"},
+         "unit": "mL"},
+        {"phase": "custody", "text": "Hand over.", "what": "bag"},
+        {"phase": "clearance", "text": "Clear.", "checks": ["No bags.", "No labels."]},
+        {"phase": "ramp", "tag": "reactor.setpoint", "value": 36.0, "rate": 2.0, "every": "30 min"},
     ]  # fmt: skip
     if depth < 2 and chance.random() < 0.25:
         branches = [_sequence(chance, numbers, chance.randint(1, 3), depth + 1) for _ in range(2)]
@@ -213,6 +247,8 @@ class Run:
             (30, self.somebody_does_a_step),
             (3, self.somebody_acts),
             (8, self.somebody_answers),
+            (3, self.somebody_adds_a_result),
+            (2, self.somebody_corrects),
             (3, self.somebody_does_anything),
             (2, self.somebody_repeats),
             (14, self.writes_begin),
@@ -265,7 +301,56 @@ class Run:
             case Sign():
                 self.do(cm.SignStep(session=person, signed=self.signed(step.roles[len(run.signed)]), **name))
             case _:
+                self.somebody_answers_an_ask(batch, run, step, name, good=good)
+
+    def somebody_answers_an_ask(self, batch: Batch, run: StepRun, step: Step, name: Any, *, good: bool) -> None:
+        """What a step of several parts asks for now, by its name or not; sometimes what was asked before."""
+        ask = open_ask(self.recipe, batch, step, run)
+        if ask is None:
+            return
+        part = self.chance.choice(["", ask.part] if good else ["check 1", "w.tare"])
+        match ask.kind:
+            case "confirm":
+                self.do(cm.ConfirmStep(session="ana", part=part, **name))
+            case "value":
+                text = self.chance.choice(["0", "1", "1.01", "50"] if good else ["-1", "x"])
+                self.do(cm.EnterValue(session="ana", part=part, text=text, **name))
+            case "choice":
+                text = self.chance.choice(ask.choices) if good else "x"
+                self.do(cm.EnterValue(session="ana", part=part, text=text, **name))
+            case "scan":
+                text = ask.exactly or f"{ask.prefix}1" if good else "X"
+                self.do(cm.ScanCode(session="ana", part=part, text=text, **name))
+            case "sign":
+                self.do(cm.SignStep(session=self.person(), signed=self.signed(ask.role), **name))
+            case "reading":
                 pass
+
+    def somebody_adds_a_result(self) -> None:
+        opened = [(b, r) for b in self.line.batches.values() for r in b.open_results.values()]
+        if opened:
+            batch, result = self.chance.choice(opened)
+            text = self.chance.choice(["1", "negative", "positive", "x"])
+            signed = self.signed(Role.SUPERVISOR)
+            name = {"session": self.person(), "batch": batch.batch, "result": result.result}
+            self.do(cm.AddResult(command_id=f"c{len(self.commands)}", text=text, signed=signed, **name))
+
+    def somebody_corrects(self) -> None:
+        known = [(b, name, value) for b in self.line.batches.values() for name, value in b.values.items()]
+        if known:
+            batch, name, value = self.chance.choice(known)
+            self.do(
+                cm.CorrectValue(
+                    command_id=f"c{len(self.commands)}",
+                    session=self.person(),
+                    batch=batch.batch,
+                    name=name,
+                    was_seq=value.seq,
+                    text=self.chance.choice(["51", "b", "x"]),
+                    reason="a slip of the pen",
+                    signed=self.signed(Role.SUPERVISOR),
+                )
+            )
 
     def somebody_acts(self) -> None:
         if batch := self.any_batch():
@@ -379,10 +464,11 @@ class Run:
         watches = effects(self.line).watches
         if watches:
             watch = self.chance.choice(watches)
-            finding = "met" if watch.kind == "until" else "outside"
+            finding = {"until": "met", "keep": "outside", "steady": "steady"}[watch.kind]
             finding = self.chance.choice([finding, finding, finding, "back", "bad_quality"])
             good = finding != "bad_quality"
-            reading = Reading(37.0, "degC", Quality.GOOD if good else Quality.BAD, "", self.true_s)
+            value, unit = (500.0, "g") if watch.kind == "steady" else (37.0, "degC")
+            reading = Reading(value, unit, Quality.GOOD if good else Quality.BAD, "", self.true_s)
             told = {"batch": watch.batch, "step": watch.step, "iteration": watch.iteration}
             self.do(cm.NoteReading(**told, finding=finding, reading=reading))  # type: ignore[arg-type]
 
@@ -505,7 +591,8 @@ class Run:
             again = [
                 e for e in self.events(ev.QuestionAnswered, event) if (e.question, e.answer) == (question, "again")
             ]
-            self.hold(len(again) == 1, f"a write is repeated without a signed decision: {event}")
+            stepped = [e for e in self.events(ev.RampStepped, event) if e.attempt == event.attempt]
+            self.hold(len(again) + len(stepped) == 1, f"a write is repeated without a signed decision: {event}")
 
     def judge_timer(self, event: ev.TimerDue) -> None:
         """By the true time, which the line itself cannot see."""
@@ -520,7 +607,7 @@ class Run:
             case Wait() | Hold() if step.duration:
                 done = any(e.timer == "duration" for e in self.events(ev.TimerDue, event))
                 self.hold(done, f"done before its time: {event}")
-            case Set():
+            case Set() | Ramp():
                 happened = [e for e in self.events(ev.QuestionAnswered, event) if e.answer == "happened"]
                 known = self.events(ev.CommandConfirmed, event) or happened
                 self.hold(bool(known), f"a write that nobody confirmed: {event}")
@@ -529,6 +616,15 @@ class Run:
                 self.hold(len(people) == len(step.roles), f"not signed by all: {event}")
             case Wait() if step.until:
                 self.hold(bool(self.events(ev.ConditionMet, event)), f"done before its condition: {event}")
+            case Weigh() | Sample() | Label() | Transfer() | Custody() | Clearance():
+                batch = self.line.batches[event.batch]
+                left = open_ask(self.recipe, batch, step, batch.steps[event.step])
+                self.hold(left is None, f"done although it asks for {left}: {event}")
+                run = batch.steps[event.step]
+                typed = isinstance(step, Weigh) and (not step.balance or BY_HAND in run.given)
+                roles = 2 if isinstance(step, Custody | Clearance) else int(typed)
+                people = {e.person for e in self.events(ev.SignatureMade, event)}
+                self.hold(len(people) >= roles, f"not signed by all: {event}")
             case Instruct() | Record() | Scan() | Monitor() | Wait():
                 pass
             case Calculate():
@@ -574,7 +670,8 @@ class Run:
         batch, step, iteration, _, tag = key
         count = sum(n for (b, s, i, _, t), n in self.executed.items() if (b, s, i, t) == (batch, step, iteration, tag))
         again = [e for e in self.events(ev.QuestionAnswered, key) if e.answer == "again"] if step != SAFE_STEP else []
-        self.hold(count <= 1 + len(again), f"the device was written to {count} times for {key}")
+        stepped = self.events(ev.RampStepped, key)
+        self.hold(count <= 1 + len(again) + len(stepped), f"the device was written to {count} times for {key}")
 
     def nothing_of_an_earlier_run_is_wanted(self) -> None:
         begun = max(n for n, made in enumerate(self.made, 1) if isinstance(made.body.event, ev.RuntimeStarted))
@@ -611,7 +708,7 @@ class Run:
         return next(
             made.true_s
             for made in reversed(self.made)
-            if isinstance(made.body.event, ev.StepActivated)
+            if isinstance(made.body.event, ev.StepActivated | ev.RampStepped)
             and (made.body.event.batch, made.body.event.step, made.body.event.iteration)
             == (like.batch, like.step, like.iteration)
         )

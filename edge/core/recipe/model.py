@@ -165,6 +165,8 @@ class Wait(_Step):
     until: Formula = ""
     timeout: str = ""
     on_bad_quality: Literal["hold", "continue"] = "hold"
+    on_restart: Literal["resume", "hold", "ask"] = "resume"
+    """After a power cut: go on, hold the batch, or ask a person, who signs that it goes on, begins anew, or aborts."""
     placeholder: bool = False
 
     def formulas(self) -> Mapping[tuple[str | int, ...], str]:
@@ -179,6 +181,8 @@ class Hold(_Step):
     tag: str
     limit: Limit
     on_bad_quality: Literal["hold", "continue"] = "hold"
+    on_restart: Literal["resume", "hold", "ask"] = "resume"
+    """After a power cut: go on, hold the batch, or ask a person, who signs that it goes on, begins anew, or aborts."""
     placeholder: bool = False
 
 

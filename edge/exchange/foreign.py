@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from edge.core.document import Path
@@ -101,6 +102,7 @@ class _Reader:
         self._comments: dict[Path, list[str]] = {}
         self._found: list[Found] = []
         self._open: set[int] = set()
+        self._chosen: set[int] = set()
         self._more = 0
         self._steps = 0
         self._work = 0
@@ -272,6 +274,10 @@ class _Reader:
         step = self._id(element.said("ID"))
         asked = f"{FILL_IN} the phase that does this here (set, wait, hold, record, ...)"
         self._comments[here] = [asked + (f"; it was {block!r}." if block else ".")]
+        if id(element) in self._chosen:
+            self._comments[here].append(
+                f"{FILL_IN} the condition: at the other site this is one of several ways (select)."
+            )
         why = f"Which phase and tags carry it out here is in no file: step {step} is an instruction with what it said."
         self._tell(self._place(element), titles[0], why)
         return {"id": step, "phase": "instruct", "title": _cut(titles[0]), "text": _cut("\n".join(lines) or titles[0])}
@@ -294,12 +300,12 @@ class _Reader:
         logic = self._logic(owner)
         if any(len(logic.after.get(step, ())) > 1 for step in logic.steps):
             self._tell(self._place(owner), "", "What runs side by side or by choice here stands one after the other.")
-        return self._nodes(owner, _sorted(logic, self._loop))
+        return self._nodes(owner, _sorted(logic, partial(self._loop, owner)))
 
     def _arranged(self, owner: Node) -> list[Any]:
         """The phases of an operation: elements, and for what runs side by side a list of branches of such."""
         logic = self._logic(owner)
-        order = _sorted(logic, self._loop)
+        order = _sorted(logic, partial(self._loop, owner))
         chosen = [step for step in order if len(logic.after.get(step, ())) > 1 and step not in logic.parallel]
         if chosen and self._kind == "master":
             self._tell(
@@ -307,6 +313,8 @@ class _Reader:
                 ", ".join(chosen)[:200],
                 "The choice behind it is not made: all ways stand in a row.",
             )
+        for step in chosen[:FORKS_MAX]:
+            self._chosen.update(map(id, self._nodes(owner, logic.after[step][:FORKS_MAX])))
         rank = {step: at for at, step in enumerate(order)}
         forks = 0
 
@@ -331,8 +339,8 @@ class _Reader:
 
         return arrange(order, 0)
 
-    def _loop(self, step: str, back: str) -> None:
-        self._report(step, back, "The way back is not taken: what is repeated stands once.")
+    def _loop(self, owner: Node, step: str, back: str) -> None:
+        self._tell(self._place(owner), f"{step} to {back}", "The way back is not taken: what is repeated stands once.")
 
     def _nodes(self, owner: Node, steps: Sequence[str]) -> list[Node]:
         """The elements that these steps of the owner's logic run; begin, end and allocation do nothing here."""

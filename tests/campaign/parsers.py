@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from drivers.modbus import read_address
 from drivers.sim.cell import plant_bytes
-from edge import wire
+from edge import exchange, wire
 from edge.config import read_config
 from edge.core import frame
 from edge.core.document import read_document
@@ -26,6 +26,9 @@ from edge.core.recipe import check_recipe, read_recipe
 from edge.core.record import ZERO_HASH, fingerprint
 from edge.directory import Directory, directory_entry
 from edge.identity import DeviceKey
+from edge.pack import DOMAIN as PACK_DOMAIN
+from edge.pack import make_pack, read_pack
+from edge.tarred import BLOCK_BYTES, padding, stated_size
 from tests.campaign import Part, Planted, Tally
 from tests.crash.runs import body
 from tests.hub.sync_parts import EPOCH, JOURNAL, chained
@@ -37,11 +40,52 @@ TOKENS: Final = (
     *(b"\x00", b"\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"\t", b" ", b":", b"- ", b"[", b"]", b"{", b"}", b'"', b"'"),
     *(b"&a", b"*a", b"!!python/object:os.system", b"<<: ", b"---\n", b"%YAML 1.1\n", b"#", b"|", b">", b"?", b"\\"),
     *(b"0", b"-1", b"9" * 400, b"1e400", b".nan", b".inf", b"null", b"true", b"1_000", b"0x10", b"2026-11-21"),
+    *(
+        b"<",
+        b">",
+        b"</",
+        b"/>",
+        b"&a;",
+        b"&#0;",
+        b"&lt;",
+        b"]]>",
+        b"<![CDATA[",
+        b"<!DOCTYPE x>",
+        b"<x:y/>",
+        b"<a>" * 100,
+    ),
     *(b"[" * 200, b"{" * 200, b'{"a":' * 200, b"=", b"[[", b"]]", b"[a.b]", b'"""', b"\xed\xa0\x80", b"\xe2\x80\xae"),
 )
 
 Parse = Callable[[bytes], object]
 RECIPE: Final = files("edge.core.recipe").joinpath("shipped/cart-b1.yaml").read_bytes()
+SMALL: Final = b"""\
+recipe: S
+version: "1.1"
+title: Small
+parameters:
+  warm: {value: 37.0, unit: degC}
+procedure:
+  - unit_procedure: U
+    operations:
+      - operation: O
+        steps:
+          - {id: "010", phase: instruct, title: Look, text: Look at it., why: It may be hot.}
+          - id: "020"
+            phase: parallel
+            title: Both
+            branches:
+              - - {id: "021", phase: instruct, title: One, text: One.}
+              - - {id: "022", phase: record, title: Two, text: Two., name: two, limit: {low: 1.0, high: 2.0}}
+"""
+BOMBS: Final = (
+    b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>',
+    b'<!DOCTYPE x SYSTEM "file:///dev/zero">',
+    b'<!DOCTYPE x [<!ENTITY % p SYSTEM "http://127.0.0.1:1/p">%p;]>',
+    b"<a>" * 2_000,
+    b"<!--" + b"-" * 5_000,
+    b"",
+)
 SMALL_RECIPE: Final = b"\n".join(RECIPE.splitlines()[:60]) + b"\n"
 
 
@@ -221,6 +265,40 @@ def addresses(folder: Path) -> tuple[list[bytes], Parse]:
     return samples, lambda data: read_address(data.decode("utf-8", errors="replace"))
 
 
+def batchml(folder: Path) -> tuple[list[bytes], Parse]:
+    """Ours in both forms, another system's, and what XML can be made to do; half of what is changed is well-formed."""
+    del folder
+    small = read_recipe(SMALL, "recipe.yaml").recipe
+    ours = [exchange.export(small), exchange.export(small, "general")]
+    theirs = [data.replace(b"lineside:format", b"format") for data in ours]
+
+    def parse(data: bytes) -> object:
+        if len(data) % 2:
+            data = BOMBS[len(data) % len(BOMBS)] + data
+        draft = exchange.read(data, "file.xml")
+        read_recipe(draft.text.encode(), "draft.yaml")
+        return draft
+
+    return ours + theirs, lambda data: exchange.read(data, "x") if data in (*ours, *theirs) else parse(data)
+
+
+def packs(folder: Path) -> tuple[list[bytes], Parse]:
+    """Half of them with a manifest that was signed anew after the change, as a second site could."""
+    key = DeviceKey.create(folder / "device.key")
+    (folder / "recipe.yaml").write_bytes(SMALL)
+    make_pack(folder / "recipe.yaml", folder / "a.pack", key)
+    packed = (folder / "a.pack").read_bytes()
+
+    def parse(data: bytes) -> object:
+        size = stated_size(data[:BLOCK_BYTES])
+        if len(data) % 2 and 0 <= size < len(data):
+            at = BLOCK_BYTES + size + len(padding(size)) + BLOCK_BYTES
+            data = data[:at] + key.sign(PACK_DOMAIN, data[BLOCK_BYTES : BLOCK_BYTES + size]) + data[at + 64 :]
+        return read_pack(data, key.public)
+
+    return [packed], parse
+
+
 def _part(name: str, what: str, opened: Opened, bug: Callable[[Parse], Parse] = unguarded) -> Part:
     return Part(
         11,
@@ -243,5 +321,7 @@ PARTS = (
     _part("receipt", "receipts at the box", receipts),
     _part("message", "desk messages", messages),
     _part("row", "bodies of rows", rows),
+    _part("batchml", "BatchML, ours and another system's", batchml),
+    _part("pack", "tech-transfer packs, half of them signed anew", packs, unbounded),
     _part("modbus-address", "Modbus addresses", addresses),
 )

@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 READY := .venv/.ready
-PROGRAMS := mosquitto chromium tmux
+PROGRAMS := mosquitto chromium tmux gcc
 # Lines of the table below, and lines of code, keep the same order on every machine.
 export LC_ALL := C.UTF-8
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import random
@@ -20,13 +21,17 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import edge.mirror
+from edge.archive import Segment, write_segment
+from edge.checkpoints import Keeper
 from edge.core.errors import LinesideError
 from edge.desk import Drafts
-from edge.journal import Appended
+from edge.journal import Appended, JournalReader
 from edge.library import Library
 from tests.campaign import Part, Planted, Tally, told
 from tests.campaign.writers import WRITERS, Kept, Writer
@@ -35,11 +40,14 @@ ROOT = Path(__file__).parents[2]
 SHORT = 0
 KINDS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "short read": SHORT}
 CASE_S_MAX = 60
+really_write = write_segment
 
 
 @cache
 def refusing_library() -> Path:
     """`refusing.c`, compiled once a process."""
+    if not shutil.which("cc"):
+        raise RuntimeError("This row needs a C compiler. On Debian: sudo apt install gcc")
     made = Path(mkdtemp(prefix="lineside-refusing-")) / "refusing.so"
     command = ["cc", "-shared", "-fPIC", "-O1", "-nostdlib", "-w", "-o", made, Path(__file__).with_name("refusing.c")]
     subprocess.run(command, check=True)
@@ -130,8 +138,8 @@ async def at_once(_appended: Appended) -> None:
 
 def in_its_place(self: Library, kind: str, name: str, data: bytes) -> None:
     """Planted: an object written under its own name, and no error heard."""
-    (self._folder / kind).mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(OSError):
+        (self._folder / kind).mkdir(parents=True, exist_ok=True)
         (self._folder / kind / name).write_bytes(data)
 
 
@@ -145,6 +153,24 @@ def unheard(write: Callable[..., object]) -> Callable[..., None]:
     return writing
 
 
+def not_read_back(reader: JournalReader, folder: Path, **how: Any) -> Segment:
+    """Planted: a segment under its own name, and nobody looks whether it is there."""
+    with TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        made = really_write(reader, Path(elsewhere), **how)
+        with contextlib.suppress(OSError):
+            (folder / made.path.name).write_bytes(made.path.read_bytes())
+    return made
+
+
+def whatever_happens(self: Keeper, seq: int, data: bytes) -> Path:
+    """Planted: a checkpoint is named though the disk refused it."""
+    path = self._folder / f"{seq}-{hashlib.sha256(data).hexdigest()}.json"
+    with contextlib.suppress(OSError):
+        self._folder.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    return path
+
+
 BUGS: dict[str, tuple[str, object]] = {
     "journal": ("edge.journal.Appended.durable", at_once),
     "library": ("edge.library.Library.put", in_its_place),
@@ -154,6 +180,11 @@ BUGS: dict[str, tuple[str, object]] = {
     "restore": ("edge.backup._in_words", contextlib.nullcontext),
     "hub": ("hub.store.DBAPIError", ZeroDivisionError),
     "views": ("edge.views._unusable", lambda _path, error: error),
+    "uplink": ("edge.uplink.contextlib", SimpleNamespace(suppress=contextlib.nullcontext)),
+    "history": ("edge.history._mark_gap", lambda *_: None),
+    "vault": ("edge.vault._in_words", contextlib.nullcontext),
+    "archive": ("edge.archive.write_segment", not_read_back),
+    "checkpoints": ("edge.checkpoints.Keeper._write", whatever_happens),
 }
 """One bug for each writer, put into the process that plays it."""
 
@@ -180,6 +211,11 @@ PARTS = (
     part("restore", "a restore", "errors of the disk are not put into words", "no refusal in words"),
     part("hub", "the hub's store", "errors of the disk are not put into words", "no refusal in words"),
     part("views", "the views", "errors of the disk are not put into words", "no refusal in words"),
+    part("uplink", "the uplink's state", "errors of the disk end the uplink", "no refusal in words"),
+    part("history", "the process values", "nobody says that values are missing", "no row says so"),
+    part("vault", "the vault", "errors of the disk are not put into words", "no refusal in words"),
+    part("archive", "the archive", "a segment is not read back before it counts", "does not hold|made is gone"),
+    part("checkpoints", "the checkpoints", "what the disk says is not heard", "made is not used"),
 )
 
 

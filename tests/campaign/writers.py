@@ -17,21 +17,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import edge.archive
+import edge.history
+from edge.archive import segment_paths, verify_segment
 from edge.backup import back_up, restore, unpack
+from edge.checkpoints import Keeper
 from edge.config import Config
+from edge.core import commands as cm
+from edge.core import events as ev
 from edge.core import frame
-from edge.core.events import encode
-from edge.core.frame import read_receipt
+from edge.core.errors import LinesideError
+from edge.core.events import RowBody, encode
+from edge.core.frame import Receipt, make_receipt, read_receipt
+from edge.core.line import SEMANTICS, STATE_SCHEMA, Line
 from edge.core.record import ZERO_HASH, Row, fingerprint
 from edge.desk import Drafts
+from edge.history import HistoryReader
 from edge.identity import DeviceKey
 from edge.journal import JournalReader, open_journal, verify_journal
 from edge.library import Library
 from edge.mirror import Mirror, read_mirror
+from edge.mqtt import read_address
 from edge.tail import open_tail
+from edge.uplink import Uplink
+from edge.vault import open_vault
 from edge.views import Views
 from hub.store import open_store
-from tests.crash.runs import body
+from tests.crash.runs import AT, body
+from tests.edge.test_checkpoints import HISTORY, Record
+from tests.history_values import test_history as values
 from tests.hub.sync_parts import JOURNAL, Box, bodies, chained
 
 Kept = list[Any]
@@ -306,6 +320,214 @@ def contents(path: Path) -> list[str]:
         return [line for line in connection.iterdump() if "row_fts" not in line]
 
 
+# The uplink's state ------------------------------------------------------------------------------------------------
+
+
+async def begin_uplink(folder: Path, chance: random.Random) -> None:
+    await begin_box(folder, chance)
+    hub_key = DeviceKey.create(folder / "hub.key")
+    with JournalReader(folder / "box" / "state" / "journal.db") as reader:
+        for row in reader.rows(0, 1_000)[19::20]:
+            receipt = Receipt(
+                hub=fingerprint(hub_key.public), incarnation="2" * 32, device=fingerprint(key_of(folder).public),
+                epoch=row.epoch.hex(), journal=reader.journal_id.hex(), stored_seq=row.seq, head_hash=row.hash.hex(),
+                safe_seq=0, wanted_seq=0, utc=AT.utc,
+            )  # fmt: skip
+            (folder / f"{row.seq}.receipt").write_text(make_receipt(receipt, hub_key))
+
+
+@contextlib.asynccontextmanager
+async def uplink(folder: Path) -> Any:
+    """As its first moments: with what the run before it left."""
+
+    async def nobody(_receipt: str) -> None: ...
+
+    signer = key_of(folder)
+    async with open_tail(folder / "box" / "state" / "journal.db", signer) as tail:
+        made = Uplink(
+            tail, signer=signer, hub_public=DeviceKey.load(folder / "hub.key").public, give=nobody,
+            address=read_address("mqtt://127.0.0.1:1", None), state_path=folder / "box" / "state" / "uplink.json",
+        )  # fmt: skip
+        await made._recall()
+        yield made
+
+
+def receipts(folder: Path) -> list[str]:
+    """From beside the disk that refuses."""
+    found = sorted(folder.with_name("made").glob("*.receipt"), key=lambda path: int(path.stem))
+    return [path.read_text() for path in found]
+
+
+async def write_uplink(folder: Path, kept: Kept) -> None:
+    texts = receipts(folder)
+    for part in (texts[:2], texts[2:4]):
+        async with uplink(folder) as made:
+            for text in part:
+                made._text = text
+                made._keep()
+                kept.append(text)
+
+
+async def judge_uplink(folder: Path, kept: Kept) -> None:
+    """A shortcut: an older one or none costs time, one that was never given or does not read costs rows."""
+    texts = receipts(folder)
+    async with uplink(folder) as made:
+        assert made.receipt in {"", *kept}, "a receipt that the hub never gave"
+        made._text = texts[-1]
+        made._keep()
+    async with uplink(folder) as made:
+        assert made.receipt == texts[-1], "it does not keep a receipt any more"
+
+
+# Process values ----------------------------------------------------------------------------------------------------
+
+
+class Values(values.Box):
+    """A history whose rows, and the seconds that were taken, go to `kept`: the journal's part."""
+
+    def __init__(self, path: Path, kept: Kept) -> None:
+        super().__init__(path)
+        self.commands = kept
+        self.taken: list[int] = []
+
+    def second(self, index: int) -> None:
+        super().second(index)
+        self.taken.append(self.now_us)
+
+
+async def write_history(folder: Path, kept: Kept) -> None:
+    box = Values(folder / "history.db", [])
+    kept.append(box)
+    await live_with_values(box)
+    box.fresh()
+    await live_with_values(box)
+
+
+async def live_with_values(box: Values) -> None:
+    before = len(box.taken)
+    for flush in range(2):
+        for index in range(3):
+            box.second(index + 3 * flush)
+        box.flush()
+    await box.to_the_end()
+    if not (before or box.history._last_us):  # nothing ever got into the file: only the screen says so
+        assert box.history._trouble
+        box.taken.clear()
+
+
+async def judge_history(_folder: Path, kept: Kept) -> None:
+    """A value is stored, or a row says for when values are missing; what a row sealed is there."""
+    (box,) = kept
+    box.now_us += values.S
+    box.fresh()
+    await live_with_values(box)
+    with HistoryReader(box.path) as reader:
+        verified = reader.verify(values.anchors(box))
+        assert verified.findings == (), verified.findings
+        stored = {sample.at_us for sample in reader.range("A.level", 0, 2**62)}
+    said = [(command.from_utc, command.to_utc) for command in box.of(cm.MissValues)]
+    missing = [at for at in box.taken if at not in stored]
+    told = [at for at in missing if any(a <= edge.history.utc_text(at) <= b for a, b in said)]
+    assert told == missing, "values are missing and no row says so"
+
+
+# The vault ---------------------------------------------------------------------------------------------------------
+
+IDENTITIES = [f"=A9999{number:010d}" for number in range(4)]
+
+
+async def write_vault(folder: Path, kept: Kept) -> None:
+    for life in range(2):
+        with open_vault(folder / "vault.db") as vault:
+            for identity in IDENTITIES[2 * life : 2 * life + 2]:
+                kept.append((identity, vault.take(identity, AT.utc, patient=True)))
+            if life:
+                vault.erase([kept[0][1]], 7)
+                kept.append("erased")
+
+
+async def judge_vault(folder: Path, kept: Kept) -> None:
+    names = dict(one for one in kept if one != "erased")
+    with open_vault(folder / "vault.db") as vault:
+        for identity, name in names.items():
+            if identity != IDENTITIES[0]:
+                assert vault.identity(name) == identity, "an identity that was kept is gone"
+        if "erased" not in kept:
+            assert vault.identity(names.get(IDENTITIES[0], "")) in {None, IDENTITIES[0]}
+            vault.erase([vault.take(IDENTITIES[0], AT.utc, patient=True)], 7)
+    left = [path.name for path in folder.iterdir() if IDENTITIES[0].encode() in path.read_bytes()]
+    assert not left, f"an identity that was erased is in {left}"
+
+
+# The archive -------------------------------------------------------------------------------------------------------
+
+
+async def write_archive(folder: Path, kept: Kept) -> None:
+    with JournalReader(folder / "box" / "state" / "journal.db") as reader:
+        after = (0, ZERO_HASH)
+        for until_seq in (50, 120):
+            made = edge.archive.write_segment(
+                reader, folder / "medium", after=after, until_seq=until_seq, signer=key_of(folder)
+            )
+            after = made.last_seq, made.head
+            kept.append(after)
+
+
+async def judge_archive(folder: Path, kept: Kept) -> None:
+    """A file has a segment's name only when it is one; rows leave the journal on the strength of it."""
+    signer, after = key_of(folder), (0, ZERO_HASH)
+    with JournalReader(folder / "box" / "state" / "journal.db") as reader:
+        for _, path in segment_paths(folder / "medium", reader.journal_id):
+            try:
+                found = verify_segment(path, {fingerprint(signer.public): signer.public})
+            except LinesideError as error:
+                raise AssertionError("a segment that has its name does not hold") from error
+            assert (found.first_seq - 1, found.previous) == after
+            after = found.last_seq, found.head
+        assert after >= max(kept, default=(0, ZERO_HASH)), "a segment that was made is gone"
+        head = reader.head()
+        if after != head:
+            edge.archive.write_segment(reader, folder / "medium", after=after, until_seq=head[0], signer=signer)
+
+
+# Checkpoints -------------------------------------------------------------------------------------------------------
+
+
+class Told:
+    """What a checkpoint needs of the engine: the durable head, and a row that names the checkpoint."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def durable(self) -> tuple[Line, bytes]:
+        return self.record.line, self.record.last_hash
+
+    async def submit(self, command: cm.NoteCheckpoint) -> None:
+        said = {"folded_seq": command.folded_seq, "content": command.content}
+        self.record.add(RowBody(ev.CheckpointMade(**said, schema=STATE_SCHEMA, semantics=SEMANTICS), AT, "lineside"))
+
+
+async def write_checkpoints(folder: Path, kept: Kept) -> None:
+    record = Record(folder / "checkpoints")
+    kept.append(record)
+    for third in range(3):
+        record.add(*HISTORY[third * 20 : (third + 1) * 20])
+        head, newest = record.read()
+        assert head == record.line
+        keeper: Any = Keeper(record.folder, Told(record), newest)  # type: ignore[arg-type]
+        with contextlib.suppress(OSError, LinesideError):  # as `Keeper.run`: work goes on without one
+            kept.append(await keeper.make())
+
+
+async def judge_checkpoints(_folder: Path, kept: Kept) -> None:
+    record, *made = kept
+    head, used = record.read()
+    assert head == record.line == record.every_row(), "a start with checkpoints comes to another head"
+    assert not made or (used and int(used.stem.partition("-")[0]) >= int(made[-1].stem.partition("-")[0])), (
+        "a checkpoint that was made is not used"
+    )
+
+
 WRITERS = {
     "journal": Writer(nothing, write_journal, judge_journal),
     "library": Writer(nothing, write_library, judge_library),
@@ -315,4 +537,9 @@ WRITERS = {
     "restore": Writer(begin_backup, write_restore, judge_restore),
     "hub": Writer(begin_hub, write_hub, judge_hub),
     "views": Writer(nothing, write_views, judge_views),
+    "uplink": Writer(begin_uplink, write_uplink, judge_uplink),
+    "history": Writer(nothing, write_history, judge_history),
+    "vault": Writer(nothing, write_vault, judge_vault),
+    "archive": Writer(begin_box, write_archive, judge_archive),
+    "checkpoints": Writer(nothing, write_checkpoints, judge_checkpoints),
 }

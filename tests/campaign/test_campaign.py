@@ -18,7 +18,9 @@ from tests.campaign.writers import WRITERS
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-ELSEWHERE = {"1.power-cut", "3.journal-vfs", "4.runtime", "12.disk"} | {f"3.{name}" for name in WRITERS if name != "library"}
+ELSEWHERE = {"1.power-cut", "3.journal-vfs", "4.runtime", "12.disk"} | {
+    f"3.{name}" for name in WRITERS if name != "library"
+}
 """Long ones: tests/crash and tests/disk run the same functions with their planted bugs in every run. Of the writers
 that a disk refuses only the library is played, which is over soon."""
 BY_ID = {part.id: part for part in PARTS}

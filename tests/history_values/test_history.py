@@ -23,7 +23,7 @@ from edge.core.line import Book, Line
 from edge.core.plant import read_plant
 from edge.core.samples import Scale
 from edge.core.terms import ClockQuality, Quality, Reading, Stamp, Value
-from edge.history import Anchor, History, HistoryReader, Packer, anchors_in
+from edge.history import Anchor, History, HistoryReader, Packer, anchors_in, utc_text
 
 START_US = 1_763_800_000_000_000
 S = 1_000_000
@@ -396,6 +396,18 @@ async def test_a_root_over_other_values_contradicts_the_journal(box: Box) -> Non
         assert reader.verify(anchors(other)).findings == ()
         (finding,) = reader.verify(said).findings
     assert "not the one of row 1" in finding.why
+
+
+async def test_values_taken_before_the_first_one_could_be_stored_are_said_to_be_missing(tmp_path: Path) -> None:
+    box = Box(tmp_path / "no medium yet" / "history.db")
+    box.second(0)
+    first_us = box.now_us
+    box.flush()
+    box.path.parent.mkdir()
+    box.second(1)
+    await box.to_the_end()
+    (gap,) = box.of(cm.MissValues)
+    assert (gap.from_utc, gap.to_utc, gap.why) == (utc_text(first_us), utc_text(box.now_us), "the disk failed")
 
 
 async def test_flipped_bits_change_no_value_unseen(box: Box) -> None:

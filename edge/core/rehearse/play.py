@@ -584,6 +584,12 @@ class Play:
         self.half_way(run)
         if not self.is_active(run):
             return
+        if self.batch.steps[run.step].outside:
+            shown = _number(self.reading(watch.tag))
+            why = f"{watch.tag} was outside before" + (f": it shows {shown:g}" if shown is not None else "")
+            self.stage.cover(run.step, "limits", what, seen=False, why=why)
+            self.stage.cover(run.step, "limits", "back inside", seen=False, why=why)
+            return
         self.shown[watch.tag] = value
         wait_s = watch.delay_s + MARGIN_S
         seen = self.look_for(wait_s, lambda event: is_trouble(event, "limit.outside", run.step))

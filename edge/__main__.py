@@ -479,6 +479,162 @@ def recipe_unpack(
         print(f"The draft: {out / DRAFT}. Seal {made.seal}")
 
 
+@recipe_app.command("diff")
+def recipe_diff(
+    old: Annotated[Path, typer.Argument(help="The recipe file as it was.")],
+    new: Annotated[Path, typer.Argument(help="The recipe file as it is.")],
+    base: Annotated[
+        Path | None, typer.Option(help="What both were made from: says what each changed, and where they conflict.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say in process words what differs between two recipes; formatting and comments do not. Exit 1 when they conflict.
+
+    Example: lineside recipe diff site.yaml new-master.yaml --base old-master.yaml
+    """
+    from edge.core.recipe import read_recipe
+    from edge.core.recipe.compare import compare, three_way
+    from edge.library import read_bounded
+
+    before, after = (read_recipe(read_bounded(path), str(path)).recipe for path in (old, new))
+    if base is None:
+        changes = compare(before, after)
+        if as_json:
+            print(json.dumps({"changes": [change.as_json() for change in changes]}, ensure_ascii=False))
+            return
+        print("\n".join(change.text for change in changes) or "No difference: both have the same seal.")
+        return
+    found = three_way(read_recipe(read_bounded(base), str(base)).recipe, before, after)
+    if as_json:
+        facts = {name: [one.as_json() for one in getattr(found, name)] for name in ("ours", "theirs", "both")}
+        conflicts = [{"ours": a.as_json(), "theirs": b.as_json()} for a, b in found.conflicts]
+        print(json.dumps({**facts, "conflicts": conflicts}, ensure_ascii=False))
+    else:
+        for heading, changes_of in ((f"Only {old}", found.ours), (f"Only {new}", found.theirs), ("Both", found.both)):
+            print(f"{heading}: {len(changes_of)}")
+            print("".join(f"  {change.text}\n" for change in changes_of), end="")
+        print(f"Conflicts: {len(found.conflicts)}")
+        for a, b in found.conflicts:
+            print(f"  {old}: {a.text}\n  {new}: {b.text}")
+    if found.conflicts:
+        raise typer.Exit(EXIT_FOUND)
+
+
+@recipe_app.command("where-used")
+def recipe_where_used(
+    term: Annotated[str, typer.Argument(help="A name, a tag, or words of a step.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of recipe files.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say which recipes of a folder use something, and where. Files that are no recipes are counted on stderr.
+
+    Example: lineside recipe where-used reactor.temperature recipes
+    """
+    from dataclasses import asdict
+
+    from edge.core.recipe.compare import where_used
+    from edge.shelf import books
+
+    refused: list[LinesideError] = []
+    for book in books(folder, refused, _progress_of_parts()):
+        for use in where_used(book.recipe, term):
+            if as_json:
+                print(json.dumps({"file": str(book.path), **asdict(use)}, ensure_ascii=False))
+            else:
+                print(f"{book.path}: {use.subject} “{use.title}”: {use.what}")
+    _say_refused(refused)
+
+
+@recipe_app.command("similar")
+def recipe_similar(
+    file: Annotated[Path, typer.Argument(help="The recipe file.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of recipe files.")],
+    limit: Annotated[int, typer.Option(help="Show at most so many.", min=1, max=10_000)] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the recipes of a folder by how much they have in common with one, and say what.
+
+    What was read is remembered in ~/.cache/lineside by its content, so that only the first run over a folder is slow.
+
+    Example: lineside recipe similar draft.yaml recipes
+    """
+    import os
+
+    from edge.core.recipe import read_recipe
+    from edge.core.recipe.compare import profile, rank
+    from edge.library import read_bounded
+    from edge.shelf import profiles
+
+    wanted = profile(read_recipe(read_bounded(file), str(file)).recipe)
+    memory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lineside" / "profiles.json"
+    refused: list[LinesideError] = []
+    found = profiles(folder, memory, refused, _progress_of_parts())
+    found = {path: one for path, one in found.items() if path.resolve() != file.resolve()}
+    paths: dict[int, list[Path]] = {}
+    for path, one in found.items():
+        paths.setdefault(id(one), []).append(path)
+    for alike in rank(wanted, list({id(one): one for one in found.values()}.values()))[:limit]:
+        for path in paths[id(alike.profile)]:
+            if as_json:
+                print(
+                    json.dumps(
+                        {"file": str(path), "share": round(alike.share, 4), "why": alike.why}, ensure_ascii=False
+                    )
+                )
+            else:
+                print(f"{alike.share:4.0%}  {path}  {alike.profile.name} {alike.profile.version}: {alike.why}")
+    _say_refused(refused)
+
+
+@recipe_app.command("replace")
+def recipe_replace(
+    folder: Annotated[Path, typer.Argument(help="A folder of drafts.")],
+    find: Annotated[str, typer.Option(help="The whole value to find, such as 37.5 or hold.")],
+    by: Annotated[str, typer.Option("--with", help="What to put in its place.")],
+    field: Annotated[str, typer.Option(help="Only values of this key, such as high, phase or duration.")] = "",
+    box: Annotated[
+        Path | None, typer.Option(help="A box: what it has sealed is not touched.", envvar="LINESIDE_BOX")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Change the files; without it they are only shown.")] = False,
+) -> None:
+    """Replace a value in all drafts of a folder: shows what would change, and changes it only with --write.
+
+    Comments and formatting stay. A recipe that a box has sealed is left alone; make a new draft of it first.
+
+    Example: lineside recipe replace drafts --find 37.5 --with 38.0 --field high
+    """
+    from edge.config import read_config
+    from edge.core.recipe import read_recipe, seal
+    from edge.core.recipe.compare import compare
+    from edge.core.recipe.replace import replace
+    from edge.shelf import books
+    from edge.shelf import write as write_file
+
+    sealed = read_config(box).state_dir / "library" / "recipe" if box else None
+    refused: list[LinesideError] = []
+    changed: list[tuple[Path, bytes]] = []
+    for book in books(folder, refused, _progress_of_parts()):
+        data = replace(book.data, str(book.path), find, by, field)
+        if data == book.data:
+            continue
+        if sealed and (sealed / seal(book.recipe)).exists():
+            print(f"{book.path}: left alone, the box has sealed it")
+            continue
+        changed.append((book.path, data))
+        for change in compare(book.recipe, read_recipe(data, str(book.path)).recipe):
+            print(f"{book.path}: {change.text}")
+    if write:  # after every file was looked at: one that cannot be changed so changes none
+        for path, data in changed:
+            write_file(path, data)
+    print(f"{len(changed)} files {'changed' if write else 'would change; nothing is written without --write'}.")
+    _say_refused(refused)
+
+
+def _say_refused(refused: list[LinesideError]) -> None:
+    if refused:
+        print(f"{len(refused)} files are no recipes; the first: {refused[0]}", file=sys.stderr)
+
+
 # The journal -------------------------------------------------------------------------------------------------------
 
 JournalPath = Annotated[Path, typer.Argument(help="journal.db, of a running box or a copy.")]

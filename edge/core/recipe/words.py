@@ -38,6 +38,7 @@ WORDS: Final[Mapping[str, Word]] = {
     "timeout": Word("longest time", "at most {}"),
     "on_delay": Word("delay before an exception", "an exception after {}"),
     "on_bad_quality": Word("what happens when a value is bad", "when a value is bad: {}"),
+    "on_restart": Word("what happens after a restart", "after a restart: {}"),
     "formula": Word("formula", "= {}"),
     "name": Word("name of the recorded value", "{}"),
     "unit": Word("unit"),

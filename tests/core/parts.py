@@ -24,6 +24,7 @@ PLANT = Plant.model_validate(
                 "class": "bioreactor",
                 "tags": {
                     "temperature": {"connection": "plc", "address": "t", "unit": "degC", "low": 0, "high": 60},
+                    "weight": {"connection": "plc", "address": "w", "unit": "g"},
                     "setpoint": {
                         "connection": "plc",
                         "address": "s",
@@ -40,6 +41,7 @@ PLANT = Plant.model_validate(
                 "class": "bioreactor",
                 "tags": {
                     "temperature": {"connection": "plc", "address": "t2", "unit": "degC"},
+                    "weight": {"connection": "plc", "address": "w2", "unit": "g"},
                     "setpoint": {"connection": "plc", "address": "s2", "unit": "degC", "access": "write"},
                 },
             },

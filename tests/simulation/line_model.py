@@ -99,6 +99,9 @@ PLANT_2: Final = PLANT.model_copy(
     }
 )
 
+AFTER_THE_END: Final = (ev.ResultAdded, ev.ValueCorrected, ev.ExceptionRaised)
+"""What may still be said of a batch that has ended: what the laboratory found, what was wrong, signed."""
+
 Key = tuple[str, str, int, int, str]
 
 
@@ -542,7 +545,8 @@ class Run:
         """What a single row may say, before it is folded."""
         batch = self.line.batches.get(event.batch)
         over = batch is not None and batch.state in OVER
-        self.hold(not over, f"a row after the end of its batch: {event}")
+        later = isinstance(event, AFTER_THE_END) or (isinstance(event, ev.SignatureMade) and not event.step)
+        self.hold(not over or later, f"a row after the end of its batch: {event}")
         match event:
             case ev.BatchStarted():
                 units = [unit for other in self.line.live() for unit in other.units.values()]

@@ -1,10 +1,16 @@
-"""A record with fixed keys and ids that has one of each: rows, seals, a receipt, signatures, two epochs."""
+"""A record with fixed keys and ids that has one of each: rows, seals, a receipt, signatures, two epochs.
+
+`python -m tests.verify.record` makes the record format page's vectors from it, when rows have got new facts.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import apsw
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -196,3 +202,30 @@ def whole(device: DeviceKey = DEVICE) -> Record:
     record.seal()
     record.values(1)
     return record
+
+
+VECTORS = Path(__file__).parent / "vectors" / "record.json"
+SEGMENT_VECTORS = Path(__file__).parents[1] / "archive" / "vectors"
+
+
+def vectors() -> dict[str, Any]:
+    """What stands in `record.json`."""
+    record = whole()
+    keys = {
+        name: {
+            "private": (bytes([number]) * 32).hex(),
+            "public": key(number).public.hex(),
+            "fingerprint": fingerprint(key(number).public),
+        }
+        for name, number in (("device", 1), ("hub", 2))
+    }
+    rows = [{"seq": r.seq, "epoch": r.epoch.hex(), "hash": r.hash.hex(), "body": r.body.decode()} for r in record.rows]
+    frames = [data.hex() for data in record.frames()]
+    return {**keys, "journal": JOURNAL.hex(), "rows": rows, "frames": frames, "receipt": record.receipt(20)}
+
+
+if __name__ == "__main__":
+    VECTORS.write_text(json.dumps(vectors(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with TemporaryDirectory() as folder:
+        (made,) = whole().segments(Path(folder), len(whole().rows))
+        (SEGMENT_VECTORS / made.name).write_bytes(made.read_bytes())

@@ -21,9 +21,10 @@ from edge.core.record import fingerprint
 from edge.journal import open_journal, verify_journal
 from edge.verify import Report, Trust, verify
 from tests.crash.runs import body
-from tests.verify.record import DEVICE, HUB, STRANGER, Record, whole
+from tests.verify.record import DEVICE, HUB, STRANGER, Record, vectors, whole
+from tests.verify.record import VECTORS as VECTORS_PATH
 
-VECTORS = json.loads((Path(__file__).parent / "vectors" / "record.json").read_text(encoding="utf-8"))
+VECTORS = json.loads(VECTORS_PATH.read_text(encoding="utf-8"))
 KEYS = Trust({fingerprint(DEVICE.public): DEVICE.public}, {fingerprint(HUB.public): HUB.public})
 
 
@@ -49,12 +50,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_the_vectors_of_the_page_are_what_the_product_makes() -> None:
-    record = whole()
-    assert VECTORS["device"]["public"] == DEVICE.public.hex()
-    assert VECTORS["hub"]["public"] == HUB.public.hex()
-    made = [{"seq": r.seq, "epoch": r.epoch.hex(), "hash": r.hash.hex(), "body": r.body.decode()} for r in record.rows]
-    assert made == VECTORS["rows"]
-    assert record.receipt(20) == VECTORS["receipt"]
+    made = vectors()
+    for name in VECTORS.keys() - {"frames"}:  # what zstd makes of them differs by its version
+        assert made[name] == VECTORS[name]
 
 
 def test_the_vectors_hold_as_a_journal_and_as_a_mirror(tmp_path: Path) -> None:

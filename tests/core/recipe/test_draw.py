@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from importlib import resources
 from itertools import combinations
+from pathlib import Path as Folder
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -55,6 +56,9 @@ procedure:
               - [{id: "041", phase: hold, title: Keep, tag: r.t, duration: 4 h, limit: {low: 36.5, high: 37.5}}]
               - [{id: "042", phase: monitor, title: Watch, tag: r.co2, limit: {high: 5.5, unit: "%"}, until: "041"}]
 """
+
+
+DOCS = Folder(__file__).parents[3] / "docs"
 
 
 def datum(name: str, value: float, low: float | None = None) -> Datum:
@@ -237,6 +241,11 @@ def test_pictures(snapshot: SnapshotAssertion, name: str, *, overlaid: bool) -> 
     recipe = read_recipe(EVERYTHING, "e.yaml").recipe
     drawn: Any = as_svg(chart(recipe, batch_of(recipe, 6) if overlaid else None))
     assert drawn[0] == snapshot(name=name, extension_class=Svg)
+
+
+def test_the_picture_in_the_documents_is_one_of_these() -> None:
+    recipe = read_recipe(EVERYTHING, "e.yaml").recipe
+    assert (DOCS / "chart.svg").read_text(encoding="utf-8") == as_svg(chart(recipe))[0]
 
 
 def test_the_words_of_a_terminal(snapshot: SnapshotAssertion) -> None:

@@ -253,6 +253,17 @@ def test_a_phase_that_nobody_taught_is_refused(monkeypatch: pytest.MonkeyPatch) 
         played(recipe(instruct("010")))
 
 
+def test_a_step_for_which_a_power_cut_matters_is_held_after_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = {"id": "010", "phase": "wait", "title": "Rest", "duration": "1 h", "on_restart": "ask"}
+    keeps = {
+        "id": "020", "phase": "hold", "title": "Keep", "tag": "reactor.temperature", "limit": LIMIT, "duration": "1 h",
+        "on_restart": "hold",
+    }  # fmt: skip
+    assert played(recipe(*WARM, waits, keeps)).ok
+    monkeypatch.setattr(deciding._Decision, "wake_up", lambda _self, _batch: None)
+    assert not_seen(played(recipe(*WARM, waits, keeps))) == {("010", "the power goes"), ("020", "the power goes")}
+
+
 # Planted bugs --------------------------------------------------------------------------------------------------------
 
 

@@ -384,7 +384,13 @@ def _outside(stage: Stage, named: str, limit: Limit) -> Iterator[tuple[str, floa
         yield "above", high + far if tag.high is None else min(high + far, (high + tag.high) / 2)
 
 
+def _power_points(step: Wait | Hold | Monitor) -> Points:
+    if not isinstance(step, Monitor) and step.on_restart != "resume":
+        yield "questions", POWER_CUT
+
+
 def _wait_points(stage: Stage, step: Wait) -> Points:
+    yield from _power_points(step)
     if step.tag or step.until:
         yield "limits", "met"
         yield "time-outs", "passed"
@@ -397,6 +403,8 @@ def _wait_wishes(_stage: Stage, step: Wait, _what: str) -> Sequence[Wish]:
 
 
 def _wait(play: Play, step: Wait, run: StepRun) -> bool:
+    if play.try_once(step.id, "questions", POWER_CUT):
+        play.fork("the power goes").restart(step.id)
     if not step.tag and not step.until:
         return False
     named = [step.tag] if step.tag else play.stage.readings_of(step)
@@ -421,6 +429,7 @@ def _wait(play: Play, step: Wait, run: StepRun) -> bool:
 
 
 def _keep_points(stage: Stage, step: Hold | Monitor) -> Points:
+    yield from _power_points(step)
     yield "limits", "kept"
     outside = list(_outside(stage, step.tag, step.limit))
     yield from (("limits", what) for what, _ in outside)
@@ -430,6 +439,8 @@ def _keep_points(stage: Stage, step: Hold | Monitor) -> Points:
 
 
 def _keep(play: Play, step: Hold | Monitor, run: StepRun) -> bool:
+    if play.try_once(step.id, "questions", POWER_CUT):
+        play.fork("the power goes").restart(step.id)
     watch = next((one for one in effects(play.line).watches if one.step == step.id), None)
     if watch is None:
         return False

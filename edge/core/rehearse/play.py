@@ -521,6 +521,12 @@ class Play:
         asked = any(isinstance(event, ev.QuestionRaised) and event.step == write.step for event in events)
         self.stage.cover(write.step, "questions", POWER_CUT, asked, "the power went, and nobody was asked")
 
+    def restart(self, step: str) -> None:
+        """The power goes while a step is under way for which that matters: the batch must be held."""
+        self.do(cm.StartRuntime(version=MADE_UP))
+        held = self.batch.state in {State.HOLDING, State.HELD}
+        self.stage.cover(step, "questions", POWER_CUT, held, "the power went, and the batch went on")
+
     def answer(self, question: Question) -> None:
         """Somebody decides about a write: each answer once, aborting in a batch of its own."""
         outcome: Outcome = "unknown" if "happened" in question.answers else "refused"

@@ -194,8 +194,10 @@ PAGES: Final = {
     "recipe": Page(
         "Recipe file",
         "YAML 1.2, one file, readable in a diff. Step ids are text: `010` stays `010`. Check a file with "
-        "`lineside recipe check FILE`.",
+        "`lineside recipe check FILE`. `lineside recipe schema` prints the JSON Schema for editors. How to write "
+        "[selections, loops and formulas](../how-to/write-a-recipe-with-loops.md).",
         (("edge/core/recipe/model.py", ()),),
+        ("edge/core/formula.py",),
     ),
     "people": Page(
         "People: directory.toml",

@@ -260,6 +260,20 @@ def simulate_fault(
 # Recipes -----------------------------------------------------------------------------------------------------------
 
 
+@recipe_app.command("schema")
+def recipe_schema(
+    operation: Annotated[bool, typer.Option("--operation", help="Of an operation of the library instead.")] = False,
+) -> None:
+    """Print the JSON Schema of recipe files: editors complete and check with it while a recipe is written.
+
+    Example: lineside recipe schema > lineside-recipe.schema.json
+    """
+    from edge.core.recipe.model import LibraryOperation, Recipe
+
+    schema = (LibraryOperation if operation else Recipe).model_json_schema(by_alias=True)
+    print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2))
+
+
 @recipe_app.command("check")
 def recipe_check(
     file: Annotated[Path, typer.Argument(help="The recipe file.")],
@@ -348,11 +362,10 @@ def recipe_draw(
 
     Example: lineside recipe draw cart-b1.yaml --svg cart-b1.svg
     """
-    from edge.core.recipe import read_recipe
     from edge.core.recipe.draw import as_svg, as_terminal, chart
-    from edge.library import read_bounded
+    from edge.library import read_recipe_file
 
-    recipe = read_recipe(read_bounded(file), str(file)).recipe
+    recipe = read_recipe_file(file).recipe
     record = _record(batch, box) if batch else None
     if svg is None:
         print(as_terminal(recipe, record, width))

@@ -8,6 +8,7 @@ a point is covered when the engine said so, not when somebody tried.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from edge.core import commands as cm
 from edge.core.decide import Now, decide
@@ -23,7 +24,7 @@ from edge.core.rehearse.stage import Cell, Stage
 
 __all__ = ["PHASES", "Cell", "Played", "Point", "Report", "as_json", "as_text", "rehearse"]
 
-PLAYED_MAX = 1_000
+PLAYED_MAX: Final = 1_000
 """So many batches are played at most; each but the last few covers something new."""
 
 

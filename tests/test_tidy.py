@@ -73,7 +73,7 @@ def test_commands_in_the_documents_exist() -> None:
     known = dict(REFERENCE["commands"]())
     for path in [*tracked("*.md"), *tracked("systemd/*", "provisioning/*.py")]:
         for line in re.findall(
-            r"(?:^|[`$/ \"])lineside ((?:[a-z]+ ?)+)", path.read_text(encoding="utf-8"), re.MULTILINE
+            r"(?:^|[`$/ \"])lineside ((?:[a-z]+(?:-[a-z]+)* ?)+)", path.read_text(encoding="utf-8"), re.MULTILINE
         ):
             name = "lineside"
             for word in line.split():

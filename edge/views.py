@@ -31,7 +31,7 @@ from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode
 from edge.core.record import ZERO_HASH, Row
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Raise it when rows are applied in another way: every views.db is then made anew."""
 ROWS_AT_ONCE: Final = 500
 """Rows that one transaction applies."""
@@ -131,7 +131,7 @@ TABLES: Final[dict[str, Table]] = {
             "name": (str, "The value's name."),
             "value": (ANY, 'A number or a text; true and false are the texts "true" and "false".'),
             "unit": (str, "Its unit."),
-            "source": (str, '"entered", "scanned", "corrected", or the tag it was read from.'),
+            "source": (str, '"entered", "scanned", "corrected", "added later", or the tag it was read from.'),
             "quality": (str, "Quality of the reading."),
             "low": (float, "Lower limit in force; NULL when open."),
             "high": (float, "Upper limit in force; NULL when open."),
@@ -176,6 +176,21 @@ TABLES: Final[dict[str, Table]] = {
             "restored_utc": (str, "When a watched limit was kept again; empty before, and for other exceptions."),
         },
         (("batch", "exception"),),
+    ),
+    "result": Table(
+        "One line for each result that was left open when its step was done.",
+        {
+            "seq": _SEQ,
+            "utc": _UTC,
+            "batch": _BATCH,
+            "result": (str, "Its id within the batch."),
+            "step": _STEP,
+            "name": (str, "The name of its value."),
+            "unit": (str, "The unit of its value."),
+            "interim": (str, "What was known when it was left open; empty for nothing."),
+            "added_utc": (str, "When it was added; empty while it is open. Its value is then in `value`."),
+        },
+        (("batch", "result"),),
     ),
     "signature": Table(
         "One line for each electronic signature.",
@@ -671,6 +686,23 @@ def _apply_event(db: Database, seq: int, row: RowBody) -> None:
                 utc,
                 event.batch,
                 event.exception,
+            )
+        case ev.ResultPending():
+            _insert(
+                db, "result", seq, utc, event.batch, event.result, event.step, event.name, event.unit, event.interim,
+                "",
+            )  # fmt: skip
+        case ev.ResultAdded():
+            _insert(
+                db, "value", seq, utc, event.batch, event.step, event.name, event.value, event.unit, "added later",
+                "good", event.low, event.high, int(event.within), row.actor, None, "",
+            )  # fmt: skip
+            _run(
+                db,
+                "UPDATE result SET added_utc=? WHERE batch=? AND result=? AND added_utc=''",
+                utc,
+                event.batch,
+                event.result,
             )
         case ev.SignatureMade():
             _insert(

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -20,11 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.clock import SystemClock
 from edge.core.errors import LinesideError, Place
-from edge.core.recipe import Recipe, read_recipe, seal
+from edge.core.recipe import Recipe, read_recipe, seal, sealed_bytes
+from edge.core.recipe.compare import compare
 from edge.core.record import Signer, fingerprint, signature_holds
 from edge.exchange import BYTES_MAX, export, read
 from edge.identity import sync_folder
-from edge.library import read_bounded, read_checked_recipe
+from edge.library import read_bounded, read_checked_recipe, read_recipe_file
 from edge.tarred import BLOCK_BYTES, END, SIGNATURE_BYTES, FileEntry, header, padding, stated_size
 
 DOMAIN: Final = b"lineside.pack.1"
@@ -61,8 +63,8 @@ def make_pack(
     Raises what reading the recipes does, `exchange.*`, `pack.exists`, `pack.history`, `pack.rehearsal` and
     `pack.cannot_write`."""
     sealed = read_checked_recipe(recipe, None)
-    read_earlier = [(path, read_bounded(path)) for path in earlier]
-    versions = [(data, read_recipe(data, str(path)).recipe) for path, data in read_earlier]
+    read_earlier = [(read_bounded(path), read_recipe_file(path).recipe) for path in earlier]
+    versions = [(sealed_bytes(one, data), one) for data, one in read_earlier]
     if len(versions) > EARLIER_MAX or any(one.recipe != sealed.recipe.recipe for _, one in versions):
         raise LinesideError(
             "pack.history",
@@ -188,6 +190,9 @@ def _history(earlier: Sequence[Recipe], recipe: Recipe) -> str:
     lines += [f"| {one.version} | {one.title.replace('|', '/')} | `{seal(one)}` |" for one in (*earlier, recipe)]
     if not earlier:
         lines += ["", "No earlier version was given to the pack."]
+    for old, new in pairwise((*earlier, recipe)):
+        lines += ["", f"## From {old.version} to {new.version}", ""]
+        lines += [f"- {change.text}".replace("\n", " ") for change in compare(old, new)]
     return "\n".join(lines) + "\n"
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import orjson
+from hypothesis import reject
 from hypothesis import strategies as st
 from lxml import etree
 from pydantic import BaseModel, ValidationError
@@ -44,20 +46,29 @@ def recipes() -> st.SearchStrategy[Recipe]:
     """Recipes made from the JSON Schema of the model: a phase or field that is added later is in them by itself."""
     schema = Recipe.model_json_schema(by_alias=True)
     made = _Maker(schema["$defs"]).of(schema)
-    return made.map(_modelled).filter(lambda found: found is not None)
+    return _such(made.map(_modelled), lambda found: found is not None)
+
+
+@st.composite
+def _such(draw: st.DrawFn, strategy: st.SearchStrategy[Any], holds: Callable[[Any], bool]) -> Any:
+    """As `filter`, which would write the whole schema into its notes for every value that it passes over."""
+    for _ in range(5):
+        if holds(found := draw(strategy)):
+            return found
+    return reject()
 
 
 def recipes_with(phase: type[BaseModel]) -> st.SearchStrategy[Recipe]:
     """Small recipes of one step of this phase."""
     schema = Recipe.model_json_schema(by_alias=True)
-    step = _Maker(schema["$defs"]).of(schema["$defs"][phase.__name__])
+    step = _Maker(schema["$defs"]).of({"$ref": f"#/$defs/{phase.__name__}"})
 
     def around(inner: Any) -> Any:
         operation = {"operation": "O", "steps": [inner]}
         return {"recipe": "R", "version": "1", "title": "T",
                 "procedure": [{"unit_procedure": "U", "operations": [operation]}]}  # fmt: skip
 
-    return step.map(around).map(_modelled).filter(lambda found: found is not None)
+    return _such(step.map(around).map(_modelled), lambda found: found is not None)
 
 
 def _modelled(content: Any, kind: type[BaseModel] = Recipe) -> Any:
@@ -68,6 +79,8 @@ def _modelled(content: Any, kind: type[BaseModel] = Recipe) -> Any:
 
 
 def _valid(kind: Any, content: Any) -> bool:
+    if kind is model.Call and not content.get("steps"):
+        return False  # a recipe that was read has the steps of what it calls
     return not isinstance(kind, type) or not issubclass(kind, BaseModel) or _modelled(content, kind) is not None
 
 
@@ -82,7 +95,7 @@ class _Maker:
             if name not in self._made:
                 whole = st.deferred(lambda: self.of(self._definitions[name]))
                 # what a model's own checks refuse is refused here, not with the whole recipe around it
-                self._made[name] = whole.filter(lambda found: _valid(getattr(model, name, None), found))
+                self._made[name] = _such(whole, lambda found: _valid(getattr(model, name, None), found))
             return self._made[name]
         if "const" in schema:
             return st.just(schema["const"])

@@ -37,7 +37,7 @@ def key(tmp_path: Path) -> DeviceKey:
 
 def packed(folder: Path, key: DeviceKey, data: bytes = SMALL) -> tuple[Path, Manifest]:
     (folder / "recipe.yaml").write_bytes(data)
-    (folder / "first.yaml").write_bytes(data.replace(b'"1.1"', b'"1.0"'))
+    (folder / "first.yaml").write_bytes(data.replace(b'"1.1"', b'"1.0"').replace(b"Look at it", b"Touch it"))
     (folder / "rehearsal.json").write_text(json.dumps({"ok": True}))
     earlier = [folder / "first.yaml"] if data == SMALL else []
     out = folder / "s.pack"
@@ -58,7 +58,10 @@ def test_a_pack_brings_recipe_whys_history_and_rehearsal_to_a_second_site(tmp_pa
     assert seal(read_recipe(draft, "draft.yaml").recipe) == made.seal
     assert (site / "recipe.yaml").read_bytes() == SMALL
     assert "**step 010, Look**: It may be hot." in (site / "WHYS.md").read_text()
-    assert "| 1.0 |" in (site / "HISTORY.md").read_text()
+    history = (site / "HISTORY.md").read_text()
+    assert "| 1.0 |" in history
+    assert "## From 1.0 to 1.1" in history
+    assert "Touch it" in history
     with tarfile.open(pack) as tar:
         assert tar.getnames()[:2] == ["manifest.json", "manifest.sig"]
 

@@ -1039,7 +1039,7 @@ def archive_now(box: Box = Path(), as_json: AsJson = False) -> None:
     config = read_config(box)
     settings, signer = _archive(config), DeviceKey.load(config.device_key)
     made: list[Segment] = []
-    while segment := archive_next(settings, config.state_dir, signer, SystemClock().utc(), rows_min=1):
+    while segment := archive_next(config, settings, signer, SystemClock().utc(), rows_min=1):
         made.append(segment)
         if not as_json:
             print(f"{segment.path}: rows {segment.first_seq} to {segment.last_seq}, read back and verified.")

@@ -204,7 +204,7 @@ class SegmentFile:
                 "archive.unknown_device",
                 f"{self._path} was made by device {device}, whose key is not known here.",
                 effect=_LEFT,
-                todo="If a former box made it, name that box's device.pub under former_keys in [archive].",
+                todo="If a former box made it, name that box's device.pub under former_keys in lineside.toml.",
             )
         if not signature_holds(public, SEGMENT_DOMAIN, trailer[:32], trailer[32:]):
             raise self._damaged("its signature does not hold")
@@ -518,14 +518,15 @@ def ready_folder(settings: Archive, state: Path) -> Path:
 
 
 def archive_next(
-    settings: Archive, state: Path, signer: Signer, utc: str, *, rows_min: int = SEGMENT_ROWS_MIN
+    config: Config, settings: Archive, signer: Signer, utc: str, *, rows_min: int = SEGMENT_ROWS_MIN
 ) -> Segment | None:
     """Write the next segment of sealed rows that need not stay in the journal; None while fewer than `rows_min` wait.
 
     Raises `archive.*` or `journal.*`."""
+    state = config.state_dir
     with JournalReader(state / "journal.db") as reader, _locked(state):
         folder = ready_folder(settings, state)
-        after = _last(reader, folder, archive_keys(settings, signer.public))
+        after = _last(reader, folder, archive_keys(config, signer.public))
         _sweep(folder)
         due = due_seq(reader, settings, utc)
         if due - after[0] < rows_min:
@@ -533,9 +534,9 @@ def archive_next(
         return write_segment(reader, folder, after=after, until_seq=due, signer=signer)
 
 
-def archive_keys(settings: Archive, public: bytes) -> dict[str, bytes]:
+def archive_keys(config: Config, public: bytes) -> dict[str, bytes]:
     """The keys that sign segments here, by device id: this box's, and those of the boxes before it."""
-    keys = [public, *map(read_public, settings.former_keys)]
+    keys = [public, *map(read_public, config.former_keys)]
     return {fingerprint(key): key for key in keys}
 
 
@@ -624,7 +625,7 @@ def verify_archive(config: Config, settings: Archive, *, progress: Progress | No
     """Read and verify every segment, and that they and the journal are one chain. Returns the number of archived rows.
 
     Raises what does not hold: `archive.*` or `journal.damaged`."""
-    trusted = archive_keys(settings, DeviceKey.load(config.device_key).public)
+    trusted = archive_keys(config, DeviceKey.load(config.device_key).public)
     with JournalReader(config.state_dir / "journal.db") as reader:
         listed = list_segments(settings.path, reader.journal_id)
         seq, head = _last(reader, settings.path, trusted)
@@ -764,14 +765,14 @@ class Record:
             self._open = None
 
 
-def open_record(journal: Path, settings: Archive | None, public: bytes) -> Record:
-    """The record of a journal and its archive, if there is one. `public` is the box's key."""
-    if settings is None:
+def open_record(journal: Path, config: Config | None, public: bytes) -> Record:
+    """The record of a journal and the box's archive, if there is one. `public` is the box's key."""
+    if config is None or config.archive is None:
         return Record(journal, None, {})
-    return Record(journal, settings.path, archive_keys(settings, public))
+    return Record(journal, config.archive.path, archive_keys(config, public))
 
 
 def record_of(config: Config) -> Record:
     """The whole record of a box. Raises what `JournalReader` raises, and `identity.*` when an archive needs keys."""
     public = DeviceKey.load(config.device_key).public if config.archive else b""
-    return open_record(config.state_dir / "journal.db", config.archive, public)
+    return open_record(config.state_dir / "journal.db", config, public)

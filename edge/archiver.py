@@ -65,7 +65,7 @@ class Archiver:
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _archive_next(self) -> bool:
-        return archive_next(self._settings, self._config.state_dir, self._signer, SystemClock().utc()) is not None
+        return archive_next(self._config, self._settings, self._signer, SystemClock().utc()) is not None
 
     async def _prune(self) -> None:
         """Ask until nothing more may go: what may, is the runtime's to say."""

@@ -80,9 +80,6 @@ class Archive(Document):
     keep_days: Annotated[int, Field(strict=True, ge=1, le=36_500)] = Field(
         default=30, description="... and so are rows older than this, whichever comes first."
     )
-    former_keys: tuple[Path, ...] = Field(
-        default=(), description="device.pub of the boxes that wrote to this archive before this one."
-    )
 
 
 class History(Document):
@@ -110,6 +107,11 @@ class Config(Document):
     directory: Path = Field(default=Path("directory.toml"), description="The people who may log in.")
     device_key: Path = Field(
         default=Path("device.key"), description="The device's private key; readable by its owner only."
+    )
+    former_keys: tuple[Path, ...] = Field(
+        default=(),
+        examples=[["device-before-2027.pub"]],
+        description="device.pub of the boxes that this one took over from: they sealed the older rows and segments.",
     )
     desk_socket: Path = Field(
         default=Path("state/desk.sock"), description="Local socket between runtime, follower, screen and command line."
@@ -144,6 +146,7 @@ def read_config(folder: Path) -> Config:
         name: folder / getattr(config, name)
         for name in ("state_dir", "plant", "recipes", "directory", "device_key", "desk_socket")
     }
+    updates["former_keys"] = tuple(folder / key for key in config.former_keys)
     if config.broker and config.broker.ca:
         updates["broker"] = config.broker.model_copy(update={"ca": folder / config.broker.ca})
     if config.hub:
@@ -151,10 +154,7 @@ def read_config(folder: Path) -> Config:
     if config.mirror:
         updates["mirror"] = config.mirror.model_copy(update={"path": folder / config.mirror.path})
     if config.archive:
-        keys = tuple(folder / key for key in config.archive.former_keys)
-        updates["archive"] = config.archive.model_copy(
-            update={"path": folder / config.archive.path, "former_keys": keys}
-        )
+        updates["archive"] = config.archive.model_copy(update={"path": folder / config.archive.path})
     config = config.model_copy(update=updates)
     _raise_all(list(_path_findings(config, file, text)))
     return config
@@ -338,13 +338,12 @@ def _path_findings(config: Config, file: Path, text: str) -> Iterator[LinesideEr
         (("recipes",), config.recipes),
         (("directory",), config.directory),
         (("device_key",), config.device_key),
+        *((("former_keys",), key) for key in config.former_keys),
     ]
     if config.broker and config.broker.ca:
         must_exist.append((("broker", "ca"), config.broker.ca))
     if config.hub:
         must_exist.append((("hub", "public_key"), config.hub.public_key))
-    if config.archive:
-        must_exist += [(("archive", "former_keys"), key) for key in config.archive.former_keys]
     for location, path in must_exist:
         if not os.path.exists(path):  # noqa: PTH110 - of a name too long for any file it only says no
             yield LinesideError(

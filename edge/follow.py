@@ -61,7 +61,7 @@ async def follow(config: Config, stop: asyncio.Event) -> None:
 async def _follow(
     config: Config, journal: Path, signer: DeviceKey, address: mqtt.Address | None, hub_public: bytes
 ) -> None:
-    async with open_tail(journal, signer, config.archive) as tail, asyncio.TaskGroup() as tasks:
+    async with open_tail(journal, signer, config) as tail, asyncio.TaskGroup() as tasks:
         tail.on_look.append(notify.watchdog)
         desk = _Desk(config.desk_socket)
         uplink = mirror = None

@@ -238,7 +238,7 @@ async def _start(
 def _pruner(config: Config, engine: Engine, journal: Journal, signer: DeviceKey) -> Pruner | None:
     if config.archive is None:
         return None
-    trusted = archive_keys(config.archive, signer.public)
+    trusted = archive_keys(config, signer.public)
     return Pruner(engine, journal, config.archive, config.state_dir, trusted=trusted, device=signer.fingerprint)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple
 
 from edge.archive import Record, open_record
-from edge.config import Archive
+from edge.config import Config
 from edge.core import frame
 from edge.core.record import ZERO_HASH, Row, Signer
 
@@ -23,12 +23,12 @@ _Result = TypeVar("_Result")
 
 
 @contextlib.asynccontextmanager
-async def open_tail(path: Path, signer: Signer, archive: Archive | None = None) -> AsyncIterator[Tail]:
-    """The tail of the journal at `path`, which exists; rows that left it are read from the `archive`. Someone must run
-    its `keep_looking`."""
+async def open_tail(path: Path, signer: Signer, config: Config | None = None) -> AsyncIterator[Tail]:
+    """The tail of the journal at `path`, which exists; rows that left it are read from the archive of `config`. Someone
+    must run its `keep_looking`."""
     with ThreadPoolExecutor(1, thread_name_prefix="journal tail") as thread:
         loop = asyncio.get_running_loop()
-        reader = await loop.run_in_executor(thread, open_record, path, archive, signer.public)
+        reader = await loop.run_in_executor(thread, open_record, path, config, signer.public)
         try:
             made = Tail(reader, signer, thread)
             await made.look()

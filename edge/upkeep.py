@@ -119,7 +119,7 @@ def _trusted(config: Config) -> Iterator[list[str]]:
         key.write(DeviceKey.load(config.device_key).public.hex() + "\n")
         key.flush()
         options = ["--key", key.name]
-        for former in config.archive.former_keys if config.archive else ():
+        for former in config.former_keys:
             options += ["--key", str(former)]
         if config.hub is not None:
             options += ["--hub-key", str(config.hub.public_key)]

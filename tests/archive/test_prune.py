@@ -71,7 +71,7 @@ def archived(config: Config) -> int:
     """Archive all that is due; gives the last archived row."""
     assert config.archive is not None
     signer = DeviceKey.load(config.device_key)
-    while archive_next(config.archive, config.state_dir, signer, SystemClock().utc(), rows_min=1):
+    while archive_next(config, config.archive, signer, SystemClock().utc(), rows_min=1):
         pass
     with JournalReader(config.state_dir / "journal.db") as reader:
         listed = list_segments(config.archive.path, reader.journal_id)
@@ -129,7 +129,7 @@ async def test_rows_leave_while_a_batch_runs_and_everybody_still_reads_all_of_th
             await until(lambda: first_seq(old) > 8_000, lambda: scan(client))
             assert archiver.detail == ""
         signer = DeviceKey.load(old.device_key)
-        async with open_tail(old.state_dir / "journal.db", signer, old.archive) as tail:
+        async with open_tail(old.state_dir / "journal.db", signer, old) as tail:
             assert [row.seq for row in await tail.rows(0, 3)] == [1, 2, 3]
             seq = 1
             while seq < tail.made_seq:  # as to a new hub, or to a new second medium

@@ -61,6 +61,28 @@ async def test_a_row_made_with_another_key_is_found(used: Config, tmp_path: Path
     assert "does not hold" in (await self_check(used)).found[0]
 
 
+async def test_a_spare_box_with_a_key_of_its_own_believes_the_former_ones(used: Config) -> None:
+    """As after a restore onto it: the rows that it continues were sealed by the box that was lost."""
+    lost = DeviceKey.load(used.device_key)
+    (used.folder / "lost.pub").write_text(lost.public.hex() + "\n")
+    used.device_key.unlink()
+    DeviceKey.create(used.device_key)
+    (used.state_dir / "epoch").unlink()
+    async with running(used):
+        pass
+    (found,) = (await self_check(used)).found
+    assert f"seal of device {lost.fingerprint}, whose key was not given" in found
+    settings = used.folder / "lineside.toml"
+    settings.write_text('former_keys = ["lost.pub"]\n' + settings.read_text())
+    check = await self_check(read_config(used.folder))
+    assert (check.found, check.left_out) == ((), ())
+    (used.folder / "lost.pub").unlink()
+    with pytest.raises(LinesideError, match='"former_keys" is') as refusal:
+        read_config(used.folder)
+    assert refusal.value.place is not None
+    assert refusal.value.place.line == 1
+
+
 @pytest.fixture
 async def archived(used: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     """The same box with an archive of two segments beside the journal, which still has all rows."""
@@ -76,7 +98,7 @@ async def archived(used: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     assert used.archive is not None
     settings = used.archive.model_copy(update={"keep_rows": 2})
     for _ in range(2):
-        archive_next(settings, used.state_dir, DeviceKey.load(used.device_key), SystemClock().utc(), rows_min=1)
+        archive_next(used, settings, DeviceKey.load(used.device_key), SystemClock().utc(), rows_min=1)
     return used
 
 

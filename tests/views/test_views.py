@@ -539,16 +539,16 @@ async def test_without_views_nothing_is_written_or_imported(tmp_path):
     async with open_journal(config.state_dir / "journal.db", config.state_dir / "epoch"):
         pass
     script = (
-        "import asyncio, sys\nfrom edge import notify\nfrom edge.config import Config\n"
+        "import asyncio, json, sys\nfrom edge import notify\nfrom edge.config import Config, History\n"
         "from edge.follow import follow\nstop = asyncio.Event()\n"
         "notify.status = lambda *_: stop.set()\n"
-        "asyncio.run(follow(Config.model_validate(eval(sys.argv[1])), stop))\n"
+        "asyncio.run(follow(Config.model_validate(json.loads(sys.argv[1])), stop))\n"
         "print(sorted({'sqlite_utils', 'sqlite3', 'edge.views'} & set(sys.modules)))\n"
     )
-    facts = {name: str(v) if isinstance(v, Path) else v for name, v in vars(config).items()}
+    facts = config.model_dump(mode="json") | {"folder": str(config.folder)}
     done = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-c", script, repr(facts)],
+        [sys.executable, "-c", script, json.dumps(facts)],
         capture_output=True,
         text=True,
         timeout=30,

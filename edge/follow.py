@@ -23,8 +23,10 @@ from edge.config import Config
 from edge.core import commands as cm
 from edge.core.errors import LinesideError
 from edge.desk_client import DeskClient, connect
+from edge.history import HistoryReader
 from edge.identity import DeviceKey, read_public
 from edge.mirror import Mirror
+from edge.packing import pack_and_thin
 from edge.tail import Tail, open_tail
 from edge.upkeep import SelfCheck, keep_up
 from edge.uplink import Uplink
@@ -35,6 +37,8 @@ TELL_EVERY_S: Final = 0.5
 RETRY_S: Final = 1.0
 DESK_TIMEOUT_S: Final = 10.0
 VALUES_EVERY_S: Final = 5.0
+VALUES_AGAIN_S: Final = 60.0
+"""After packing failed: what kept it from it lasts, and values are as safe unpacked."""
 _log = logging.getLogger("lineside.follow")
 
 
@@ -99,29 +103,28 @@ async def _follow(
 
 
 async def _keep_values(config: Config, desk: _Desk) -> None:
-    """Pack sealed windows of process values, and thin what is old, one window at a time."""
-    from edge.history import Packer
-
-    loop = asyncio.get_running_loop()
+    """Have sealed windows of process values packed, and old ones thinned, whenever there are any."""
     path = config.state_dir / "history.db"
     keep_us, bucket_us = int(config.history.keep_days * 86_400_000_000), config.history.thin_to_s * 1_000_000
-    if not path.is_file():  # the runtime makes it: looked for again after a while
-        await asyncio.sleep(VALUES_EVERY_S)
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="process values") as thread:
-        packer = await loop.run_in_executor(thread, Packer, path)
+    left: set[int] = set()
+
+    def waits() -> bool:
         try:
-            while True:
-                if await loop.run_in_executor(thread, packer.pack_next):
-                    await asyncio.sleep(LOOK_EVERY_S)
-                    continue
-                while thinning := await loop.run_in_executor(thread, packer.thinnable, keep_us, bucket_us):
-                    if thinning.command.tags:
-                        await desk.thin(thinning.command)
-                    await loop.run_in_executor(thread, packer.thin, thinning)
-                await asyncio.sleep(VALUES_EVERY_S)
-        finally:
-            thread.submit(packer.close).result()
+            with HistoryReader(path) as reader:
+                return reader.waits(keep_us, left)
+        except LinesideError as error:
+            if error.code != "values.absent":  # the runtime makes it
+                raise
+            return False
+
+    while True:
+        try:
+            if await asyncio.to_thread(waits):
+                await pack_and_thin(path, keep_us, bucket_us, left, desk.thin)
+        except LinesideError as error:
+            _log.error("process values: %s", error)
+            await asyncio.sleep(VALUES_AGAIN_S)
+        await asyncio.sleep(VALUES_EVERY_S)
 
 
 async def _keep_views(tail: Tail, path: Path) -> None:

@@ -692,6 +692,12 @@ class HistoryReader:
         infos = [TagInfo(series, *counted.get(number, (0, 0))) for number, series in self._series.items()]
         return sorted(infos, key=lambda info: order(info.series))
 
+    def waits(self, keep_us: int, left: set[int]) -> bool:
+        """True when there is a window to pack or to thin that is not `left`."""
+        with _reading():
+            due = [*_sealed(self._connection), *(number for number, _ in _old(self._connection, keep_us))]
+        return not left.issuperset(due)
+
     def copy(self, target: Path) -> None:
         """A whole copy as of now, durable as `target`, which must not exist; the box may run. Raises `values.copy`."""
         if target.exists():
@@ -840,6 +846,21 @@ def _sliced(connection: apsw.Connection, window: int, numbers: frozenset[int]) -
             yield number, unpack(data, vectors)
 
 
+def _sealed(connection: apsw.Connection) -> list[int]:
+    """The windows that can be packed."""
+    found = _rows(connection, "SELECT id FROM window WHERE state=? ORDER BY id", (SEALED,))
+    return [number for (number,) in found]
+
+
+def _old(connection: apsw.Connection, keep_us: int) -> list[Any]:
+    """The windows that can be thinned, with their ends."""
+    sql = (
+        "SELECT id, to_us FROM window WHERE state=? AND thinned IS NULL"
+        " AND to_us < (SELECT max(to_us) FROM window) - ? ORDER BY id"
+    )
+    return list(_rows(connection, sql, (PACKED, keep_us)))
+
+
 def _bucket(from_us: int, to_us: int, samples: list[Sample], gaps: list[Gap]) -> Bucket:
     good = [float(s.value) for s in samples if s.quality is Quality.GOOD and isinstance(s.value, int | float)]
     ranks = [rank for rank in (Quality.BAD, Quality.UNCERTAIN, Quality.GOOD) if any(s.quality is rank for s in samples)]
@@ -969,12 +990,12 @@ def _bodies(record: Rows, seq: int) -> Iterator[tuple[int, bytes]]:
 class Packer:
     """Packs sealed windows, and thins old ones. Use from one thread."""
 
-    def __init__(self, path: Path) -> None:
-        """The file must be there. Raises `values.foreign` and others of reading."""
+    def __init__(self, path: Path, left: Iterable[int] = ()) -> None:
+        """The file must be there; the windows `left` are left alone. Raises `values.foreign` and others of reading."""
         self._reader = HistoryReader(path)
         with _reading():
             self._connection = _connect(path)
-        self._left: set[int] = set()
+        self.left = set(left)
         """Windows that are left alone because they are damaged."""
 
     def close(self) -> None:
@@ -985,17 +1006,24 @@ class Packer:
     def pack_next(self) -> bool:
         """Put one sealed window into slices; False when there is none. Raises `values.damaged`, once a window."""
         with _reading():
-            found = _rows(self._connection, "SELECT id FROM window WHERE state=? ORDER BY id", (SEALED,))
+            found = _sealed(self._connection)
             self._reader._series = _all_series(self._connection)  # noqa: SLF001  one module, two classes
-        window = next((number for (number,) in found if number not in self._left), None)
+        window = next((number for number in found if number not in self.left), None)
         if window is None:
             return False
-        try:
+        with self._leaving(window):
             self._pack(window)
-        except LinesideError:
-            self._left.add(window)
-            raise
         return True
+
+    @contextmanager
+    def _leaving(self, window: int) -> Iterator[None]:
+        """Leave a window alone once it was found damaged. Other trouble, as a full disk, passes."""
+        try:
+            yield
+        except LinesideError as error:
+            if error.code == "values.damaged":
+                self.left.add(window)
+            raise
 
     def _pack(self, window: int) -> None:
         from edge.slices import Vectors, pack
@@ -1040,19 +1068,12 @@ class Packer:
         """The oldest packed window that ended more than `keep_us` before the newest one, as it would be thinned.
         Raises `values.damaged`, once a window."""
         with _reading():
-            sql = (
-                "SELECT id, to_us FROM window WHERE state=? AND thinned IS NULL"
-                " AND to_us < (SELECT max(to_us) FROM window) - ? ORDER BY id"
-            )
-            found = _rows(self._connection, sql, (PACKED, keep_us))
-        due = next(((number, to_us) for number, to_us in found if number not in self._left), None)
+            found = _old(self._connection, keep_us)
+        due = next(((number, to_us) for number, to_us in found if number not in self.left), None)
         if due is None:
             return None
-        try:
+        with self._leaving(due[0]):
             return self._thinning(*due, bucket_us)
-        except LinesideError:
-            self._left.add(due[0])
-            raise
 
     def _thinning(self, window: int, to_us: int, bucket_us: int) -> Thinning:
         from edge.slices import Vectors, pack

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,12 +25,30 @@ from types import TracebackType
 from typing import Final, Self
 
 import orjson
-from sqlite_utils import Database
 
 from edge.core import events as ev
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode
 from edge.core.record import ZERO_HASH, Row
+
+
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """A package counts as not installed in this block, unless it is loaded already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # so Python itself says that it is not there
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# sqlite-utils loads numpy (23 MiB) where it finds it, for types of columns that no view has. Whoever needs numpy later
+# in the same process gets it.
+with _absent("numpy"):
+    from sqlite_utils import Database
 
 VERSION: Final = 3
 """Raise it when rows are applied in another way: every views.db is then made anew."""

@@ -539,7 +539,7 @@ async def test_without_views_nothing_is_written_or_imported(tmp_path):
     async with open_journal(config.state_dir / "journal.db", config.state_dir / "epoch"):
         pass
     script = (
-        "import asyncio, json, sys\nfrom edge import notify\nfrom edge.config import Config, History\n"
+        "import asyncio, json, sys\nfrom edge import notify\nfrom edge.config import Config\n"
         "from edge.follow import follow\nstop = asyncio.Event()\n"
         "notify.status = lambda *_: stop.set()\n"
         "asyncio.run(follow(Config.model_validate(json.loads(sys.argv[1])), stop))\n"

@@ -16,8 +16,9 @@ from edge.core.events import LogInRefused, RowBody
 from edge.core.record import Row
 from edge.journal import open_journal
 from tests.crash.runs import AT
+from tests.edge.conftest import box, made_once
 
-pytest_plugins = ("tests.edge.conftest",)
+__all__ = ["box", "made_once"]
 OLD_ROWS = 9_500
 
 

@@ -241,7 +241,7 @@ async def test_what_a_verified_backup_of_the_hub_has_may_leave(old_once: Path, t
         await refused(ask(client, last, text), "prune.too_far", "safe")
     assert first_seq(config) == 5_001
     said = [decode(row.body).event for row in all_rows(config) if b'"RowsPruned"' in row.body[:30]]
-    assert [(event.safe, event.receipt) for event in said if isinstance(event, ev.RowsPruned)] == [("hub", text)] * 2
+    assert {(event.safe, event.receipt) for event in said if isinstance(event, ev.RowsPruned)} == {("hub", text)}
 
 
 async def test_a_segment_that_does_not_hold_lets_nothing_leave(old: Config, medium: Path) -> None:
@@ -369,10 +369,10 @@ async def test_planted_bugs_are_found(old_once: Path, tmp_path: Path, medium: Pa
         if bug == "nothing":
             await ask(client, last)
         elif bug == "not safe":
-            await prune_without_looking(config, client, 4_000)
+            await prune_without_looking(config, client, 1_000)
         elif bug == "beyond the archive":
             next(medium.glob("*.lsa")).unlink()
-            await prune_without_looking(config, client, 4_000)
+            await prune_without_looking(config, client, 1_000)
         elif bug == "a live batch":
             with mock.patch.object(Line, "live", return_value=[]):
                 await ask(client, last)
@@ -381,7 +381,7 @@ async def test_planted_bugs_are_found(old_once: Path, tmp_path: Path, medium: Pa
             data = bytearray(path.read_bytes())
             data[len(data) // 2] ^= 1
             path.write_bytes(data)
-            await prune_without_looking(config, client, 4_000)
+            await prune_without_looking(config, client, 1_000)
     assert bool(losses(config, safe_seq=safe_seq)) == (bug != "nothing")
 
 

@@ -56,7 +56,7 @@ def made_by(key: DeviceKey) -> SignatureMade:
         subject_seq=37, subject_hash="ab" * 32, attestation="",
     )  # fmt: skip
     facts = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
-    for other in ("step", "attestation", "batch", "command_id"):
+    for other in ("step", "iteration", "attestation", "batch", "command_id"):
         del facts[other]
     return dataclasses.replace(made, attestation=key.sign(SIGNATURE_DOMAIN, attested_bytes(**facts, utc=UTC)).hex())
 

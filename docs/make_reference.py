@@ -324,6 +324,36 @@ def views_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def operations_page() -> str:
+    """The library operations that ship, with their parameters."""
+    from edge.core.recipe import read_operation
+    from edge.core.recipe.values import shown
+    from edge.library import library_operations
+
+    lines = [
+        MADE + "# Library operations\n",
+        (
+            "They ship with Lineside; a recipe calls them (`phase: call`) and gives their parameters other values. † marks "
+            "what the process owner must still set for the site. How to call them, and how to write your own: "
+            "[recipes with loops](../how-to/write-a-recipe-with-loops.md)."
+        ),
+    ]
+    for (name, version), data in sorted(library_operations(ROOT / "no-folder").items()):
+        operation = read_operation(data, name)
+        lines.append(f"\n## {name} {version}\n\n{operation.title}. {operation.why}\n")
+        needs = [f"`{role}`, a {need.cls}" for role, need in operation.units.items()]
+        lines.append(
+            f"Units: {'; '.join(needs) or 'none'}. Steps: {' → '.join(one.title for one in operation.steps)}.\n"
+        )
+        lines += ["| parameter | default | range | |", "|---|---|---|---|"]
+        for key, one in operation.parameters.items():
+            ends = ["" if end is None else f"{end:g}" if isinstance(end, float) else end for end in (one.low, one.high)]
+            among = f"{ends[0]} to {ends[1]} {one.unit}".rstrip() if any(ends) else ", ".join(one.choices)
+            dagger = " †" if one.placeholder else ""
+            lines.append(f"| `{key}` | {shown(one)}{dagger} | {among} | {_cell(one.why)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _text(node: ast.expr | None) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else ""
 
@@ -347,6 +377,7 @@ def pages() -> dict[str, str]:
     made["docs/reference/errors.md"] = errors_page()
     made["docs/reference/views.md"] = views_page()
     made["docs/reference/commands.md"] = commands_page()
+    made["docs/reference/operations.md"] = operations_page()
     return made
 
 

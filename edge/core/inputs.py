@@ -1,6 +1,7 @@
 """Which inputs make formulas true or false: found by trying, within bounds, in an order that depends on nothing else.
 
-An input is what a formula names and nobody works out: an entered or scanned value, or a reading.
+An input is what a formula names and nobody works out: an entered or scanned value, or a reading. What several steps
+record (a running sum, a mark that is set later) counts as one, too: then what is found is a way to try.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class InputFinder:
         asked = sorted({step for formula, step, _ in wanted if ITERATION in formula.names})
         spaces: list[list[Value]] = [self._candidates(name, wanted) for name in names]
         spaces += [[float(number) for number in range(1, self._times(step) + 1)] for step in asked]
-        for chosen in itertools.islice(_outward(spaces), TRIED_MAX):
+        usual = [space[:1] for space in spaces[: len(names)]] + spaces[len(names) :]  # a later pass before odd values
+        for chosen in itertools.islice(itertools.chain(_outward(usual), _outward(spaces)), TRIED_MAX):
             inputs = dict(zip(names, chosen, strict=False))
             numbers = dict(zip(asked, chosen[len(names) :], strict=True))
             if all(self._holds(formula, result, inputs, numbers.get(step)) for formula, step, result in wanted):
@@ -138,7 +140,11 @@ class InputFinder:
 
     @cached_property
     def _worked_out(self) -> dict[str, Calculate]:
-        return {step.name: step for step in self.recipe.in_order() if isinstance(step, Calculate)}
+        return {
+            name: steps[0]
+            for name, steps in self._recording.items()
+            if len(steps) == 1 and isinstance(steps[0], Calculate)
+        }
 
     @cached_property
     def _recording(self) -> dict[str, list[object]]:

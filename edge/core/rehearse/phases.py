@@ -417,6 +417,10 @@ def _wait(play: Play, step: Wait, run: StepRun) -> bool:
         if step.tag and step.limit:
             for _, value in _outside(play.stage, step.tag, step.limit):
                 shown[tags[step.tag]] = value
+        elif any(not name.startswith("$") and name not in named for name in names_in(step.until)):
+            # it also depends on what was recorded on the way: everything stays as it is now, where it is not there yet
+            readings = {full_name: play.reading(full_name) for full_name in tags.values()}
+            shown = {full_name: reading.value for full_name, reading in readings.items() if reading and reading.good}
         elif found := play.stage.finder.find([(step.until, step.id, False)]):
             for one, full_name in tags.items():
                 if tag := play.stage.plant.tag(full_name):

@@ -743,20 +743,32 @@ def _progress_of_parts() -> Callable[[str, int, int], None]:
 def backup(
     out: Annotated[Path, typer.Argument(help="The backup file to make; nothing is overwritten.")],
     box: Box = Path(),
+    with_values: Annotated[
+        bool,
+        typer.Option(
+            "--with-values/--without-values",
+            help="Process values are most of the file. Without them nothing brings them back: their roots are in the "
+            "journal, and after a restore `lineside history verify` says which windows are missing.",
+        ),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Back up a box's journal and sealed objects into one signed file, read back and verified. It may run.
+    """Back up a box's journal, process values and sealed objects into one signed file, read back and verified.
+
+    The box may run.
 
     Example: lineside backup /mnt/stick/box-7.tar --box /var/lib/lineside/box
     """
     from edge.backup import back_up
     from edge.config import read_config
 
-    made = back_up(read_config(box), out, progress=_nothing if as_json else _progress_of_parts())
+    progress = _nothing if as_json else _progress_of_parts()
+    made = back_up(read_config(box), out, with_values=with_values, progress=progress)
     if as_json:
         print(json.dumps({"ok": True, "backup": str(out), **made.as_json()}))
         return
     print(f"{out}: rows 1 to {made.head_seq} and {made.sealed} sealed objects, read back and verified.")
+    print("It holds the process values." if made.values else "It holds no process values.")
     if made.vault:
         print("It holds patient identities: whoever has it can tell whose batch was whose. Erasing does not reach it.")
     print(f"Head: row {made.head_seq}, {made.head_hash}")
@@ -790,24 +802,37 @@ def restore(
 
     Example: lineside restore /mnt/stick/box-7.tar /var/lib/lineside/box
     """
+    from dataclasses import asdict
+
     from edge import backup as backups
     from edge.config import read_config
     from edge.fetch import fetch, sources_of
+    from edge.history import utc_text
     from edge.identity import read_public
 
     public = read_public(key or box / "device.pub")
     progress = _nothing if as_json else _progress_of_parts()
     if drill:
         tried = backups.drill(backup, public, progress=progress)
+        findings = tried.values.findings if tried.values else ()
         if as_json:
-            print(
-                json.dumps({"ok": True, "seconds": tried.seconds, "new_epoch": tried.epoch, **tried.manifest.as_json()})
-            )
+            facts = {"seconds": tried.seconds, "new_epoch": tried.epoch, **tried.manifest.as_json()}
+            print(json.dumps({"ok": not findings, **facts, "findings": [asdict(finding) for finding in findings]}))
+            if findings:
+                raise typer.Exit(EXIT_FOUND)
             return
         print(
             f"It can be restored: {tried.manifest.head_seq} rows hold, head as when it was made; {tried.seconds:.1f} s."
         )
+        if tried.values is None:
+            print("No process values are in it.")
+        elif not findings:
+            print(f"{tried.values.samples:,} process values in {tried.values.windows:,} windows hold.")
+        for finding in findings:
+            print(f"window from {utc_text(finding.window)}, {finding.tag or 'as a whole'}: {finding.why}")
         print(f"A runtime that starts on it begins epoch {tried.epoch} and holds every batch that had not ended.")
+        if findings:
+            raise typer.Exit(EXIT_FOUND)
         return
     config = read_config(box)
     sources = sources_of(config, mirror=mirror, use_mirror=use_mirror, use_hub=use_hub)
@@ -825,6 +850,12 @@ def restore(
         print(json.dumps({"ok": True, "state": str(config.state_dir), **facts}))
         return
     print(f"{config.state_dir}: all {tail.last_seq} rows hold. Head: row {tail.last_seq}, {tail.last_hash}")
+    print(
+        "Process values came back to the time of the backup."
+        if restored.values
+        else "No process values were in the backup."
+    )
+    print("After the next start `lineside history verify` says which windows the rows name and nobody has.")
     print(tail.as_text())
     print(
         "The next start of the runtime begins a new epoch and holds every batch that had not ended, until a supervisor "
@@ -1341,7 +1372,7 @@ def history_export(
 def history_copy(
     target: Annotated[Path, typer.Argument(help="The copy to make; it must not exist.")], box: Box = Path()
 ) -> None:
-    """Copy all process values into one file, also while the box runs: beside a backup, which does not hold them.
+    """Copy all process values into one file, also while the box runs: beside a backup that was made without them.
 
     To go back to it, put it in the place of state/history.db before the runtime starts.
 
@@ -1350,8 +1381,9 @@ def history_copy(
     from edge.config import read_config
     from edge.history import HistoryReader
 
+    tell = _progress_of_parts()
     with HistoryReader(read_config(box).state_dir / "history.db") as reader:
-        reader.copy(target)
+        reader.copy(target, progress=lambda done, total: tell("bytes copied", done, total))
     print(f"{target}: {target.stat().st_size:,} bytes.")
 
 

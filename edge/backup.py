@@ -1,7 +1,7 @@
-"""Backup and restore of what a box cannot make again: its journal and its sealed objects.
+"""Backup and restore of what a box cannot make again: its journal, its process values and its sealed objects.
 
-A backup is one tar file: `manifest.json`, `manifest.sig`, `journal.db`, `vault.db` when there is one, then
-`library/KIND/HASH` in name order. The manifest names each file with size and SHA-256, and the journal's head; the
+A backup is one tar file: `manifest.json`, `manifest.sig`, `journal.db`, `vault.db` and `history.db` when there is one,
+then `library/KIND/HASH` in name order. The manifest names each file with size and SHA-256, and the journal's head; the
 device key signs its bytes. Every header is the one that this module would write, so nothing in a backup is left to
 interpretation: no link, no path, no spare byte.
 
@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,8 +31,9 @@ from edge.clock import SystemClock
 from edge.config import Config
 from edge.core.errors import LinesideError
 from edge.core.record import Signer, fingerprint, signature_holds
+from edge.history import Anchor, HistoryReader, Verified, anchors_in, settle
 from edge.identity import DeviceKey, sync_folder
-from edge.journal import copy_journal, open_journal, verify_journal
+from edge.journal import JournalReader, copy_journal, open_journal, verify_journal
 from edge.tarred import BLOCK_BYTES, END, SIGNATURE_BYTES, FileEntry, header, padding, stated_size
 from edge.vault import VAULT, copy_vault
 
@@ -42,6 +43,8 @@ MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
 FILES_MAX: Final = 10_000
 CHUNK_BYTES: Final = 1024 * 1024
 JOURNAL: Final = "journal.db"
+VALUES: Final = "history.db"
+OBJECTS_MAX: Final = FILES_MAX - 3
 
 _SEALED_OBJECT: Final = re.compile(r"library/[a-z]{1,16}/[0-9a-f]{64}")
 _HEX_32: Final = r"^[0-9a-f]{32}$"
@@ -71,7 +74,7 @@ class Manifest(BaseModel):
 
     def as_json(self) -> dict[str, object]:
         """The manifest for machines, with the number of files in the place of the list."""
-        return {**self.model_dump(exclude={"files"}), "files": len(self.files)}
+        return {**self.model_dump(exclude={"files"}), "files": len(self.files), "values": self.values}
 
     @property
     def vault(self) -> bool:
@@ -79,9 +82,14 @@ class Manifest(BaseModel):
         return any(entry.name == VAULT for entry in self.files)
 
     @property
+    def values(self) -> bool:
+        """Whether process values are in it."""
+        return any(entry.name == VALUES for entry in self.files)
+
+    @property
     def sealed(self) -> int:
         """The number of sealed objects."""
-        return len(self.files) - 1 - self.vault
+        return len(self.files) - 1 - self.vault - self.values
 
     @property
     def bytes(self) -> int:
@@ -92,21 +100,26 @@ class Manifest(BaseModel):
 # Making one --------------------------------------------------------------------------------------------------------
 
 
-def back_up(config: Config, out: Path, *, progress: Progress = _quiet) -> Manifest:
+def back_up(config: Config, out: Path, *, with_values: bool = True, progress: Progress = _quiet) -> Manifest:
     """Make the backup `out` of a box, which may run. It appears whole, read back and verified, or not at all.
 
-    Raises `backup.exists`, `backup.no_space`, `backup.cannot_write`, `backup.library`, `journal.*` or `identity.*`."""
+    Raises `backup.exists`, `backup.no_space`, `backup.cannot_write`, `backup.library`, `backup.values`, `journal.*` or
+    `identity.*`."""
     signer = DeviceKey.load(config.device_key)
-    journal = config.state_dir / JOURNAL
+    journal, values = config.state_dir / JOURNAL, config.state_dir / VALUES
     _refuse_existing(out)
     with _in_words(out), _beside(out) as making:
-        if journal.is_file():
-            _refuse_without_space(making, 2 * journal.stat().st_size)
+        parts = (journal, values, values.with_name(f"{VALUES}-wal")) if with_values else (journal,)
+        _refuse_without_space(making, 2 * sum(part.stat().st_size for part in parts if part.is_file()))
+        # before the journal: each window that is sealed or thinned in the copy has its row in the rows that follow
+        valued = with_values and _copy_values(values, making / VALUES, progress)
         copied = copy_journal(journal, making / JOURNAL, progress=partial(progress, "rows copied"))
         sources = {JOURNAL: making / JOURNAL}
         if (config.state_dir / VAULT).is_file():  # after the journal: each pseudonym that a copied row names is in it
             copy_vault(config.state_dir / VAULT, making / VAULT)
             sources[VAULT] = making / VAULT
+        if valued:
+            sources[VALUES] = making / VALUES
         sources |= _sealed_objects(config.state_dir)
         manifest = Manifest(
             format=FORMAT,
@@ -122,11 +135,30 @@ def back_up(config: Config, out: Path, *, progress: Progress = _quiet) -> Manife
         _pack(packed, manifest, sources, signer, progress)
         (making / JOURNAL).unlink()
         (making / VAULT).unlink(missing_ok=True)
+        (making / VALUES).unlink(missing_ok=True)
         unpack(packed, making / "read-back", signer.public, progress=progress)
         _refuse_existing(out)
         packed.rename(out)
         sync_folder(out.parent)
     return manifest
+
+
+def _copy_values(values: Path, target: Path, progress: Progress) -> bool:
+    """Copy the process values of a box, which may run; False when it has none yet."""
+    try:
+        with HistoryReader(values) as reader:
+            reader.copy(target, progress=partial(progress, "bytes of process values copied"))
+    except LinesideError as error:
+        if error.code == "values.absent":
+            return False
+        raise LinesideError(
+            "backup.values",
+            f"The process values cannot be copied. {error.what}",
+            effect="No backup was made. The box is not disturbed.",
+            todo="Make space, and ask `lineside history verify` what does not hold. With --without-values everything "
+            "else is backed up; the values are then nowhere but on this box.",
+        ) from error
+    return True
 
 
 def _sealed_objects(state: Path) -> dict[str, Path]:
@@ -144,10 +176,10 @@ def _sealed_objects(state: Path) -> dict[str, Path]:
                 todo="Move it away; only Lineside writes into the library.",
             )
         found[name] = path
-    if len(found) >= FILES_MAX:
+    if len(found) > OBJECTS_MAX:
         raise LinesideError(
             "backup.library",
-            f"The library has {len(found)} objects; a backup holds less than {FILES_MAX}.",
+            f"The library has {len(found)} objects; a backup holds at most {OBJECTS_MAX}.",
             effect="No backup was made. The box is not disturbed.",
             todo="Tell whoever maintains the box.",
         )
@@ -234,6 +266,10 @@ def _verify(journal: Path, manifest: Manifest, progress: Progress) -> None:
         raise _damaged(f"Its journal does not hold. {report.fault.why}")
     if report.head_seq != manifest.head_seq or report.journal != manifest.journal:
         raise _damaged("Its journal is not the one that the manifest names.")
+    _leave_closed(journal)
+
+
+def _leave_closed(journal: Path) -> None:
     for left in ("-wal", "-shm"):  # a reader of a closed journal makes them, and leaves them empty
         journal.with_name(journal.name + left).unlink(missing_ok=True)
 
@@ -264,10 +300,11 @@ def _manifest(data: bytes) -> Manifest:
     except ValidationError as error:
         raise _other_format() from error
     names = [entry.name for entry in manifest.files]
-    sealed = names[2:] if names[1:2] == [VAULT] else names[1:]
+    optional = [name for name in (VAULT, VALUES) if name in names]
+    sealed = names[1 + len(optional) :]
     if (
         manifest.format != FORMAT
-        or names[0] != JOURNAL
+        or names[: 1 + len(optional)] != [JOURNAL, *optional]
         or sealed != sorted(set(sealed))
         or not all(_SEALED_OBJECT.fullmatch(name) for name in sealed)
     ):
@@ -327,8 +364,8 @@ def restore(
     """Make the folder `state`, which is empty or absent, hold what `backup` holds: all of it, verified, or nothing.
 
     `complete` is called with the restored journal before it appears, and may put rows behind it: later there is no
-    place for them. There is no epoch: the next runtime begins a new one. Raises `backup.state_not_empty` and what
-    `unpack` and `complete` do."""
+    place for them. The process values are then brought into line with all of its rows. There is no epoch: the next
+    runtime begins a new one. Raises `backup.state_not_empty`, `values.*` and what `unpack` and `complete` do."""
     state = state.resolve()
     if state.exists() and (not state.is_dir() or any(state.iterdir())):
         raise LinesideError(
@@ -340,18 +377,31 @@ def restore(
     with _in_words(state), _beside(state) as building:
         manifest = unpack(backup, building / "state", public, progress=progress)
         complete(building / "state" / JOURNAL)
+        if manifest.values:
+            settle(building / "state" / VALUES, _anchors(building / "state" / JOURNAL))
         (building / "state").rename(state)  # takes the place of an empty folder, and of nothing else
         sync_folder(state.parent)
     return manifest
 
 
+def _anchors(journal: Path) -> Mapping[int, Anchor]:
+    """What the rows of a closed journal say of windows."""
+    with JournalReader(journal) as reader:
+        kinds = (reader.rows_of_kind(kind) for kind in ("ValuesSealed", "ValuesThinned"))
+        found = anchors_in((row.seq, row.body) for rows in kinds for row in rows)
+    _leave_closed(journal)
+    return found.of
+
+
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """A restore that was tried: what was restored, in what time, and the epoch that a journal opened on it began."""
+    """A restore that was tried: what was restored, in what time, the epoch that a journal opened on it began, and what
+    became of the process values; None when there are none in it."""
 
     manifest: Manifest
     seconds: float
     epoch: str
+    values: Verified | None
 
 
 def drill(backup: Path, public: bytes, *, progress: Progress = _quiet) -> Drill:
@@ -362,8 +412,12 @@ def drill(backup: Path, public: bytes, *, progress: Progress = _quiet) -> Drill:
     with TemporaryDirectory(prefix="lineside-drill-") as folder:
         state = Path(folder) / "state"
         manifest = restore(backup, state, public, progress=progress)
+        values = None
+        if manifest.values:
+            with HistoryReader(state / VALUES) as reader:
+                values = reader.verify(_anchors(state / JOURNAL), progress=partial(progress, "windows verified"))
         epoch = asyncio.run(_begin(state, manifest))
-        return Drill(manifest, time.monotonic() - began_s, epoch)
+        return Drill(manifest, time.monotonic() - began_s, epoch, values)
 
 
 async def _begin(state: Path, manifest: Manifest) -> str:

@@ -14,9 +14,9 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -87,6 +87,8 @@ _ABOUT_VALUES: Final = tuple(
     f'{{"kind":"{kind.__name__}"'.encode() for kind in (JournalContinued, ValuesSealed, ValuesThinned)
 )
 READ_ROWS: Final = 1_000
+COPY_STEPS: Final = 10_000
+"""Of SQLite's machine, between two words about a copy's progress."""
 
 EVERYTHING: Final = "everything"
 OUTSIDE: Final = "outside the record"
@@ -698,14 +700,25 @@ class HistoryReader:
             due = [*_sealed(self._connection), *(number for number, _ in _old(self._connection, keep_us))]
         return not left.issuperset(due)
 
-    def copy(self, target: Path) -> None:
-        """A whole copy as of now, durable as `target`, which must not exist; the box may run. Raises `values.copy`."""
+    def copy(self, target: Path, *, progress: Callable[[int, int], object] = lambda _done, _total: None) -> None:
+        """A whole copy as of now, durable as `target`, which must not exist; the box may run. `progress` is called with
+        the bytes that are written and about how many there will be. Raises `values.copy`."""
         if target.exists():
             raise _no_copy(target, "something is there")
         part = target.with_name(f".{target.name}.part")
+
+        def tell() -> bool:
+            progress(min(part.stat().st_size, total) if part.is_file() else 0, total)
+            return False  # go on
+
         try:
             part.unlink(missing_ok=True)
-            self._connection.execute("VACUUM INTO ?", (str(part),))
+            total = self._connection.pragma("page_count") * self._connection.pragma("page_size")
+            self._connection.set_progress_handler(tell, COPY_STEPS)
+            try:
+                self._connection.execute("VACUUM INTO ?", (str(part),))
+            finally:
+                self._connection.set_progress_handler(None)
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
             part.rename(target)
@@ -943,6 +956,31 @@ def _reading() -> Iterator[None]:
             f"The process values cannot be read ({type(error).__name__}: {error}).",
             todo="Check the path and the permission to read it.",
         ) from error
+
+
+def settle(path: Path, named: Container[int]) -> None:
+    """Bring a copy that nobody uses into line with the journal beside it, whose rows name the windows `named`. The copy
+    was made before the journal's last row.
+
+    A closed window that has its row waits for none any more. An open one that has a row went on after the copy was
+    made: what is here becomes a window of its own, and the one that the row names is missing. Raises `values.*`."""
+    with _reading(), closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        _check(connection, path)
+        connection.pragma("synchronous", "FULL")
+        with connection:
+            taken = {window for (window,) in _rows(connection, "SELECT id FROM window")}
+            for window, state in _rows(connection, "SELECT id, state FROM window WHERE state IN (?,?)", (OPEN, CLOSED)):
+                if window not in named:
+                    continue
+                if state == CLOSED:
+                    connection.execute("UPDATE window SET state=? WHERE id=?", (SEALED, window))
+                    continue
+                free = window + 1
+                while free in taken or free in named:
+                    free += 1
+                taken.add(free)
+                connection.execute("UPDATE window SET id=? WHERE id=?", (free, window))  # an open one has no leaf yet
+                connection.execute("UPDATE chunk SET window=? WHERE window=?", (free, window))
 
 
 def anchors_in(bodies: Iterable[tuple[int, bytes]]) -> Anchors:

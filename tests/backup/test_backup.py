@@ -56,8 +56,13 @@ def test_a_backup_holds_journal_and_sealed_objects_and_neither_key_nor_epoch(mad
     (made.folder / "state" / "drafts.json").write_text("{}")
     manifest = unpack(made.backup, tmp_path / "u", made.public)
     inside = names(tmp_path / "u")
-    assert inside == {"journal.db", "vault.db", *(f"library/{n}" for n in names(made.folder / "state" / "library"))}
-    assert len(inside) == 4
+    assert inside == {
+        "journal.db",
+        "vault.db",
+        "history.db",
+        *(f"library/{n}" for n in names(made.folder / "state" / "library")),
+    }
+    assert len(inside) == 5
     with JournalReader(made.folder / "state" / "journal.db") as reader:
         assert reader.head() == (manifest.head_seq, bytes.fromhex(manifest.head_hash))
         assert reader.journal_id.hex() == manifest.journal
@@ -68,8 +73,8 @@ def test_a_backup_holds_journal_and_sealed_objects_and_neither_key_nor_epoch(mad
 
 def test_any_tar_reads_it_and_the_same_rows_make_the_same_files(made: Made, box: Config, tmp_path: Path) -> None:
     with tarfile.open(made.backup) as archive:
-        assert archive.getnames()[:4] == ["manifest.json", "manifest.sig", "journal.db", "vault.db"]
-        assert archive.getnames()[4:] == sorted(archive.getnames()[4:])
+        assert archive.getnames()[:5] == ["manifest.json", "manifest.sig", "journal.db", "vault.db", "history.db"]
+        assert archive.getnames()[5:] == sorted(archive.getnames()[5:])
     again = back_up(box, tmp_path / "again.tar")
     assert again.files == unpack(made.backup, tmp_path / "u", made.public).files
 

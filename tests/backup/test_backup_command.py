@@ -25,7 +25,7 @@ def test_a_box_is_backed_up_tried_and_restored(box: Config, spare: Config, tmp_p
     facts = json.loads(made.stdout)
     assert facts["ok"]
     assert facts["box"] == "BOX-T"
-    assert facts["files"] == 4  # journal, vault, plant, recipe
+    assert (facts["files"], facts["values"]) == (5, True)  # journal, vault, process values, plant, recipe
     again = lineside("backup", out, "--box", box.folder)
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr.startswith("backup.exists: ")

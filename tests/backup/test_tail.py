@@ -437,7 +437,10 @@ async def test_a_copy_that_was_cut_short_gives_its_whole_frames(made: Made, tmp_
         shutil.rmtree(state, ignore_errors=True)
         from_medium(made.backup, state, made.public, tmp_path / "m")
         held = [seq for seq, size in sizes.items() if size <= length]
-        assert {path.name for path in state.iterdir() if path.is_file()} - {"vault.db"} == {"journal.db", TAIL}
+        assert {path.name for path in state.iterdir() if path.is_file()} - {"vault.db", "history.db"} == {
+            "journal.db",
+            TAIL,
+        }
         tail = Tail.model_validate_json((state / TAIL).read_bytes())
         assert tail.mirror_seq == max(held, default=0)
         assert tail.last_seq == max([backup_seq, *held])

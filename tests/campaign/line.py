@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from edge.core.line import Elapsed, Stamp
+from edge.core.recipe.model import Recipe
 from edge.core.terms import ClockQuality
 from tests.campaign import Part, Tally, planted
-from tests.simulation.line_model import Run
+from tests.simulation.line_model import Run, random_recipe
 from tests.simulation.planted import PLANTED
 
 TRUE: Final = datetime(2026, 3, 29, tzinfo=UTC)
@@ -50,6 +51,13 @@ class FalseClockRun(Run):
         self.wall = random.Random(seed)
         self.off, self.stands, self.jumps, self.last_boot = timedelta(), "", 0, 1
         super().__init__(seed)
+
+    def drawn(self) -> Recipe:
+        """A recipe that begins with something that takes time: that is what a false clock could spoil."""
+        while True:
+            drawn = random_recipe(self.chance)
+            if drawn.main()[0].phase in {"wait", "hold"}:
+                return drawn
 
     def stamp(self) -> Stamp:
         if self.wall.random() < (0.05 if self.boot == self.last_boot else 0.8):  # a box may wake with any time

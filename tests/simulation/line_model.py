@@ -222,7 +222,7 @@ class Run:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
-        self.recipe = random_recipe(self.chance)
+        self.recipe = self.drawn()
         plant: Plant = self.chance.choice([PLANT, PLANT_2])
         self.line = Line(Book(plant, {"seal": self.recipe}, frozenset({"seal"})))
         self.true_s = 1000.0
@@ -242,6 +242,10 @@ class Run:
         self.begin()
 
     # What happens --------------------------------------------------------------------------------------------------
+
+    def drawn(self) -> Recipe:
+        """The recipe of this run."""
+        return random_recipe(self.chance)
 
     def play(self) -> Run:
         """Up to `STEPS_MAX` random happenings; then everything that holds at the end is checked."""

@@ -261,7 +261,7 @@ SEARCHED: Final = ("actor", "kind", "batch", "text")
 
 _UNSEARCHED: Final = frozenset(
     {
-        "attestation", "command_id", "head_hash", "last_hash", "public_key", "receipt", "sealed_hash", "session",
+        "attestation", "command_id", "head_hash", "iteration", "last_hash", "public_key", "receipt", "sealed_hash", "session",
         "signature", "subject_hash",
     }
 )  # fmt: skip

@@ -333,7 +333,7 @@ def operations_page() -> str:
     lines = [
         MADE + "# Library operations\n",
         (
-            "They ship with Lineside; a recipe calls them (`phase: call`) and gives their parameters other values. † marks "
+            "They ship with Lineside. A recipe calls them (`phase: call`) and gives parameters other values. † marks "
             "what the process owner must still set for the site. How to call them, and how to write your own: "
             "[recipes with loops](../how-to/write-a-recipe-with-loops.md)."
         ),

@@ -66,3 +66,13 @@ def test_an_operation_says_why(name: tuple[str, str]) -> None:
         assert limit is None or limit.why, step.id
         for test in getattr(step, "tests", ()):
             assert test.limit is None or test.limit.why, test.name
+
+
+def test_the_usual_operations_are_there() -> None:
+    assert len(NAMES) >= 25
+    assert {name for name, _ in NAMES} >= {
+        "clean_in_place", "sterilise_in_place", "inoculate", "feed", "temperature_shift", "harvest", "cell_count",
+        "chromatography_load", "chromatography_wash", "chromatography_elute", "filter_integrity_test", "thaw",
+        "weigh_and_dispense", "buffer_preparation", "cryopreserve", "label_and_reconcile", "line_clearance",
+        "balance_check", "ph_probe_calibration", "environmental_check",
+    }  # fmt: skip

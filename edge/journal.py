@@ -43,8 +43,8 @@ URGENT_BYTES: Final = 1024 * 1024
 
 PAGE_BYTES: Final = 4_096
 WAL_PAGES_MAX: Final = 2_048
-"""8 MiB: beyond it the write-ahead log is copied into the database even when rows are waiting. After a kill all of it is
-written once more before anything else: twice as much would cost a start some 15 ms more."""
+"""8 MiB: beyond it the write-ahead log is copied into the database even when rows are waiting. After a kill all of it
+is written once more before anything else: twice as much would cost a start some 15 ms more."""
 LOG_AGAIN: Final = 16
 """A log that readers held is tried again when it has grown by this part: one long reader costs few attempts."""
 LOG_HELD: Final = 4

@@ -261,8 +261,8 @@ SEARCHED: Final = ("actor", "kind", "batch", "text")
 
 _UNSEARCHED: Final = frozenset(
     {
-        "attestation", "command_id", "head_hash", "iteration", "last_hash", "public_key", "receipt", "sealed_hash", "session",
-        "signature", "subject_hash",
+        "attestation", "command_id", "head_hash", "iteration", "last_hash", "public_key", "receipt", "sealed_hash",
+        "session", "signature", "subject_hash",
     }
 )  # fmt: skip
 # A step may be repeated: its commands are those since it was last activated.

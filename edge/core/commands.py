@@ -319,7 +319,8 @@ class AddResult(ByPerson):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectValue(ByPerson):
-    """What row `was_seq` says of the value `name` is wrong: right is `text` as typed, says `signed`, for this `reason`."""
+    """What row `was_seq` says of the value `name` is wrong: right is `text` as typed, says `signed`, because of
+    `reason`."""
 
     batch: str
     name: str

@@ -462,7 +462,8 @@ class ResultAdded(Event):
 @dataclass(frozen=True, kw_only=True)
 class ValueCorrected(Event):
     """What row `was_seq` says of `name` is wrong: it said `was`, right is `value`, for this `reason`. That row stays.
-    The row before this one is the signature of whoever corrected it. What was calculated from the old value stays too."""
+    The row before this one is the signature of whoever corrected it. What was calculated from the old value stays
+    too."""
 
     step: str
     name: str

@@ -28,7 +28,8 @@ def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
 
 
 class Acts(View):
-    """`#act-<pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#results`, `#correct`, `#keyboard`, `#back`."""
+    """`#act-<pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#results`, `#correct`, `#keyboard`,
+    `#back`."""
 
     place: ClassVar[str] = "acts"
     takes_keys: ClassVar[str] = "reason"

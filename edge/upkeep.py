@@ -228,7 +228,8 @@ async def _done(*arguments: str) -> tuple[bytes, bytes, int]:
         os.setpriority(os.PRIO_PROCESS, child.pid, LOWEST_PRIORITY)
         out, complaint = await child.communicate()
     except BaseException:  # cancelled: no process is left behind
-        child.kill()
+        if child.returncode is None:
+            child.kill()
         await child.wait()
         raise
     assert child.returncode is not None

@@ -195,7 +195,8 @@ PAGES: Final = {
         "Recipe file",
         "YAML 1.2, one file, readable in a diff. Step ids are text: `010` stays `010`. Check a file with "
         "`lineside recipe check FILE`. `lineside recipe schema` prints the JSON Schema for editors. How to write "
-        "[selections, loops and formulas](../how-to/write-a-recipe-with-loops.md).",
+        "[selections, loops and formulas](../how-to/write-a-recipe-with-loops.md). What may stand as a unit: "
+        "[units of measure](units.md).",
         (("edge/core/recipe/model.py", ()),),
         ("edge/core/formula.py",),
     ),
@@ -354,6 +355,28 @@ def operations_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def units_page() -> str:
+    """The units of measure, by what they measure."""
+    from edge.core.terms import MEASURES
+
+    lines = [
+        MADE + "# Units of measure\n",
+        (
+            "What a recipe and a plant file may write as `unit`; nothing else is taken. Units of one row are converted "
+            "into each other where a value meets a limit, a tag or a parameter; a value is recorded in the unit in "
+            "which it was given. `uS/cm` is how a keyboard writes µS/cm: both are one unit. No unit is written as an "
+            "empty text or `1`.\n"
+        ),
+        "| | units |\n|---|---|",
+    ]
+    kinds: dict[str, list[str]] = {}
+    for unit, measure in MEASURES.items():
+        kinds.setdefault(measure.dimension, []).append(unit)
+    for kind, units in kinds.items():
+        lines.append(f"| {'a plain number' if kind == 'none' else kind} | {', '.join(f'`{u}`' for u in units if u)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _text(node: ast.expr | None) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else ""
 
@@ -378,6 +401,7 @@ def pages() -> dict[str, str]:
     made["docs/reference/views.md"] = views_page()
     made["docs/reference/commands.md"] = commands_page()
     made["docs/reference/operations.md"] = operations_page()
+    made["docs/reference/units.md"] = units_page()
     return made
 
 

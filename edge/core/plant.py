@@ -6,7 +6,7 @@ A plant file is YAML (see `docs/reference/plant.md`); `edge.core.plant.read_plan
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -111,12 +111,19 @@ def within(value: float, tag: Tag) -> bool:
     return (tag.low is None or value >= tag.low) and (tag.high is None or value <= tag.high)
 
 
+_ALMOST: Final = {
+    "°C": "degC", "C": "degC", "ml": "mL", "l": "L", "10^6/mL": "1e6/mL", "10e6/mL": "1e6/mL", "cells/mL": "1/mL",
+    "LMH": "L/m2/h", "mM": "mmol/L", "M": "mol/L",
+}  # fmt: skip
+"""How people write some units; the hint names ours."""
+
+
 def unknown_unit(unit: str, place: Place) -> LinesideError:
     """The refusal of a unit of measure that Lineside does not know."""
     return LinesideError(
         "unit.unknown",
         f"There is no unit of measure {unit[:20]!r}.",
-        todo=closest({"°C": "degC", "C": "degC", "ml": "mL", "l": "L"}.get(unit, unit), [u for u in MEASURES if u]),
+        todo=closest(_ALMOST.get(unit, unit).replace("\N{GREEK SMALL LETTER MU}", "u"), [u for u in MEASURES if u]),
         place=place,
     )
 

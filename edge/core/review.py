@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from edge.core import events as ev
 from edge.core.events import RowBody
@@ -214,11 +214,21 @@ def as_text(record: AsBuilt) -> str:
             )
         lines += [f"      refused scan: {why}" for why in step.refused_scans]
         lines += [f"      signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in step.signatures]
-    lines += [f"{x.exception}  {x.category}  {x.code}  step {x.step}  {x.what}" for x in record.exceptions]
+    lines += [f"{x.exception}  {x.category}  {x.code}  step {x.step}  {x.what}" for x in for_review(record)]
     lines += record.open_results.values()
     lines += [record.identity_erased] if record.identity_erased else []
     lines += record.dark
     return "\n".join(lines)
+
+
+CATEGORIES: Final = ("critical", "major", "minor")
+"""Of exception records, in the order in which they are reviewed."""
+
+
+def for_review(record: AsBuilt) -> list[BuiltException]:
+    """The exception records in the order of their review: critical ones first, then as they were raised."""
+    order = {category: place for place, category in enumerate(CATEGORIES)}
+    return sorted(record.exceptions, key=lambda raised: order.get(raised.category, -1))  # an unknown one before all
 
 
 def _with(inputs: Sequence[ev.Input]) -> str:

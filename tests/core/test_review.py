@@ -6,7 +6,7 @@ import json
 
 from edge.core import commands as cm
 from edge.core.events import decode
-from edge.core.review import AsBuilt, as_built, as_text
+from edge.core.review import AsBuilt, as_built, as_text, for_review
 from edge.core.terms import Act, Role
 from tests.core.parts import VirtualLine
 
@@ -86,3 +86,16 @@ def test_a_compressed_batch_says_so() -> None:
     line = VirtualLine()
     line.start(speed=20_000.0)
     assert "not for release" in as_text(record(line))
+
+
+def test_exceptions_are_reviewed_by_their_category_whatever_came_first() -> None:
+    built = record(eventful())
+    assert [x.category for x in built.exceptions] == ["critical", "major", "major"]
+    built.exceptions.reverse()
+    assert [(x.exception, x.category) for x in for_review(built)] == [
+        ("X001", "critical"),
+        ("X003", "major"),
+        ("X002", "major"),
+    ]
+    text = as_text(built)
+    assert text.index("X001  critical") < text.index("X003  major") < text.index("X002  major")

@@ -381,4 +381,13 @@ def remark(step: Step, place: Place) -> LinesideError | None:
             todo="Add `reconcile: true`.",
             place=place,
         )
+    for result in step.tests if isinstance(step, Sample) else (step,) if isinstance(step, Record) else ():
+        if "category" in result.model_fields_set and not result.accept and result.type != "negative_to_date":
+            return LinesideError(
+                "recipe.category_unused",
+                f"The result {result.name!r} of step {step.id} says `category`, and everything is accepted there.",
+                effect="The recipe can be executed; no exception record is raised.",
+                todo="Give `accept`, or write `category` into the `limit`, whose exception record it then is of.",
+                place=place,
+            )
     return None

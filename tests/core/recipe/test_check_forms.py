@@ -96,3 +96,20 @@ def test_labels_that_are_not_counted_again_are_a_remark() -> None:
     }  # fmt: skip
     document = read_recipe(json.dumps(content, indent=1).encode(), "r.yaml")
     assert [one.code for one in remarks(document)] == ["recipe.label_reconcile"]
+
+
+def test_a_category_of_what_is_always_accepted_is_remarked_upon() -> None:
+    plain = {"phase": "record", "text": "Look.", "name": "look", "type": "choice", "choices": ["a", "b"]}
+    assert told({**plain, "category": "minor"}) == ["recipe.category_unused"]
+    assert told({**plain, "category": "minor", "accept": ["a"]}) == []
+    assert told({**SAMPLE, "tests": [{"name": "count", "category": "major"}]}) == ["recipe.category_unused"]
+    assert told({**SAMPLE, "tests": [{"name": "mycoplasma", "type": "negative_to_date", "category": "major"}]}) == []
+
+
+def told(step: dict[str, Any]) -> list[str]:
+    content = {
+        "recipe": "R", "version": "1", "title": "t",
+        "procedure": [{"unit_procedure": "U", "operations": [
+            {"operation": "O", "steps": [{"id": "10", "title": "Step", **step}]}]}],
+    }  # fmt: skip
+    return [one.code for one in remarks(read_recipe(json.dumps(content, indent=1).encode(), "r.yaml"))]

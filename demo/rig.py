@@ -200,8 +200,9 @@ class Rig:
             return False
         return True
 
-    async def start_follower(self) -> None:
-        await self.start("follower", "-m", "edge", "edge", "follow", "--box", str(self.box))
+    async def start_follower(self, *program: str) -> None:
+        """Start the follower; `program` as for the runtime."""
+        await self.start("follower", *(program or ("-m", "edge")), "edge", "follow", "--box", str(self.box))
 
     async def picture(self) -> Picture:
         """What a screen would show now."""

@@ -19,6 +19,7 @@ from edge.library import read_bounded
 
 LOST = {"desk.lost", "desk.unreachable"}
 STALE = {
+    "batch.exists",
     "signature.role",
     "step.not_active",
     "batch.not_running",
@@ -83,9 +84,12 @@ class Operator:
     async def start(self, client: DeskClient, picture: wire.Picture) -> None:
         """Start the batch of the demo's order."""
         seal = picture.recipes[0].seal
-        await self.ask(
-            client, wire.StartBatch(id=uuid4().hex, batch=self.batch, order="ORD-17", recipe=seal, patient=DIN)
-        )
+        order = wire.StartBatch(id=uuid4().hex, batch=self.batch, order="ORD-17", recipe=seal, patient=DIN)
+        try:
+            await self.ask(client, order)
+        except LinesideError as error:
+            if error.code not in STALE:
+                raise
 
     async def act(self, client: DeskClient, card: wire.BatchCard) -> None:
         """Do the one thing that the picture asks for."""

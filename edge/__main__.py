@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from edge import recipe_life
 from edge.core.errors import LinesideError
 from edge.core.review import AsBuilt, as_built, as_text
 from edge.core.terms import Role
@@ -643,6 +644,17 @@ def recipe_replace(
     _say_refused(refused)
 
 
+for name, command in (
+    ("submit", recipe_life.submit),
+    ("approve", recipe_life.approve),
+    ("send-back", recipe_life.send_back),
+    ("release", recipe_life.release),
+    ("retire", recipe_life.retire),
+    ("status", recipe_life.status),
+):
+    recipe_app.command(name)(command)
+
+
 def _say_refused(refused: list[LinesideError]) -> None:
     if refused:
         print(f"{len(refused)} files are no recipes; the first: {refused[0]}", file=sys.stderr)
@@ -807,7 +819,6 @@ def restore(
     from edge import backup as backups
     from edge.config import read_config
     from edge.fetch import fetch, sources_of
-    from edge.history import utc_text
     from edge.identity import read_public
 
     public = read_public(key or box / "device.pub")
@@ -829,7 +840,7 @@ def restore(
         elif not findings:
             print(f"{tried.values.samples:,} process values in {tried.values.windows:,} windows hold.")
         for finding in findings:
-            print(f"window from {utc_text(finding.window)}, {finding.tag or 'as a whole'}: {finding.why}")
+            print(finding)
         print(f"A runtime that starts on it begins epoch {tried.epoch} and holds every batch that had not ended.")
         if findings:
             raise typer.Exit(EXIT_FOUND)
@@ -1399,7 +1410,7 @@ def history_verify(box: Box = Path(), as_json: AsJson = False) -> None:
 
     from edge.archive import record_of
     from edge.config import read_config
-    from edge.history import utc_text, verify_values
+    from edge.history import verify_values
 
     config = read_config(box)
     tell: Callable[[str, int, int], object] = _nothing if as_json else _progress_of_parts()
@@ -1410,7 +1421,7 @@ def history_verify(box: Box = Path(), as_json: AsJson = False) -> None:
         print(json.dumps({"ok": result.ok, **asdict(result)}))
     else:
         for finding in result.findings:
-            print(f"window from {utc_text(finding.window)}, {finding.tag or 'as a whole'}: {finding.why}")
+            print(finding)
         for missing in result.missing:
             print(missing)
         if result.left_out:

@@ -468,7 +468,7 @@ def _mark_gap(connection: apsw.Connection, from_us: int, to_us: int, scope: str,
 
 def _close_window(connection: apsw.Connection, window: int, columns: Iterable[_Column]) -> None:
     """Fix the leaves and the root of a window: from now on its samples do not change."""
-    to_us, units = _rows(connection, "SELECT to_us, units FROM window WHERE id=?", (window,))[0]
+    to_us, units = _row(connection, "SELECT to_us, units FROM window WHERE id=?", (window,))
     owned = frozenset(orjson.loads(units))
     leaves: list[tuple[Series, bool, bytes]] = []
     for column in sorted(columns, key=lambda each: order(each.series)):
@@ -497,17 +497,17 @@ def _recover(connection: apsw.Connection) -> None:
                 columns[number].samples += sum(1 for _ in split(data))
         except (LinesideError, KeyError):
             connection.execute("UPDATE window SET state=? WHERE id=?", (DAMAGED, window))
-            (to_us,) = _rows(connection, "SELECT to_us FROM window WHERE id=?", (window,))[0]
+            (to_us,) = _row(connection, "SELECT to_us FROM window WHERE id=?", (window,))
             _mark_gap(connection, window, to_us, EVERYTHING, "the stored values were damaged")
         else:
             _close_window(connection, window, columns.values())
 
 
 def _seal(connection: apsw.Connection, window: int) -> cm.SealValues:
-    to_us, root, record_root = _rows(connection, "SELECT to_us, root, record_root FROM window WHERE id=?", (window,))[0]
-    tags, samples, record_tags = _rows(
+    to_us, root, record_root = _row(connection, "SELECT to_us, root, record_root FROM window WHERE id=?", (window,))
+    tags, samples, record_tags = _row(
         connection, "SELECT count(*), sum(samples), sum(record) FROM leaf WHERE window=?", (window,)
-    )[0]
+    )
     return cm.SealValues(
         window=window,
         from_utc=utc_text(window),
@@ -528,6 +528,14 @@ def _hex(root: bytes) -> str:
 def _rows(connection: apsw.Connection, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
     """All that a SELECT finds, at once: no statement stays open beside a writer."""
     return connection.execute(sql, values).fetchall()
+
+
+def _row(connection: apsw.Connection, sql: str, values: tuple[object, ...]) -> tuple[Any, ...]:
+    """The one row that must be there. Raises `values.damaged`."""
+    found = _rows(connection, sql, values)
+    if not found:
+        raise damaged("a row that another one names is not there")
+    return found[0]
 
 
 def _chunk(parts: Iterable[tuple[int, bytes]]) -> bytes:
@@ -601,11 +609,15 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What does not hold, and where: the window's beginning, and the tag as far as it can be told."""
+    """What does not hold, and where: the window's beginning (0: the file), and the tag as far as it can be told."""
 
     window: int
     tag: str
     why: str
+
+    def __str__(self) -> str:
+        where = f"window from {utc_text(self.window)}, {self.tag or 'as a whole'}" if self.window else "history.db"
+        return f"{where}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -788,12 +800,20 @@ class HistoryReader:
         progress: Callable[[int, int], object] | None = None,
     ) -> Verified:
         """Compute the root of every closed window anew from what is stored, or of those in `only`, and compare it with
-        the journal's rows."""
+        the journal's rows. A finding about the file as a whole has window 0."""
+        with _reading():
+            said = [why for (why,) in _rows(self._connection, "PRAGMA integrity_check(1)")]
+        # A tree out of order can hide a window from one query and show it to another.
+        findings = [] if said == ["ok"] else [Finding(0, "", f"The file is damaged: {str(said[0]).splitlines()[-1]}.")]
         windows = [window for window in self.closed() if only is None or window in only]
-        findings: list[Finding] = []
         samples = anchored = 0
         for done, window in enumerate(windows):
-            found, count = self._verify_window(window, anchors.get(window))
+            try:
+                found, count = self._verify_window(window, anchors.get(window))
+            except LinesideError as error:
+                if error.code != "values.damaged":
+                    raise
+                found, count = [Finding(window, "", error.what)], 0
             findings += found
             samples += count
             anchored += window in anchors
@@ -803,10 +823,12 @@ class HistoryReader:
 
     def _verify_window(self, window: int, anchor: Anchor | None) -> tuple[list[Finding], int]:
         with _reading():
-            sql = "SELECT to_us, root, record_root, thinned FROM window WHERE id=?"
-            to_us, root, record_root, thinned = _rows(self._connection, sql, (window,))[0]
+            sql = "SELECT to_us, low_us, high_us, root, record_root, thinned FROM window WHERE id=?"
+            to_us, low_us, high_us, root, record_root, thinned = _row(self._connection, sql, (window,))
             sql = "SELECT series, record, samples, hash FROM leaf WHERE window=?"
             listed = _rows(self._connection, sql, (window,))
+        if not all(isinstance(number, int) for number in (to_us, low_us, high_us)):
+            raise damaged(f"the window from {utc_text(window)} on has no times")
         findings: list[Finding] = []
         made: list[tuple[Series, bool, bytes]] = []
         total = 0
@@ -819,7 +841,10 @@ class HistoryReader:
             try:
                 for _, data in self._data(window, frozenset({number})):
                     digest.update(data)
-                    count += sum(1 for _ in split(data))
+                    times_us = [parts.at_us for parts in split(data)]
+                    count += len(times_us)
+                    if times_us and not low_us <= min(times_us) <= max(times_us) <= high_us:
+                        raise damaged("a query for its time would not find a value")
             except LinesideError as error:
                 findings.append(Finding(window, series.tag, error.what))
                 continue
@@ -843,7 +868,7 @@ class HistoryReader:
         """The samples of these series in one window, out of slices or chunks; the packer may be at work."""
         found: list[tuple[int, bytes]] = []
         with _reading(), self._connection:  # one picture of the file
-            (state,) = _rows(self._connection, "SELECT state FROM window WHERE id=?", (window,))[0]
+            (state,) = _row(self._connection, "SELECT state FROM window WHERE id=?", (window,))
             found += (_sliced if state == PACKED else _raw)(self._connection, window, numbers)
         return found
 
@@ -1067,7 +1092,7 @@ class Packer:
         from edge.slices import Vectors, pack
 
         with _reading():
-            (to_us,) = _rows(self._connection, "SELECT to_us FROM window WHERE id=?", (window,))[0]
+            (to_us,) = _row(self._connection, "SELECT to_us FROM window WHERE id=?", (window,))
             sql = "SELECT series, record, samples, hash FROM leaf WHERE window=?"
             leaves = {number: rest for number, *rest in self._connection.execute(sql, (window,))}
         vectors = Vectors()
@@ -1120,7 +1145,7 @@ class Packer:
         if findings:
             raise damaged(f"{findings[0].tag or 'a window'} from {utc_text(window)} on: {findings[0].why}")
         with _reading():
-            root, record_root = _rows(self._connection, "SELECT root, record_root FROM window WHERE id=?", (window,))[0]
+            root, record_root = _row(self._connection, "SELECT root, record_root FROM window WHERE id=?", (window,))
             sql = "SELECT series, record, samples, hash FROM leaf WHERE window=?"
             leaves = _rows(self._connection, sql, (window,))
         vectors = Vectors()

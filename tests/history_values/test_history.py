@@ -488,3 +488,26 @@ async def test_a_copy_of_a_running_box_is_whole_and_overwrites_nothing(box: Box)
     assert values(target, "A.count") == list(range(31))
     with HistoryReader(target) as reader:
         assert reader.verify(anchors(box)).findings == ()
+
+
+async def test_a_file_out_of_order_is_found_and_said(box: Box) -> None:
+    """SQLite's own trees are part of what must hold: a window that one query finds and another one does not."""
+    await filled(box, 60)
+    packed(box.path)
+    with closing(apsw.Connection(str(box.path))) as db:
+        db.execute("PRAGMA writable_schema=ON")
+        db.execute("DELETE FROM sqlite_schema WHERE name='chunk_window'")
+    with HistoryReader(box.path) as reader:
+        found = reader.verify(anchors(box)).findings
+    assert [str(finding).partition(":")[0] for finding in found][:1] == ["history.db"]
+
+
+@pytest.mark.parametrize("column", ["low_us", "high_us"])
+async def test_a_window_that_hides_values_from_a_query_is_found(box: Box, column: str) -> None:
+    await filled(box, 60)
+    packed(box.path)
+    with closing(apsw.Connection(str(box.path))) as db:
+        db.execute(f"UPDATE window SET {column} = (low_us + high_us) / 2")
+    with HistoryReader(box.path) as reader:
+        found = reader.verify(anchors(box)).findings
+    assert any("would not find a value" in finding.why for finding in found)

@@ -20,14 +20,19 @@ import orjson
 from pydantic import ValidationError
 
 from edge import wire
+from edge.approval import Approvals, role_to_sign
 from edge.clock import Clock
 from edge.core import commands as cm
+from edge.core.approve import recipes_not_permitted, state_of
 from edge.core.decide import refuse_locked
 from edge.core.errors import LinesideError
 from edge.core.forms import TEXT_CHARS_MAX, is_form, open_ask
 from edge.core.frame import RECEIPT_BYTES_MAX, Receipt, read_receipt
+from edge.core.lifecycle import PERMISSION, RecipeAct, RecipeState
+from edge.core.lifecycle import meaning as meaning_of
 from edge.core.people import SIGNATURE_DOMAIN, Permission, attested_bytes, permitted
 from edge.core.pseudonym import alike, is_pseudonym
+from edge.core.recipe.amend import Change
 from edge.core.recipe.model import Record, Scan, Step
 from edge.core.recipe.values import said
 from edge.core.record import Signer
@@ -43,6 +48,7 @@ from edge.vault import PART_CHARS_MIN, Vault
 CLIENTS_MAX: Final = 32
 DRAFTS_MAX: Final = 200
 PICTURES_PER_S_MAX: Final = 10
+AMENDED: Final = "the batch needs to be amended, for this reason"
 CORRECTED: Final = "the value that was entered is wrong; this one is right"
 CONTINUED: Final = "rows that are missing after the restore are lost; the batch goes on"
 """The meaning of the signature that ends a restored batch's hold."""
@@ -114,6 +120,7 @@ class Desk:
         speed: float,
         drafts: Drafts,
         vault: Vault,
+        approvals: Approvals,
         sync: wire.Sync,
         hub_public: bytes | None,
         connections: Callable[[], Mapping[str, str]],
@@ -133,6 +140,7 @@ class Desk:
         self.vault = vault
         self.naming = asyncio.Lock()
         """Held from a patient's pseudonym to the row that names it, and while one is erased: never both at once."""
+        self.approvals = approvals
         self.sync = sync
         self.hub_public = hub_public
         self.connections = connections
@@ -174,7 +182,7 @@ class Desk:
     def step(self, batch_id: str, step: str) -> Step | None:
         """The step of a batch, by its recipe; None when there is no such batch or step."""
         batch = self.engine.line.batches.get(batch_id)
-        return self.engine.line.book.recipes[batch.seal].steps().get(step) if batch else None
+        return self.engine.line.recipe(batch).steps().get(step) if batch else None
 
     async def hide(self, text: str, *, parts: bool = True, others: bool = True) -> str:
         """See `Vault.hide`."""
@@ -318,6 +326,15 @@ class _Client:
                 await self._sign(request)
             case wire.AddResult():
                 await self._add_result(request)
+            case wire.OfferRecipe():
+                return {"recipe": await self._offer_recipe(request)}
+            case wire.ShowRecipe():
+                self._need_session()
+                return {"recipe": await self.desk.approvals.show(request.recipe, RecipeAct(request.act))}
+            case wire.ListRecipes():
+                return self.desk.approvals.listed()
+            case wire.SignRecipe():
+                await self._sign_recipe(request)
             case wire.AnswerQuestion():
                 await self._answer_question(request)
             case wire.SaveDraft():
@@ -326,6 +343,13 @@ class _Client:
                     await self.desk.drafts.save(request.batch, request.step, await self.desk.hide(request.text))
             case wire.CorrectValue():
                 await self._correct(request)
+            case wire.RequestAmendment():
+                await self._request_amendment(request)
+            case wire.SettleAmendment():
+                await self._settle_amendment(request)
+            case wire.AcknowledgeAlarm():
+                facts = request.model_dump(exclude={"id", "do"})
+                await engine.submit(cm.AcknowledgeAlarm(command_id=request.id, session=self.session, **facts))
             case wire.GiveReceipt():
                 await self._take_receipt(request)
             case wire.ThinValues():
@@ -418,7 +442,7 @@ class _Client:
         if not isinstance(step, Scan):
             return {}  # refused without a row
         if step.expect != "patient":
-            recipe = line.book.recipes[line.batches[request.batch].seal]
+            recipe = line.recipe(line.batches[request.batch])
             # then a code that was once scanned in the wrong place is right here
             right = text.startswith(said(recipe, step.prefix))
             return {"text": await self.desk.hide(text, others=not right)}
@@ -519,11 +543,11 @@ class _Client:
         self._need_session()
         line = self.desk.engine.line
         batch = line.batches.get(request.batch)
-        step = line.book.recipes[batch.seal].steps().get(request.step) if batch else None
+        step = line.recipe(batch).steps().get(request.step) if batch else None
         run = batch.steps.get(request.step) if batch else None
         meaning, role = "", Role.AUDITOR
         if batch is not None and step is not None and run is not None:
-            ask = open_ask(line.book.recipes[batch.seal], batch, step, run)
+            ask = open_ask(line.recipe(batch), batch, step, run)
             if ask is not None and ask.kind == "sign":
                 meaning, role = ask.meaning, ask.role
         await self._verify(request.person, request.pin)
@@ -600,6 +624,84 @@ class _Client:
                 text=text,
                 reason=reason,
                 signed=self._signed(person, role, CORRECTED, session, at, seq, row_hash),
+            )
+
+        await self.desk.engine.submit_signed(make)
+
+    async def _offer_recipe(self, request: wire.OfferRecipe) -> dict[str, Any]:
+        self._need_session()
+        session = self.desk.engine.line.sessions[self.session]
+        if not permitted(session.roles, Permission.SUBMIT):
+            raise recipes_not_permitted(session.person, Permission.SUBMIT)
+        return await self.desk.approvals.offer(request.text)
+
+    async def _sign_recipe(self, request: wire.SignRecipe) -> None:
+        self._need_session()
+        await self._verify(request.person, request.pin)
+        person, session, act = self.desk.directory.people[request.person], self.session, RecipeAct(request.act)
+        role = role_to_sign(person.roles, lambda one: permitted((one,), PERMISSION[act]))
+        approvals, reason = self.desk.approvals, await self.desk.hide(request.reason)
+        if act is RecipeAct.RELEASE and state_of(self.desk.engine.line, request.seal) is RecipeState.APPROVED:
+            await approvals.ready(request.seal)
+
+        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
+            says = meaning_of(act, *approvals.named(request.seal), request.seal)
+            return cm.ChangeRecipe(
+                command_id=request.id,
+                session=session,
+                act=act,
+                seal=request.seal,
+                compared_with=request.compared_with,
+                reason=reason,
+                signed=self._signed(person, role, says, session, at, seq, row_hash),
+                offered=approvals.offered(request.seal) if act is RecipeAct.SUBMIT else None,
+            )
+
+        await self.desk.engine.submit_signed(make)
+
+    async def _request_amendment(self, request: wire.RequestAmendment) -> None:
+        self._need_session()
+        await self._verify(request.person, request.pin)
+        person = self.desk.directory.people[request.person]
+        role, session = _role_for(person, Permission.REQUEST), self.session
+        reason = await self.desk.hide(request.reason)
+        changes = tuple(
+            [Change(one.kind, one.subject, one.field, new=await self.desk.hide(one.text)) for one in request.changes]
+        )
+
+        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
+            return cm.RequestAmendment(
+                command_id=request.id,
+                session=session,
+                batch=request.batch,
+                changes=changes,
+                adopts=request.adopts,
+                from_step=request.from_step,
+                reason=reason,
+                signed=self._signed(person, role, AMENDED, session, at, seq, row_hash),
+            )
+
+        await self.desk.engine.submit_signed(make)
+
+    async def _settle_amendment(self, request: wire.SettleAmendment) -> None:
+        self._need_session()
+        await self._verify(request.person, request.pin)
+        person = self.desk.directory.people[request.person]
+        batch = self.desk.engine.line.batches.get(request.batch)
+        needs = batch.requested.needs if batch and batch.requested else ()
+        role = next((one for need in needs for one in person.roles if one.value in need.split("|")), person.roles[0])
+        meaning = f"Amendment {request.amendment} " + ("is right and may be made" if request.agree else "is refused")
+        session, reason = self.session, await self.desk.hide(request.reason)
+
+        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
+            return cm.SettleAmendment(
+                command_id=request.id,
+                session=session,
+                batch=request.batch,
+                amendment=request.amendment,
+                agree=request.agree,
+                reason=reason,
+                signed=self._signed(person, role, meaning, session, at, seq, row_hash),
             )
 
         await self.desk.engine.submit_signed(make)

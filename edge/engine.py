@@ -15,6 +15,7 @@ from typing import Final
 
 from edge.clock import Clock
 from edge.core import commands as cm
+from edge.core.alarms import TOO_MANY, AlarmWatch, AlarmWatcher, alarms_of_box, is_there
 from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
@@ -65,6 +66,7 @@ class Engine:
         self._not_durable: deque[tuple[int, Line]] = deque()
         self._durable_head: tuple[int, bytes] = (journal.durable_seq, journal.durable_hash or ZERO_HASH)
         self._watchers: dict[Watch, Watcher] = {}
+        self._alarms: dict[str, AlarmWatcher] = {}
         self._asked: dict[Condition, float] = {}
         """Since when what a condition looks at cannot be used; the last look while it can."""
         self._started: set[tuple[str, str, int, int, str]] = set()
@@ -146,7 +148,7 @@ class Engine:
     def _became_durable(self, seq: int, row_hash: bytes) -> None:
         self._durable_head = (seq, row_hash)
         while self._not_durable and self._not_durable[0][0] <= seq:
-            self.shown = self._not_durable.popleft()[1]
+            self.shown = replace(self._not_durable.popleft()[1], book=self.line.book)
         self.changed.set()
         self._wake.set()
 
@@ -171,6 +173,7 @@ class Engine:
                     self._look_at_disk()
                     self._look(wanted.watches, self._clock.now_s())
                     self._ask(wanted.conditions, self._clock.now_s())
+                    self._look_for_alarms(wanted.alarms, self._clock.now_s())
                     next_s = self._time(wanted.timers)
                     self._seal_when_due(self._clock.stamp())
                 except LinesideError as refusal:
@@ -196,7 +199,7 @@ class Engine:
         group.create_task(self._write(write), name=f"edge.engine.write[{write.batch}/{write.step}/{write.tag}]")
 
     async def _write(self, write: Write) -> None:
-        outcome = await self._equipment.writer(write.tag).write_and_read_back(write.value)
+        outcome = await self._equipment.writer(write.tag).write_and_read_back(write.value, write.shown_by)
         seen = outcome.reading
         shown: Value | None = seen.value if seen is not None and seen.good else None
         self._decide(
@@ -237,6 +240,47 @@ class Engine:
                 )
                 self._decide(command, self._clock.stamp())
                 self._wake.set()
+
+    def _look_for_alarms(self, of_steps: tuple[AlarmWatch, ...], now_s: float) -> None:
+        """Raise and clear alarms: of steps under way, of the plant's tags, of the box itself."""
+        there: list[tuple[AlarmWatch, bool | None, Value | None]] = []
+        for watch in (*of_steps, *self.line.book.plant.alarm_watches):
+            known = self.line.alarms.get(watch.alarm)
+            reading = self._equipment.latest(watch.tag)
+            on = is_there(watch, reading, on=known is not None and known.on)
+            there.append((watch, on, reading.value if reading is not None and reading.good else None))
+        level = self._disk.room.level if self._disk else Level.ROOM
+        check = self.line.self_check
+        connected = {name: health.connected for name, health in self._equipment.health().items()}
+        there += [(watch, on, None) for watch, on in alarms_of_box(connected, level, check.found if check else ())]
+        self._alarms = {watch.alarm: self._alarms.get(watch.alarm) or AlarmWatcher(now_s) for watch, _, _ in there}
+        for watch, on, value in there:
+            self._tell_alarm(watch, on, value, now_s)
+        for alarm in list(self.line.alarms.values()):
+            if alarm.on and alarm.alarm not in self._alarms and alarm.alarm != TOO_MANY:
+                gone = AlarmWatch(alarm.alarm, alarm.told, alarm.batch, alarm.step, alarm.tag)
+                why = "It is not watched any more."
+                self._decide(cm.NoteAlarm(watch=gone, finding="cleared", why=why), self._clock.stamp())
+
+    def _tell_alarm(self, watch: AlarmWatch, on: bool | None, value: Value | None, now_s: float) -> None:
+        watcher, known = self._alarms[watch.alarm], self.line.alarms.get(watch.alarm)
+        shown = known is not None and known.on
+        finding = watcher.look(on, now_s, shown=shown, on_delay_s=watch.on_delay_s)
+        if finding is None:
+            return
+        command = cm.NoteAlarm(
+            watch=watch,
+            finding=finding,
+            value=value,
+            why="" if finding != "cleared" else "It is as it should be again.",
+            times=watcher.times,
+            for_s=watcher.for_s,
+        )
+        rows, _ = self._decide(command, self._clock.stamp())
+        if finding == "flooded" and rows:
+            watcher.told_flood(now_s)
+        if rows:
+            self._wake.set()
 
     def _ask(self, conditions: tuple[Condition, ...], now_s: float) -> None:
         """Let the decider ask what steps wait for. A reading that cannot be used counts as such after a while, for

@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from edge.amendable import amend_offers, amendment_card
+from edge.core.alarms import Alarm, in_order
+from edge.core.approve import startable
 from edge.core.decide import needs_patient
 from edge.core.forms import (
     Ask,
@@ -44,6 +47,7 @@ from edge.core.recipe.values import ramp_end_in, whole
 from edge.core.recipe.values import said as spoken
 from edge.core.terms import Reading, Stamp, State, convert
 from edge.wire import (
+    AlarmLine,
     BatchCard,
     ExceptionLine,
     PersonView,
@@ -96,16 +100,38 @@ def picture(
                 recipe=loaded.recipe,
                 version=loaded.version,
                 title=loaded.title,
-                seal=seal,
-                needs_patient=needs_patient(line.book.recipes[seal]),
+                seal=loaded.seal,
+                needs_patient=needs_patient(line.book.recipes[loaded.seal]),
             )
-            for seal, loaded in line.recipes.items()
-            if seal in line.book.effective
+            for seal in (*line.recipes, *(seal for seal in line.lives if seal not in line.recipes))
+            if (loaded := startable(line, seal)) is not None
         ),
+        recipe_approval=line.approval.value,
         connections=connections,
         dark_s=line.dark.low_s,
         self_check=_self_check(line),
         notices=tuple(notices),
+        alarms=tuple(_alarm(line, alarm) for alarm in in_order(line.alarms)),
+    )
+
+
+def _alarm(line: Line, alarm: Alarm) -> AlarmLine:
+    tag = line.book.plant.tag(alarm.tag)
+    value = f"{alarm.value:g}" if isinstance(alarm.value, float) else "" if alarm.value is None else str(alarm.value)
+    return AlarmLine(
+        alarm=alarm.alarm,
+        raised_seq=alarm.raised_seq,
+        priority=alarm.told.priority,
+        state=alarm.state.value,
+        batch=alarm.batch,
+        step=alarm.step,
+        tag=alarm.tag,
+        cause=alarm.told.cause,
+        effect=alarm.told.effect,
+        todo=alarm.told.todo,
+        value=f"{value} {tag.unit}".strip() if tag and value else value,
+        since_utc=alarm.since.utc,
+        times=alarm.times,
     )
 
 
@@ -115,7 +141,7 @@ def _self_check(line: Line) -> SelfCheckView | None:
 
 
 def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[tuple[str, str], str]) -> BatchCard:
-    recipe = line.book.recipes[batch.seal]
+    recipe = line.recipe(batch)
     steps = recipe.steps()
     active = [run for run in batch.active() if run.phase not in COMPOSITE or _is_stuck(batch, run)]
     # what waits for a person first: that is what the operator must see
@@ -142,6 +168,8 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         raised=batch.raised,
         results=tuple(_results(recipe, batch)),
         values=tuple(_values(recipe, batch)),
+        offers=tuple(amend_offers(line, batch)) if batch.state not in OVER else (),
+        amendment=amendment_card(batch),
         next_action=_next_action(batch, cards),
     )
 

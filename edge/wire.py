@@ -17,6 +17,8 @@ from edge.core.terms import Value
 
 LINE_BYTES_MAX = 1_048_576
 PROTOCOL = 1
+RECIPE_CHARS_MAX = 400_000
+"""Of a recipe that is offered; as JSON it still fits a line."""
 
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 Short = Annotated[str, Field(max_length=256)]
@@ -166,6 +168,50 @@ class CorrectValue(_Request):
     pin: Annotated[str, Field(repr=False, max_length=64)]
 
 
+class AcknowledgeAlarm(_Request):
+    """The person who is logged in has seen the alarm that row `raised_seq` raised."""
+
+    do: Literal["acknowledge_alarm"] = "acknowledge_alarm"
+    alarm: Short
+    raised_seq: Annotated[int, Field(ge=1)]
+
+
+class Amend(Message):
+    """One change: a `value` of `subject` ("$parameter", or a step and its `field`) is to be `text` as typed; the step
+    `subject` is to be left out once ("skip"); or a step, `text` as JSON, comes behind step `field` ("add")."""
+
+    kind: Literal["value", "skip", "add"]
+    subject: Short
+    field: Short = ""
+    text: Annotated[str, Field(max_length=4096)] = ""
+
+
+class RequestAmendment(_Request):
+    """Ask, signed and for this reason, to amend a batch under way: by `changes`, or by going over to the effective
+    version with the seal `adopts` from step `from_step` on. Nothing changes before others agree."""
+
+    do: Literal["request_amendment"] = "request_amendment"
+    batch: Short
+    changes: Annotated[tuple[Amend, ...], Field(max_length=10)] = ()
+    adopts: Short = ""
+    from_step: Short = ""
+    reason: Annotated[str, Field(max_length=2000)]
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
+class SettleAmendment(_Request):
+    """Agree, signed, to the amendment that waits, or refuse it for this reason."""
+
+    do: Literal["settle_amendment"] = "settle_amendment"
+    batch: Short
+    amendment: Short
+    agree: bool
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
 class SaveDraft(_Request):
     """Keep what was typed so far for a step, through a crash. An empty text removes it."""
 
@@ -173,6 +219,42 @@ class SaveDraft(_Request):
     batch: Short
     step: Short
     text: Annotated[str, Field(max_length=4096)]
+
+
+class OfferRecipe(_Request):
+    """Check, keep and rehearse a recipe: the text of its file, with the operations that it calls. No row is made; the
+    answer carries `recipe`, as that of `show_recipe`."""
+
+    do: Literal["offer_recipe"] = "offer_recipe"
+    text: Annotated[str, Field(max_length=RECIPE_CHARS_MAX)]
+
+
+class ShowRecipe(_Request):
+    """What a person must see before signing this act. `recipe` is a name, "NAME VERSION" or a seal's beginning. The
+    answer carries `recipe`: state, signatures, rehearsal, and what it changes in the effective version."""
+
+    do: Literal["show_recipe"] = "show_recipe"
+    recipe: Short
+    act: Literal["submit", "approve", "send back", "release", "retire"]
+
+
+class ListRecipes(_Request):
+    """The answer carries `recipes` (state and signatures of each), `approval` and `from_folder`."""
+
+    do: Literal["list_recipes"] = "list_recipes"
+
+
+class SignRecipe(_Request):
+    """A signed act on the recipe with this seal, as it was shown beside the effective version `compared_with` (empty
+    without one). `reason` is for sending back and retiring. The signer need not own the session."""
+
+    do: Literal["sign_recipe"] = "sign_recipe"
+    act: Literal["submit", "approve", "send back", "release", "retire"]
+    seal: Root
+    compared_with: Root | Literal[""] = ""
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
 
 
 class EraseIdentity(_Request):
@@ -252,7 +334,14 @@ Request = Annotated[
     | AddResult
     | AnswerQuestion
     | CorrectValue
+    | RequestAmendment
+    | SettleAmendment
+    | AcknowledgeAlarm
     | SaveDraft
+    | OfferRecipe
+    | ShowRecipe
+    | ListRecipes
+    | SignRecipe
     | EraseIdentity
     | GiveReceipt
     | ThinValues
@@ -313,7 +402,7 @@ class StepLine(Message):
     step: str
     title: str
     phase: str
-    state: Literal["todo", "active", "done", "ended"]
+    state: Literal["todo", "active", "done", "ended", "skipped"]
     placeholder: bool = False
     note: str = ""
     """Which pass a loop is in, or which branch a selection took."""
@@ -410,6 +499,43 @@ class ExceptionLine(Message):
     what: str
 
 
+class AmendOffer(Message):
+    """Something that may be amended: what it is about (see `Amend`; to `adopt` a version, `subject` is its seal and
+    `field` the step to go on from), its value now, and the bounds that the recipe sets."""
+
+    kind: Literal["value", "skip", "add", "adopt"]
+    subject: str
+    field: str = ""
+    title: str
+    what: str
+    """The value's name; "skip", "add" or "adopt"."""
+    value: str = ""
+    unit: str = ""
+    low: str = ""
+    high: str = ""
+    why: str = ""
+    choices: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    """Of a version: what it changes, in sentences."""
+    refused: str = ""
+    """Why it cannot be amended now."""
+
+
+class AmendmentCard(Message):
+    """The amendment that waits for those who must agree: one signature for each of `needs`, a role or several with
+    "|"; none by `people`, who have signed."""
+
+    amendment: str
+    requested_by: str
+    reason: str
+    adopts: str
+    from_step: str
+    differences: tuple[str, ...]
+    more: int
+    needs: tuple[str, ...]
+    people: tuple[str, ...]
+
+
 class BatchCard(Message):
     """One batch: state, reason and what to do next."""
 
@@ -435,6 +561,10 @@ class BatchCard(Message):
     """How many exceptions there were in all."""
     results: tuple[ResultCard, ...] = ()
     """Those that are pending."""
+    offers: tuple[AmendOffer, ...] = ()
+    """What may be amended."""
+    amendment: AmendmentCard | None = None
+    """The one that waits for a decision."""
     next_action: str
     """One sentence for the operator."""
 
@@ -468,6 +598,26 @@ class SelfCheckView(Message):
     """What was not at hand, and so not verified."""
 
 
+class AlarmLine(Message):
+    """An alarm that is open; `raised_seq` is what is acknowledged."""
+
+    alarm: str
+    raised_seq: int
+    priority: Literal["high", "medium", "low"]
+    state: Literal["unacknowledged", "acknowledged", "returned"]
+    batch: str
+    step: str
+    tag: str
+    cause: str
+    effect: str
+    todo: str
+    value: str
+    """With its unit; empty when there was none."""
+    since_utc: str
+    times: int
+    """How often it was raised since it was normal."""
+
+
 class Picture(Message):
     """Everything a screen shows, as of one durable row."""
 
@@ -482,13 +632,17 @@ class Picture(Message):
     strip: Strip
     batches: tuple[BatchCard, ...]
     recipes: tuple[RecipeLine, ...]
+    recipe_approval: Literal["from_folder", "one_signature", "two_signatures"] = "from_folder"
+    """How recipes become effective on this box."""
     connections: Mapping[str, str]
-    """Connection -> "connected" or the reason why not."""
+    """Connection -> "connected", with a remark behind a comma ("connected, not encrypted"), or the reason why not."""
     dark_s: float
     """How long no runtime was there before this start, when it had not stopped cleanly; else 0."""
     self_check: SelfCheckView | None = None
     """None while there was none yet."""
     notices: tuple[str, ...] = ()
+    alarms: tuple[AlarmLine, ...] = ()
+    """Those that are open: not acknowledged ones first, then by priority."""
 
 
 TellSync.model_rebuild()

@@ -5,13 +5,15 @@ Keys, fingers (mouse clicks) and scanners (fast keys and Enter) all work; every 
 
 The ids, for whoever drives the screen (tests, the demo):
 
-- always: `#header`, `#strip`, `#dark`, `#now` (the band: reason and next action)
+- always: `#header`, `#strip`, `#alarm` (while one is to be acknowledged), `#dark`,
+  `#now` (the band: reason and next action)
 - lock: `#badge`, `#person-<id>`, `#pin`, `#pad-<digit>`, `#log-in`
-- home: `#open-<n>`, `#new-batch`, `#log-out`
+- home: `#open-<n>`, `#new-batch`, `#alarms`, `#log-out`
 - start: `#recipe-<n>`, `#order`, `#batch`, `#patient`, `#keyboard`, `#back`, `#start-batch`
 - step: `#entry` or `#scan` or `#choice-<n>`, `#confirm`, `#resume`, `#home`, `#steps`, `#acts`, `#next-task`,
   `#keyboard`
 - steps: `#step`, `#home`
+- alarms: `#alarm-<n>`; of one: `#confirm`, `#back`; `#home`
 - correct: `#choice-<n>`, then `#entry`, `#reason`, `#keyboard`, `#confirm`, `#back`
 - question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#home`
 - answer, continue, sign and sign-correction: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`,
@@ -53,6 +55,7 @@ from edge.wire import BatchCard, LogIn, LogOut, Picture, SaveDraft, ScanCode, St
 from ui import drawing
 from ui.locale import Words
 from ui.screens.acts import Acts
+from ui.screens.alarms import Alarms, headline
 from ui.screens.correct import Correct, SignCorrection, value_in
 from ui.screens.home import Home
 from ui.screens.lock import Lock
@@ -160,6 +163,7 @@ class LinesideApp(App[None]):
         with Vertical(id="main"):
             yield Said("", id="header")
             yield Said("", id="strip")
+            yield Said("", id="alarm")
             yield Said("", id="dark")
             yield Vertical(id="stage")
         if self._side is not None:
@@ -324,6 +328,8 @@ class LinesideApp(App[None]):
             return ("lock",), lambda: Lock(front)
         if go.place == "start":
             return ("start",), lambda: Start(front)
+        if go.place == "alarms":
+            return ("alarms", go.choice), lambda: Alarms(front, go.choice)
         batch = self._find(picture)
         if batch is None or go.place == "home":
             return ("home",), lambda: Home(front)
@@ -395,9 +401,13 @@ class LinesideApp(App[None]):
         header, strip, dark = (self.query_one(name, Static) for name in ("#header", "#strip", "#dark"))
         header.display = strip.display = picture is not None
         dark.display = picture is not None and picture.dark_s > 0 and picture.dark_s != self._dark_read
+        alarm = self.query_one("#alarm", Static)
+        new = tuple(one for one in picture.alarms if one.state != "acknowledged") if picture else ()
+        alarm.display = bool(new) and self.place not in {"alarms", "home", "lock"}
         if picture is None:
             return
         width = self.query_one("#main").size.width - 2
+        alarm.update(headline(self.words, picture.alarms).truncate(max(1, width), ellipsis=True))
         here = picture.person is not None and self.place not in {"home", "start", "lock"}
         batch = self._find(picture) if here else None
         header.update(drawing.header(self.words, picture, batch, width))

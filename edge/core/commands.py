@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from edge.core.alarms import AlarmWatch, Finding
+from edge.core.lifecycle import Approval, RecipeAct
+from edge.core.recipe.amend import Change
 from edge.core.record import Row
 from edge.core.terms import Act, Reading, Role, Value
 
@@ -84,6 +87,39 @@ class LoadRecipe(Command):
     version: str
     title: str
     seal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetRecipeApproval(Command):
+    """How recipes become effective from here on, as the box's settings say."""
+
+    approval: Approval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """A recipe that was checked and rehearsed, and is durable in the library; see `RecipeSubmitted`."""
+
+    recipe: str
+    version: str
+    title: str
+    plant: str
+    rehearsal: str
+    rehearsed: str
+    rehearsal_ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRecipe(ByPerson):
+    """`act` on the recipe with this seal, says `signed`, who saw it beside the effective version `compared_with` (a
+    seal, empty without one). `offered` is what is submitted; `reason` is for sending back and retiring."""
+
+    act: RecipeAct
+    seal: str
+    compared_with: str
+    reason: str
+    signed: Signed
+    offered: Offered | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,6 +367,30 @@ class CorrectValue(ByPerson):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAmendment(ByPerson):
+    """Amend the batch by these `changes`, or with `adopts` (a seal) let it go over to another version from `from_step`
+    on, because of `reason`, says `signed`. Nothing changes before others agree."""
+
+    batch: str
+    changes: tuple[Change, ...]
+    adopts: str
+    from_step: str
+    reason: str
+    signed: Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleAmendment(ByPerson):
+    """Agree to the requested `amendment`, or refuse it because of `reason`, says `signed`."""
+
+    batch: str
+    amendment: str
+    agree: bool
+    reason: str
+    signed: Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerQuestion(ByPerson):
     """`reading` is what the equipment showed when the person answered."""
 
@@ -339,6 +399,14 @@ class AnswerQuestion(ByPerson):
     answer: Literal["happened", "again", "abort"]
     reading: Value | None
     signed: Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcknowledgeAlarm(ByPerson):
+    """The person has seen the alarm that row `raised_seq` raised."""
+
+    alarm: str
+    raised_seq: int
 
 
 # What the engine found ---------------------------------------------------------------------------------------
@@ -354,6 +422,18 @@ class PassTimer(Command):
     low_s: float
     high_s: float
     iteration: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteAlarm(Command):
+    """An alarm's condition is there, is over (for the reason `why`), or came back `times` times within `for_s`."""
+
+    watch: AlarmWatch
+    finding: Finding
+    value: Value | None = None
+    why: str = ""
+    times: int = 0
+    for_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,11 +13,14 @@ from typing import Any, Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
+from edge.core import serve
+from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
+from edge.core.amending import Plan, lengths, plan_adoption, plan_changes
+from edge.core.approve import change_recipe, startable
 from edge.core.errors import NOTHING_STARTED, LinesideError
 from edge.core.events import Event, RowBody
 from edge.core.forms import (
     KEPT,
-    PENDING,
     TEXT_CHARS_MAX,
     Ask,
     Result,
@@ -42,6 +45,7 @@ from edge.core.guard import may_write
 from edge.core.line import (
     BY_HAND,
     OVER,
+    PASSED,
     RECIPES_KEPT,
     RESTORE,
     SAFE_STEP,
@@ -51,6 +55,7 @@ from edge.core.line import (
     Intent,
     Line,
     Question,
+    Requested,
     StepRun,
     apply,
     between,
@@ -60,6 +65,7 @@ from edge.core.line import (
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.pseudonym import alike, is_pseudonym
 from edge.core.recipe import limit_in, set_point_in
+from edge.core.recipe.amend import UNCHANGED, Change
 from edge.core.recipe.model import (
     COMPOSITE,
     Calculate,
@@ -88,14 +94,26 @@ from edge.core.recipe.model import (
 from edge.core.recipe.values import ITERATION, number_of, ramp_end_in, ramp_step_in, seconds, variables, whole
 from edge.core.recipe.values import said as spoken
 from edge.core.room import Level, Room, refuse_batch_that_will_not_fit, refuse_while_full, said
-from edge.core.terms import TRANSITIONS, Act, Quality, Reading, Role, Stamp, State, Value, convert
+from edge.core.serving import TRANSITION_S
+from edge.core.terms import PENDING, TRANSITIONS, Act, Quality, Reading, Role, Stamp, State, Value, convert
 
+AMENDED_CHARS_MAX: Final = 1_500
+"""So much of what an amendment changes its exception record says; its own row says all."""
 BOX: Final = "lineside"
 """The actor of what the box does by itself."""
 PIN_FAILURES_MAX: Final = 5
 PRUNE_ROWS_MAX: Final = 1_024
 """So many rows leave the journal in one transaction: about a millisecond in which no row is written. The record format
 allows 4,096."""
+TOO_MANY_OPEN: Final = AlarmWatch(
+    TOO_MANY,
+    Told(
+        "high",
+        f"{OPEN_MAX} alarms are open: further ones are not shown.",
+        "A condition that comes and goes meanwhile is not told.",
+        "Acknowledge alarms; what still holds is raised then.",
+    ),
+)
 LOCK_S: Final = 900.0
 """A lock lasts so long by the boot's clock; a restart of the machine begins it anew."""
 
@@ -152,7 +170,9 @@ class _Decision:
         """Add a row. The first one carries the request's id, so that a repeated request finds its answer."""
         if self.command_id and not self.rows:
             event = replace(event, command_id=self.command_id)
-        if event.batch in self.line.batches and not isinstance(event, ev.StepActivated | ev.CommandIntended):
+        if event.batch in self.line.batches and not isinstance(
+            event, ev.StepActivated | ev.StepSkipped | ev.CommandIntended
+        ):
             run = self.line.batches[event.batch].steps.get(getattr(event, "step", ""))
             if run is not None and run.iteration != 1 and hasattr(event, "iteration"):
                 within: dict[str, Any] = {"iteration": run.iteration}
@@ -175,6 +195,11 @@ class _Decision:
                     loaded = (command.recipe, command.version, command.title, command.seal)
                     recipe, version, title, seal = loaded
                     self.emit(ev.RecipeLoaded(recipe=recipe, version=version, title=title, seal=seal))
+            case cm.SetRecipeApproval():
+                if command.approval is not self.line.approval:
+                    self.emit(ev.RecipeApprovalSet(approval=command.approval.value))
+            case cm.ChangeRecipe():
+                change_recipe(self, command)
             case cm.TakeReceipt():
                 self.take_receipt(command)
             case cm.SealRows():
@@ -229,6 +254,14 @@ class _Decision:
                 self.correct(command)
             case cm.AskCondition():
                 self.ask_condition(command)
+            case cm.RequestAmendment():
+                self.request_amendment(command)
+            case cm.SettleAmendment():
+                self.settle_amendment(command)
+            case cm.NoteAlarm():
+                self.note_alarm(command)
+            case cm.AcknowledgeAlarm():
+                self.acknowledge(command)
             case _:
                 raise AssertionError(f"unknown command {command!r}")
 
@@ -518,8 +551,8 @@ class _Decision:
                 todo="Open it, or give the new batch an id of its own.",
             )
         recipe = line.book.recipes.get(command.seal)
-        loaded = line.recipes.get(command.seal)
-        if recipe is None or loaded is None or command.seal not in line.book.effective:
+        loaded = startable(line, command.seal)
+        if recipe is None or loaded is None:
             raise LinesideError(
                 "recipe.not_effective",
                 "This recipe is not effective on this box.",
@@ -642,6 +675,14 @@ class _Decision:
             )
         )
 
+        if cause != RESTORE:  # what its services do since then the journal of a backup does not know
+            serve.pass_on(self, batch_id, target)
+
+    def abort(self, batch_id: str, cause: str, reason: str) -> None:
+        """End it at once, with what makes its units safe."""
+        self.change(batch_id, State.ABORTING, cause, reason)
+        self.make_safe(batch_id)
+
     def hold(self, batch_id: str, cause: str, reason: str) -> None:
         """Hold because of what the box found. A batch that is held already keeps its first reason."""
         if self.line.batches[batch_id].state in {State.RUNNING, State.PAUSING, State.PAUSED, State.RESTARTING}:
@@ -691,8 +732,11 @@ class _Decision:
             if self.line.batches[batch_id].state is not State.RUNNING:
                 return False
             run = self.line.batches[batch_id].steps.get(step.id)
-            if run is None or run.iteration != iteration:
-                self.activate(batch_id, step, iteration)
+            if run is None or run.iteration != iteration or run.state == "active":
+                if amendment := self.line.batches[batch_id].skips.get(step.id):
+                    self.skip(batch_id, step, iteration, amendment)
+                elif run is None or run.iteration != iteration:
+                    self.activate(batch_id, step, iteration)
                 run = self.line.batches[batch_id].steps[step.id]
             if run.state == "active" and not self.finish(batch_id, step, iteration):
                 return False
@@ -711,7 +755,7 @@ class _Decision:
                     return False
             case Monitor():
                 until = self.line.batches[batch_id].steps.get(step.until)
-                if until is None or until.state != "done" or until.iteration != iteration:
+                if until is None or until.state not in PASSED or until.iteration != iteration:
                     return False
             case Call():
                 if not self.walk(batch_id, step.steps, iteration):
@@ -848,6 +892,11 @@ class _Decision:
         if batch is None or run is None or run.state != "active" or run.iteration != command.iteration:
             return
         step = self.recipe(batch).steps()[run.step]
+        if isinstance(step, Service):
+            serve.look(self, batch, step, run, bad=command.bad)
+            if self.rows:
+                self.proceed(batch.batch)
+            return
         if not isinstance(step, Wait) or not step.until or batch.state not in {State.RUNNING, State.PAUSING}:
             return
         found = self.work_out(batch.batch, step, step.until)
@@ -915,15 +964,12 @@ class _Decision:
         recipe = self.recipe(batch)
         length_s, timeout_s = 0.0, 0.0
         match step:
-            case Wait():
-                length_s = seconds(recipe, step.duration) / batch.speed if step.duration else 0.0
-                timeout_s = seconds(recipe, step.timeout) if step.timeout else 0.0  # equipment has a speed of its own
-            case Hold():
-                length_s = seconds(recipe, step.duration) / batch.speed
+            case Wait() | Hold():
+                length_s, timeout_s = lengths(recipe, step, batch.speed)
             case Ramp():
                 length_s = seconds(recipe, step.every) / batch.speed
             case Service():
-                raise AssertionError("no checked recipe has a service: no driver offers one")
+                timeout_s = TRANSITION_S  # until it is idle, or told something
             case _:
                 warn_after: str = getattr(step, "warn_after", "")
                 timeout_s = seconds(recipe, warn_after) if warn_after else 0.0  # people have a speed of their own too
@@ -945,6 +991,14 @@ class _Decision:
             if tag is None:
                 raise LinesideError("tag.unknown", f"The plant has no tag {full_name}.", todo="Check the plant file.")
             self.intend(batch_id, step.id, iteration, 1, full_name, set_point_in(recipe, step, tag.unit))
+
+    def skip(self, batch_id: str, step: Step, iteration: int, amendment: str) -> None:
+        title = spoken(self.recipe(self.line.batches[batch_id]), step.title)
+        self.emit(
+            ev.StepSkipped(
+                batch=batch_id, step=step.id, phase=step.phase, title=title, amendment=amendment, iteration=iteration
+            )
+        )
 
     def complete(self, batch_id: str, step: str) -> None:
         self.emit(ev.StepCompleted(batch=batch_id, step=step))
@@ -992,17 +1046,21 @@ class _Decision:
                     )
                 )
                 if intent.step in batch.steps:
-                    self.written(batch.batch, intent.step, intent.attempt, intent.value)
+                    self.written(batch.batch, intent, command.reading)
             case "refused":
                 self.refused(batch.batch, intent, command.why)
             case "unknown":
                 self.unknown(batch.batch, intent, command.why, command.reading)
         self.proceed(batch.batch)
 
-    def written(self, batch_id: str, step_id: str, attempt: int, value: Value) -> None:
-        """A write happened: its step is done, unless it is a ramp on its way."""
+    def written(self, batch_id: str, write: Intent | Question, reading: Value | None) -> None:
+        """A write happened: its step is done, unless it is a ramp on its way or a service."""
         batch = self.line.batches[batch_id]
+        step_id, attempt, value = write.step, _attempt_of(write), _value_of(write)
         step = self.recipe(batch).steps()[step_id]
+        if isinstance(step, Service):
+            serve.written(self, batch_id, step, write.tag, value, write.before, reading)
+            return
         if isinstance(step, Ramp) and isinstance(value, float | int):
             tag = self.line.book.plant.tag(tag_name(batch.units, step.tag))
             if tag is not None and value != ramp_end_in(self.recipe(batch), step, tag.unit):
@@ -1054,9 +1112,10 @@ class _Decision:
         is nothing left to decide: the exception record alone says it."""
         word = "was refused" if code == "command.refused" else "is unknown"
         shown = f"{intent.value} {intent.unit}".strip()
-        category = "critical" if intent.step == SAFE_STEP else "major"
-        self.raise_exception(batch_id, intent.step, category, code, f"Write of {shown} to {intent.tag} {word}: {why}")
-        if intent.step == SAFE_STEP or self.line.batches[batch_id].state in {State.STOPPING, State.ABORTING}:
+        write = serve.told(self, batch_id, intent) or f"Write of {shown} to {intent.tag}"
+        safe = intent.step == SAFE_STEP or bool(serve.is_passed_on(self, batch_id, intent))
+        self.raise_exception(batch_id, intent.step, "critical" if safe else "major", code, f"{write} {word}: {why}")
+        if safe or self.line.batches[batch_id].state in {State.STOPPING, State.ABORTING}:
             return
         within = "" if intent.iteration == 1 else f"{intent.iteration}."
         question = f"{intent.step}.{within}{intent.attempt}"
@@ -1074,7 +1133,7 @@ class _Decision:
                 answers=answers,
             )
         )
-        self.hold(batch_id, "question", f"Write of {shown} to {intent.tag} {word}.")
+        self.hold(batch_id, "question", f"{write} {word}.")
 
     def answer(self, command: cm.AnswerQuestion) -> None:
         batch = self.batch(command.batch)
@@ -1116,12 +1175,13 @@ class _Decision:
 
     def follow_answer(self, batch: Batch, question: Question, command: cm.AnswerQuestion) -> None:
         if command.answer == "abort":
-            self.change(batch.batch, State.ABORTING, "person", f"Aborted by {self.actor} at a question.")
-            self.make_safe(batch.batch)
+            self.abort(batch.batch, "person", f"Aborted by {self.actor} at a question.")
             return
+        asked = self.recipe(batch).steps()[question.step]
         if command.answer == "happened" and question.tag:
-            number = int(question.question.rpartition(".")[2])
-            self.written(batch.batch, question.step, number, question.intent)
+            self.written(batch.batch, question, command.reading)
+        elif command.answer == "happened" and isinstance(asked, Service):
+            serve.answered(self, batch, question, asked)
         after = self.line.batches[batch.batch]
         if after.state is State.HELD and after.cause == "question" and not after.questions:
             self.change(batch.batch, State.RESTARTING, "question", f"Answered by {self.actor}: {command.answer}.")
@@ -1129,9 +1189,9 @@ class _Decision:
             run = batch.steps[question.step]
             self.activate(batch.batch, self.recipe(batch).steps()[run.step], run.iteration, run.attempt + 1)
         elif command.answer == "again":
-            attempt = int(question.question.rpartition(".")[2]) + 1
-            iteration = batch.steps[question.step].iteration
-            self.intend(batch.batch, question.step, iteration, attempt, question.tag, question.intent)
+            run = self.line.batches[batch.batch].steps[question.step]
+            attempt = run.attempt if isinstance(asked, Service) else _attempt_of(question) + 1
+            self.intend(batch.batch, question.step, run.iteration, attempt, question.tag, question.intent)
 
     # What people do at a step ------------------------------------------------------------------------------------
 
@@ -1144,7 +1204,7 @@ class _Decision:
         return batch
 
     def recipe(self, batch: Batch) -> Recipe:
-        return self.line.book.recipes[batch.seal]
+        return self.line.recipe(batch)
 
     def active_step(self, batch_id: str, step_id: str, iteration: int) -> tuple[Batch, Step, StepRun]:
         batch = self.batch(batch_id)
@@ -1404,7 +1464,8 @@ class _Decision:
                 effect="The record is unchanged.",
                 todo="Enter the right value, or go back.",
             )
-        low, high, within = self.judged(batch, final, value)
+        low, high = known.low, known.high
+        within = is_within(final, value, low, high)
         self.make_signature(batch.batch, "", signed)
         self.emit(
             ev.ValueCorrected(
@@ -1427,6 +1488,149 @@ class _Decision:
         self.raise_exception(batch.batch, step.id, "minor", "value.corrected", f"{what}. {command.reason.strip()}")
         if not within:
             self.not_within(batch.batch, step, final, step.title, value, low, high)
+        self.proceed(batch.batch)
+
+    # Amendments: see `edge.core.amending` ---------------------------------------------------------------------------
+
+    def request_amendment(self, command: cm.RequestAmendment) -> None:
+        """Say, signed, what is to change and why. Nothing changes by it."""
+        batch, signed = self.batch(command.batch), command.signed
+        if not permitted((signed.role,), Permission.REQUEST) or signed.role not in signed.roles:
+            raise not_permitted(signed.person, Permission.REQUEST)
+        if not command.reason.strip():
+            raise LinesideError(
+                "amendment.reason",
+                "An amendment needs a reason.",
+                effect=UNCHANGED,
+                todo="Say why the batch must be amended; it becomes part of the record.",
+            )
+        if batch.requested is not None:
+            raise LinesideError(
+                "amendment.open",
+                f"Amendment {batch.requested.amendment} of batch {batch.batch} waits for a decision.",
+                effect=UNCHANGED,
+                todo="Agree to it or refuse it first.",
+            )
+        plan = self.plan(batch, command.changes, command.adopts, command.from_step)
+        self.make_signature(batch.batch, "", signed)
+        self.emit(
+            ev.AmendmentRequested(
+                batch=batch.batch,
+                amendment=f"A{batch.amendments + 1}",
+                changes=plan.said(),
+                adopts=plan.adopts,
+                from_step=command.from_step if plan.adopts else "",
+                seal=plan.seal,
+                was_seal=plan.was_seal,
+                new_seal=plan.new_seal,
+                differences=list(plan.differences),
+                more=plan.more,
+                reason=command.reason.strip(),
+                needs=list(plan.needs),
+            )
+        )
+
+    def plan(self, batch: Batch, changes: Sequence[Change], adopts: str, from_step: str) -> Plan:
+        return plan_adoption(self.line, batch, adopts, from_step) if adopts else plan_changes(self.line, batch, changes)
+
+    def settle_amendment(self, command: cm.SettleAmendment) -> None:
+        """Agree or refuse, signed. The last who must agree puts it in force, if it still fits what was done."""
+        batch, signed = self.batch(command.batch), command.signed
+        asked = batch.requested
+        if asked is None or asked.amendment != command.amendment:
+            raise LinesideError(
+                "amendment.closed",
+                f"Amendment {command.amendment[:16]} of batch {batch.batch} does not wait for a decision.",
+                effect="The batch goes on as it is.",
+                todo="Look at the batch again.",
+            )
+        need = next((one for one in asked.needs if signed.role.value in one.split("|")), "")
+        if signed.role not in signed.roles or not (need or (not command.agree and signed.person in asked.people)):
+            able = ", ".join(asked.needs).replace("|", " or ")
+            raise LinesideError(
+                "signature.role",
+                f"{signed.person} does not have the role that this amendment needs: {able}.",
+                effect="Nothing was signed; the batch goes on as it is.",
+                todo=f"Ask someone with the role {able}.",
+            )
+        if not command.agree:
+            self.refuse_amendment(batch, asked, command)
+            return
+        if signed.person in asked.people:
+            raise LinesideError(
+                "signature.same_person",
+                f"{signed.person} has signed this amendment already; the next signature must be another person's.",
+                effect="Nothing was signed; the batch goes on as it is.",
+                todo="Ask another person to sign.",
+            )
+        try:
+            plan = self.plan(batch, asked.changes, asked.seal if asked.adopts else "", asked.from_step)
+        except LinesideError as refusal:
+            raise LinesideError(
+                "amendment.overtaken",
+                f"Amendment {asked.amendment} cannot be made any more: {refusal.what}",
+                effect="Nothing was signed; the batch goes on as it is.",
+                todo="Refuse it, and request another one if it is still needed.",
+            ) from refusal
+        self.make_signature(batch.batch, "", signed)
+        left = list(asked.needs)
+        left.remove(need)
+        if left:
+            self.emit(
+                ev.AmendmentAgreed(
+                    batch=batch.batch,
+                    amendment=asked.amendment,
+                    person=signed.person,
+                    role=signed.role.value,
+                    needs=left,
+                )
+            )
+            return
+        self.make_amendment(batch, asked, plan, signed)
+
+    def refuse_amendment(self, batch: Batch, asked: Requested, command: cm.SettleAmendment) -> None:
+        if not command.reason.strip():
+            raise LinesideError(
+                "amendment.reason",
+                "Refusing an amendment needs a reason.",
+                effect="Nothing was signed; it still waits for a decision.",
+                todo="Say why it is refused; it becomes part of the record.",
+            )
+        self.make_signature(batch.batch, "", command.signed)
+        self.emit(
+            ev.AmendmentRefused(
+                batch=batch.batch,
+                amendment=asked.amendment,
+                person=command.signed.person,
+                role=command.signed.role.value,
+                reason=command.reason.strip(),
+            )
+        )
+
+    def make_amendment(self, batch: Batch, asked: Requested, plan: Plan, signed: cm.Signed) -> None:
+        self.emit(
+            ev.AmendmentMade(
+                batch=batch.batch,
+                amendment=asked.amendment,
+                person=signed.person,
+                role=signed.role.value,
+                changes=plan.said(),
+                skips=list(plan.skips),
+                dropped=plan.dropped,
+                version=plan.version,
+                seal=plan.seal,
+                was_seal=plan.was_seal,
+                new_seal=plan.new_seal,
+                remaining=list(plan.remaining),
+                lengths=plan.lengths,
+            )
+        )
+        agreed = ", ".join((*asked.people[1:], signed.person))
+        said = "; ".join(plan.differences)[:AMENDED_CHARS_MAX]
+        what = (
+            f"Amendment {asked.amendment}, requested by {asked.people[0]}, agreed by {agreed}: {said}. {asked.reason}"
+        )
+        self.raise_exception(batch.batch, "", plan.category, "recipe.amended", what)
         self.proceed(batch.batch)
 
     def advance(self, batch_id: str, step: Step) -> None:
@@ -1648,6 +1852,68 @@ class _Decision:
             )
         )
 
+    # Alarms --------------------------------------------------------------------------------------------------------
+
+    def note_alarm(self, command: cm.NoteAlarm) -> None:
+        watch, known = command.watch, self.line.alarms.get(command.watch.alarm)
+        on = known is not None and known.on
+        match command.finding:
+            case "raised" if not on:
+                if known is None and len(self.line.alarms) >= OPEN_MAX and watch.alarm != TOO_MANY:
+                    too_many = self.line.alarms.get(TOO_MANY)
+                    if too_many is None or not too_many.on:
+                        self.raise_alarm(TOO_MANY_OPEN, None)
+                    return  # it is raised when there is room, for the condition is looked at again and again
+                self.raise_alarm(watch, command.value)
+            case "cleared" if on:
+                cleared = ev.AlarmCleared(batch=watch.batch, alarm=watch.alarm, why=command.why, value=command.value)
+                self.emit(cleared)
+                self.tell_room_for_alarms()
+            case "flooded" if known is not None:
+                flood = ev.AlarmFlooded(
+                    batch=watch.batch, alarm=watch.alarm, times=command.times, for_s=round(command.for_s, 1)
+                )
+                self.emit(flood)
+            case _:
+                pass
+
+    def raise_alarm(self, watch: AlarmWatch, value: Value | None) -> None:
+        self.emit(
+            ev.AlarmRaised(
+                batch=watch.batch,
+                alarm=watch.alarm,
+                step=watch.step,
+                tag=watch.tag,
+                priority=watch.told.priority,
+                cause=watch.told.cause,
+                effect=watch.told.effect,
+                todo=watch.told.todo,
+                value=value,
+            )
+        )
+
+    def acknowledge(self, command: cm.AcknowledgeAlarm) -> None:
+        self.need(Permission.ACKNOWLEDGE)
+        known = self.line.alarms.get(command.alarm)
+        if known is None or known.raised_seq != command.raised_seq:
+            raise LinesideError(
+                "alarm.changed",
+                "This alarm is over by now, or it was raised again since it was shown.",
+                effect="Nothing was acknowledged.",
+                todo="Look at the alarms again.",
+            )
+        if known.state is AlarmState.ACKNOWLEDGED:
+            return  # somebody was faster
+        seen = ev.AlarmAcknowledged(batch=known.batch, alarm=known.alarm, raised_seq=known.raised_seq)
+        self.emit(seen)
+        self.tell_room_for_alarms()
+
+    def tell_room_for_alarms(self) -> None:
+        """Say that alarms are raised again."""
+        too_many = self.line.alarms.get(TOO_MANY)
+        if too_many is not None and too_many.on and len(self.line.alarms) <= OPEN_MAX:
+            self.emit(ev.AlarmCleared(alarm=TOO_MANY, why="There is room for further alarms.", value=None))
+
     # What the engine found -----------------------------------------------------------------------------------------
 
     def pass_timer(self, command: cm.PassTimer) -> None:
@@ -1674,6 +1940,8 @@ class _Decision:
         )
         if command.timer == "duration":
             self.complete(batch.batch, run.step)
+        elif isinstance(step, Service):
+            serve.timed_out(self, batch, step, run)
         elif not isinstance(step, Wait):
             what = f"{run.title}: nobody has done it within {getattr(step, 'warn_after', '')}."
             self.raise_exception(batch.batch, run.step, "minor", "step.waits", what)
@@ -1771,6 +2039,15 @@ ACT_HINT: Final[Mapping[State, str]] = {
     State.ABORTED: "The batch has ended; start another.",
     State.COMPLETE: "The batch is complete; it can be reviewed.",
 }
+
+
+def _attempt_of(write: Intent | Question) -> int:
+    """The number of a write; a question about one ends with it."""
+    return write.attempt if isinstance(write, Intent) else int(write.question.rpartition(".")[2])
+
+
+def _value_of(write: Intent | Question) -> Value:
+    return write.value if isinstance(write, Intent) else write.intent
 
 
 def _facts(command: cm.Command) -> dict[str, Any]:

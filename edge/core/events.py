@@ -76,12 +76,86 @@ class PlantLoaded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeLoaded(Event):
-    """A recipe became effective on this box; `seal` is its content hash."""
+    """A recipe of the box's folder became effective on this box without signatures; `seal` is its content hash."""
 
     recipe: str
     version: str
     title: str
     seal: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeApprovalSet(Event):
+    """From here on recipes become effective so: "from_folder", "one_signature" or "two_signatures". A journal without
+    such a row is "from_folder"."""
+
+    approval: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSubmitted(Event):
+    """A checked recipe, which the library holds under `seal`, is in review. The actor is its author; `role` is, here
+    and in what follows, the one in which the actor signed, and the row before is the signature.
+
+    `rehearsal` is the SHA-256 of its rehearsal's report in the library, on the plant with this content; `rehearsed`
+    says in a sentence what it saw, `rehearsal_ok` that it saw everything."""
+
+    recipe: str
+    version: str
+    title: str
+    seal: str
+    role: str
+    plant: str
+    rehearsal: str
+    rehearsed: str
+    rehearsal_ok: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeApproved(Event):
+    """The actor approved the recipe; with `enough` it is approved by all whom the box asks for. `compared_with` is the
+    effective version that it was shown beside, empty without one."""
+
+    recipe: str
+    version: str
+    seal: str
+    role: str
+    compared_with: str
+    enough: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSentBack(Event):
+    """The recipe is a draft again, for this reason. Signatures that it had do not count any more."""
+
+    recipe: str
+    version: str
+    seal: str
+    role: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeReleased(Event):
+    """The approved recipe is effective. A version that was effective is retired by the row after this one."""
+
+    recipe: str
+    version: str
+    seal: str
+    role: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeRetired(Event):
+    """No batch is started with this recipe any more, for this reason. `superseded_by` is the seal of the version whose
+    release retired it; then that release's signature is two rows before. Empty when a person retired it."""
+
+    recipe: str
+    version: str
+    seal: str
+    role: str
+    reason: str
+    superseded_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +326,7 @@ class BatchStarted(Event):
 @dataclass(frozen=True, kw_only=True)
 class BatchStateChanged(Event):
     """The batch went from one ISA-88 state to another, for this reason. `cause` is "person", "question",
-    "quality", "limit", "timeout", "recipe", "restore", "disk" or "power"; a hold that a question caused ends with its
+    "quality", "limit", "timeout", "service", "recipe", "restore", "disk" or "power"; a hold that a question caused ends with its
     answer."""
 
     was: str
@@ -489,6 +563,31 @@ class RampStepped(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServiceSet(Event):
+    """A write of a service's step is done: `value` is at `tag`. `command` is its word when the write told the service
+    something, empty for a parameter and for the choice of a procedure."""
+
+    step: str
+    tag: str
+    value: Value
+    command: str = ""
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceMoved(Event):
+    """The service of the step is in another state. `was` is the state from which a command led here, empty when it came
+    here by itself. It may stay so for `timeout_s` at most; 0 is without end."""
+
+    step: str
+    service: str
+    state: str
+    was: str
+    timeout_s: float
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScanRefused(Event):
     """A scanned code was not what the step expects. Nothing moved. `why` is a sentence for the operator."""
 
@@ -508,6 +607,17 @@ class StepCompleted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepSkipped(Event):
+    """The step is left out, because the `amendment` says so: it was not begun, or not done to its end."""
+
+    step: str
+    phase: str
+    title: str
+    amendment: str
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepEnded(Event):
     """The step ended before it was done, because the batch was stopped or aborted."""
 
@@ -515,6 +625,72 @@ class StepEnded(Event):
     state: str
     reason: str
     iteration: int = 1
+
+
+# Amendments ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmendmentRequested(Event):
+    """Somebody asks to amend the batch's control recipe, for this `reason`; the row before it is their signature.
+    Nothing is changed by it. `changes` are as in `edge.core.recipe.amend`, with old and new value and the bounds that
+    the recipe sets; `differences` says them in words (`more` further ones are left out). With `adopts` the batch would
+    go over to that version, whose seal is `seal`, from step `from_step` on. `was_seal` is the control recipe's seal now
+    and `new_seal` what it would be. `needs`: who must agree, one entry a signature, each a role or several with "|"."""
+
+    amendment: str
+    changes: list[dict[str, str]]
+    adopts: str
+    from_step: str
+    seal: str
+    was_seal: str
+    new_seal: str
+    differences: list[str]
+    more: int
+    reason: str
+    needs: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmendmentAgreed(Event):
+    """One of those who must agree did, and others still must (`needs`). The row before it is the signature."""
+
+    amendment: str
+    person: str
+    role: str
+    needs: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmendmentRefused(Event):
+    """Somebody refused what was requested, for this `reason`; the row before it is the signature."""
+
+    amendment: str
+    person: str
+    role: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmendmentMade(Event):
+    """The last who had to agree did; the row before it is that signature. From here on the batch runs by the sealed
+    recipe `seal` with `changes`, and its control recipe has the seal `new_seal`; before it had `was_seal`. Steps in
+    `skips` are left out once. `remaining` are the steps to come as the recipe now lists them, and `lengths` the new
+    durations and time-outs, in seconds, of steps under way. `dropped` tells that earlier changes went with the version
+    that they were made in."""
+
+    amendment: str
+    person: str
+    role: str
+    changes: list[dict[str, str]]
+    skips: list[str]
+    dropped: bool
+    version: str
+    seal: str
+    was_seal: str
+    new_seal: str
+    remaining: list[str]
+    lengths: dict[str, list[float]]
 
 
 # Equipment commands ----------------------------------------------------------------------------------------
@@ -638,6 +814,51 @@ class SignatureMade(Event):
     subject_hash: str
     attestation: str
     iteration: int = 1
+
+
+# Alarms ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmRaised(Event):
+    """An alarm's condition is there. `alarm` is its id on this box; `batch` and `step` are those whose limit it is of,
+    `tag` is the full name of a tag, each empty when it has none. `value` is what was read."""
+
+    alarm: str
+    step: str
+    tag: str
+    priority: str
+    cause: str
+    effect: str
+    todo: str
+    value: Value | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmCleared(Event):
+    """An alarm's condition is over, for this reason. It stays open until somebody has acknowledged it."""
+
+    alarm: str
+    why: str
+    value: Value | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmAcknowledged(Event):
+    """The row's actor has seen the alarm that row `raised_seq` raised."""
+
+    alarm: str
+    raised_seq: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmFlooded(Event):
+    """An alarm's condition came back `times` times within `for_s` seconds; meanwhile the alarm stayed raised, and no
+    row was made."""
+
+    alarm: str
+    times: int
+    for_s: float
 
 
 KINDS: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in Event.__subclasses__()}

@@ -35,12 +35,10 @@ from edge.core.recipe.model import (
 )
 from edge.core.recipe.values import limit_in, resolve
 from edge.core.recipe.values import said as spoken
-from edge.core.terms import Role, Value
+from edge.core.terms import PENDING, Role, Value
 
 TEXT_CHARS_MAX: Final = 256
 COUNT_MAX: Final = 1_000_000
-PENDING: Final = "pending"
-"""What is entered for a result that is not there yet."""
 KEPT: Final = "Your entry was not taken; the step is unchanged."
 Result = Record | Test
 """What says how a result is typed and judged."""

@@ -17,18 +17,24 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal, TypeVar
 
+from edge.core import alarms as al
 from edge.core import events as ev
+from edge.core.errors import LinesideError
 from edge.core.events import RowBody
 from edge.core.formula import names_in
+from edge.core.lifecycle import Approval, RecipeLife, lived
 from edge.core.plant import Plant
-from edge.core.recipe import limit_in
-from edge.core.recipe.model import Hold, Monitor, Recipe, Wait, Weigh
-from edge.core.recipe.values import resolve, seconds
+from edge.core.recipe import limit_in, seal
+from edge.core.recipe.amend import Change, amended
+from edge.core.recipe.model import Alarm, Hold, Monitor, Recipe, Service, Wait, Weigh
+from edge.core.recipe.values import resolve, said, seconds
+from edge.core.service import EXECUTE
+from edge.core.serving import module_of
 from edge.core.terms import ClockQuality, Elapsed, Role, Stamp, State, Value
 
 SEMANTICS: Final = 1
 """The behaviour of `decide` that a batch pins when it starts."""
-STATE_SCHEMA: Final = 3
+STATE_SCHEMA: Final = 4
 """Raise it whenever the head has another form, or `apply` makes another head from the same rows: checkpoints of an
 earlier one are then not used."""
 ANSWERED_MAX: Final = 1024
@@ -47,6 +53,10 @@ SEAL_AFTER_S: Final = 60.0
 """... and after so long in any case."""
 OVER: Final = frozenset({State.COMPLETE, State.STOPPED, State.ABORTED})
 """States in which a batch has ended."""
+PASSED: Final = frozenset({"done", "skipped"})
+"""States of a step behind which the next one follows."""
+AMENDED_KEPT: Final = 64
+"""So many amended recipes are kept worked out."""
 SAFE_STEP: Final = "safe-state"
 """Stands in the place of a step id for the writes of a unit's safe state."""
 BY_HAND: Final = "by hand"
@@ -72,6 +82,8 @@ class Book:
     """Every recipe that a batch in the head pins, or that may be started, by seal."""
     effective: frozenset[str] = frozenset()
     """Seals of the recipes that may be started now."""
+    amended: dict[str, Recipe] = field(default_factory=dict, compare=False, repr=False)
+    """Amended control recipes by their seals, so that each is worked out once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +129,7 @@ class StepRun:
     since: Stamp
     duration_s: float
     timeout_s: float
-    state: Literal["active", "done", "ended"] = "active"
+    state: Literal["active", "done", "ended", "skipped"] = "active"
     before_boot: Elapsed = NO_TIME
     passed: tuple[str, ...] = ()
     """Timers that are due already."""
@@ -135,6 +147,8 @@ class StepRun:
     """Of a loop: the pass that is under way since this activation, from 1 on."""
     body: int = 0
     """Of a loop: the iteration of its steps, which goes on counting when the loop is entered again."""
+    again: bool = False
+    """A person decided that it is done again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +160,27 @@ class Recorded:
     step: str
     iteration: int
     seq: int
+    low: float | None = None
+    high: float | None = None
+    """The limit that was in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """An amendment that waits for those who must agree; see `AmendmentRequested`."""
+
+    amendment: str
+    changes: tuple[Change, ...]
+    adopts: str
+    from_step: str
+    seal: str
+    new_seal: str
+    differences: tuple[str, ...]
+    more: int
+    reason: str
+    needs: tuple[str, ...]
+    people: tuple[str, ...]
+    """Who has signed: first who requests it, then who agreed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +234,15 @@ class Batch:
     """Results that are pending, by their ids, also of a batch that is complete."""
     started_seq: int = 0
     """Its first row. Rows from here on stay in the journal until it has ended."""
+    changes: tuple[Change, ...] = ()
+    """What was amended since: the control recipe is that of `seal` with these. It has the seal ..."""
+    amended: str = ""
+    """... `amended`; empty while nothing was."""
+    skips: Mapping[str, str] = field(default_factory=dict)
+    """Steps that are left out when they come, by the amendment that says so."""
+    requested: Requested | None = None
+    amendments: int = 0
+    """How many were requested."""
 
     @property
     def restored(self) -> bool:
@@ -282,6 +326,13 @@ class Line:
     plant: str = ""
     plant_content: str = ""
     recipes: Mapping[str, ev.RecipeLoaded] = field(default_factory=dict)
+    """Those that the box's folder made effective."""
+    approval: Approval = Approval.FROM_FOLDER
+    """How recipes become effective."""
+    lives: Mapping[str, RecipeLife] = field(default_factory=dict)
+    """Recipes that somebody submitted, by seal, in the order of their last change."""
+    retired: UsedIds = field(default_factory=UsedIds)
+    """The seals of all recipes that were ever retired."""
     batches: Mapping[str, Batch] = field(default_factory=dict)
     """Those that have not ended, and the last `ENDED_KEPT` that have, in the order of their ends."""
     used: UsedIds = field(default_factory=UsedIds)
@@ -300,10 +351,32 @@ class Line:
     """The time of the first such row that is not sealed yet."""
     erased_seq: int = 0
     """The last row that erased a patient identity; each such row names the one before it."""
+    alarms: Mapping[str, al.Alarm] = field(default_factory=dict)
+    """Those that are open: at most `OPEN_MAX` and one."""
 
     def live(self) -> list[Batch]:
         """Batches that have not ended."""
         return [b for b in self.batches.values() if b.state not in OVER]
+
+    def recipe(self, batch: Batch) -> Recipe:
+        """The control recipe that the batch runs by: the sealed one that it pins, with what was amended since."""
+        pinned = self.book.recipes[batch.seal]
+        if not batch.changes:
+            return pinned
+        known = self.book.amended
+        if batch.amended not in known:
+            made = amended(pinned, batch.changes)
+            if seal(made) != batch.amended:
+                raise LinesideError(
+                    "amendment.unreadable",
+                    f"The amended recipe of batch {batch.batch} does not come out as it was signed.",
+                    effect="The batch does not go on: it keeps exactly what was agreed to.",
+                    todo="Run it with the version of Lineside that amended it.",
+                )
+            while len(known) >= AMENDED_KEPT:
+                del known[next(iter(known))]
+            known[batch.amended] = made
+        return known[batch.amended]
 
 
 def tag_name(units: Mapping[str, str], named: str) -> str:
@@ -360,6 +433,14 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
         case ev.RecipeLoaded():
             kept = {seal: loaded for seal, loaded in line.recipes.items() if seal != event.seal}
             return replace(line, recipes=_newest({**kept, event.seal: event}, RECIPES_KEPT))
+        case ev.RecipeApprovalSet():
+            return replace(line, approval=Approval(event.approval))
+        case (
+            ev.RecipeSubmitted() | ev.RecipeApproved() | ev.RecipeSentBack() | ev.RecipeReleased() | ev.RecipeRetired()
+        ):
+            lives = lived(line.lives, event, row.actor, at.utc, seq)
+            gone = isinstance(event, ev.RecipeRetired)
+            return replace(line, lives=lives, retired=line.retired.with_id(event.seal) if gone else line.retired)
         case ev.ReceiptStored():
             return replace(line, stored_seq=event.stored_seq, incarnation=event.incarnation)
         case ev.Sealed():
@@ -368,6 +449,8 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
             return replace(line, self_check=SelfCheck(at, event.rows, tuple(event.found), tuple(event.left_out)))
         case ev.IdentityErased():
             return replace(line, erased_seq=seq)
+        case ev.AlarmRaised() | ev.AlarmCleared() | ev.AlarmAcknowledged() | ev.AlarmFlooded():
+            return replace(line, alarms=_alarms(line.alarms, event, at, seq))
         case ev.SessionOpened():
             roles = tuple(Role(role) for role in event.roles)
             failures = {p: f for p, f in line.failures.items() if p != event.person}
@@ -402,6 +485,26 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
             return replace(line, batches={**line.batches, event.batch: batch})
 
 
+def _alarms(
+    alarms: al.Open,
+    event: ev.AlarmRaised | ev.AlarmCleared | ev.AlarmAcknowledged | ev.AlarmFlooded,
+    at: Stamp,
+    seq: int,
+) -> al.Open:
+    match event:
+        case ev.AlarmRaised():
+            priority = next((one for one in al.PRIORITIES if one == event.priority), al.PRIORITIES[0])
+            told = al.Told(priority, event.cause, event.effect, event.todo)
+            watch = al.AlarmWatch(event.alarm, told, event.batch, event.step, event.tag)
+            return al.opened(alarms, watch, event.value, seq, at)
+        case ev.AlarmCleared():
+            return al.after(alarms, event.alarm, "cleared")
+        case ev.AlarmAcknowledged():
+            return al.after(alarms, event.alarm, "acknowledged")
+        case ev.AlarmFlooded():
+            return al.counted(alarms, event.alarm, event.times)
+
+
 def _newest(held: dict[str, _Held], count: int) -> dict[str, _Held]:
     """`held` with the last `count` of its entries."""
     while len(held) > count:
@@ -426,7 +529,9 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             state = State(event.now)
             ending = state in OVER or state in {State.STOPPING, State.ABORTING}
             questions = {} if ending else batch.questions  # nothing is left to decide
-            return replace(batch, state=state, cause=event.cause, reason=event.reason, questions=questions)
+            requested = None if ending else batch.requested
+            changed = replace(batch, state=state, cause=event.cause, reason=event.reason)
+            return replace(changed, questions=questions, requested=requested)
         case ev.StepActivated():
             run = StepRun(
                 event.step,
@@ -438,6 +543,7 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
                 event.duration_s,
                 event.timeout_s,
                 body=batch.steps[event.step].body if event.step in batch.steps else 0,
+                again=event.attempt > 1,
             )
             return _with_step(batch, run)
         case ev.BranchTaken():
@@ -445,7 +551,7 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
         case ev.PassBegun():
             return _with_step(batch, replace(batch.steps[event.step], passes=event.number, body=event.body))
         case ev.ValueRecorded() if "." not in event.name:
-            latest = Recorded(event.value, event.unit, event.step, event.iteration, seq)
+            latest = Recorded(event.value, event.unit, event.step, event.iteration, seq, event.low, event.high)
             return _recorded(replace(batch, values={**batch.values, event.name: latest}), event, row.actor)
         case ev.ValueRecorded():
             return _recorded(batch, event, row.actor)
@@ -457,13 +563,26 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             run = batch.steps[event.step]
             begun = replace(run, since=at, before_boot=NO_TIME, passed=(), attempt=event.attempt)
             return _with_step(batch, replace(begun, given={"ramp": event.value}))
+        case ev.ServiceSet():
+            run = batch.steps[event.step]
+            given = {**run.given, event.tag: event.value}
+            if event.command:
+                given["command"] = event.command
+                if event.command == "start":
+                    given["started"] = True
+            return _with_step(batch, replace(run, since=at, before_boot=NO_TIME, passed=(), given=given))
+        case ev.ServiceMoved():
+            run = batch.steps[event.step]
+            begun = replace(run, since=at, before_boot=NO_TIME, passed=(), timeout_s=event.timeout_s)
+            given = {**run.given, "state": event.state, "was": event.was}
+            return _with_step(batch, replace(begun, given=given))
         case ev.ResultPending():
             key = event.result
             opened = OpenResult(key, event.step, event.name, event.iteration, event.title, event.unit, event.interim)
             return replace(batch, open_results={**batch.open_results, key: opened})
         case ev.ResultAdded():
             left = {name: one for name, one in batch.open_results.items() if name != event.result}
-            latest = Recorded(event.value, event.unit, event.step, event.of_iteration, seq)
+            latest = Recorded(event.value, event.unit, event.step, event.of_iteration, seq, event.low, event.high)
             known = batch.values.get(event.name)
             newer = known is not None and known.iteration > event.of_iteration
             values = batch.values if newer else {**batch.values, event.name: latest}
@@ -472,7 +591,7 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             known = batch.values.get(event.name)
             if known is None or known.seq != event.was_seq:
                 return batch  # a later pass of a loop has recorded it anew
-            right = Recorded(event.value, event.unit, event.step, event.of_iteration, seq)
+            right = Recorded(event.value, event.unit, event.step, event.of_iteration, seq, event.low, event.high)
             return replace(batch, values={**batch.values, event.name: right})
         case ev.TimerDue():
             run = batch.steps[event.step]
@@ -481,9 +600,40 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             return _with_step(batch, replace(batch.steps[event.step], state="done", outside=""))
         case ev.StepEnded():
             return _with_step(batch, replace(batch.steps[event.step], state="ended", outside=""))
+        case ev.StepSkipped():
+            was = batch.steps.get(event.step)
+            if was is None or was.iteration != event.iteration:
+                was = StepRun(event.step, event.phase, event.title, event.iteration, 0, at, 0.0, 0.0)
+            skips = {step: amendment for step, amendment in batch.skips.items() if step != event.step}
+            return _with_step(replace(batch, skips=skips), replace(was, state="skipped", outside=""))
+        case ev.AmendmentRequested():
+            requested = Requested(
+                event.amendment,
+                tuple(Change(**change) for change in event.changes),  # type: ignore[arg-type]
+                event.adopts,
+                event.from_step,
+                event.seal,
+                event.new_seal,
+                tuple(event.differences),
+                event.more,
+                event.reason,
+                tuple(event.needs),
+                (row.actor,),
+            )
+            return replace(batch, requested=requested, amendments=batch.amendments + 1)
+        case ev.AmendmentAgreed() if batch.requested is not None:
+            people = (*batch.requested.people, event.person)
+            return replace(batch, requested=replace(batch.requested, needs=tuple(event.needs), people=people))
+        case ev.AmendmentRefused():
+            return replace(batch, requested=None)
+        case ev.AmendmentMade():
+            return _amended(batch, event)
         case ev.CommandIntended():
             write = (event.step, event.iteration, event.attempt, event.tag)
             intent = Intent(*write, event.value, event.unit, event.before, seq)
+            served = batch.steps.get(event.step)
+            if served is not None and served.phase == "service":  # each of its writes has a number of its own
+                batch = _with_step(batch, replace(served, attempt=event.attempt + 1))
             return replace(batch, intents={**batch.intents, write: intent})
         case ev.CommandConfirmed() | ev.CommandRefused() | ev.CommandUnknown():
             write = (event.step, event.iteration, event.attempt, event.tag)
@@ -519,6 +669,26 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             return _with_step(batch, replace(run, signed=(*run.signed, (event.person, event.role))))
         case _:  # StepConfirmed, ScanRefused, ConditionMet, LoopEnded: said in the record, not held in the head
             return batch
+
+
+def _amended(batch: Batch, event: ev.AmendmentMade) -> Batch:
+    """Another control recipe from here on; what is under way goes on, with its new durations."""
+    made = tuple(Change(**change) for change in event.changes)  # type: ignore[arg-type]
+    lasting = tuple(change for change in made if change.kind != "skip")
+    steps = dict(batch.steps)
+    for name, (duration_s, timeout_s) in event.lengths.items():
+        steps[name] = replace(steps[name], duration_s=duration_s, timeout_s=timeout_s)
+    kept = () if event.dropped else batch.changes
+    return replace(
+        batch,
+        requested=None,
+        seal=event.seal,
+        version=event.version,
+        changes=(*kept, *lasting),
+        amended=event.new_seal if kept or lasting else "",
+        skips={**batch.skips, **dict.fromkeys(event.skips, event.amendment)},
+        steps=steps,
+    )
 
 
 def _recorded(batch: Batch, event: ev.ValueRecorded, actor: str) -> Batch:
@@ -651,6 +821,8 @@ class Write:
     value: Value
     seq: int
     iteration: int = 1
+    shown_by: tuple[Value, ...] = ()
+    """A command to a service: what its read-back shows once it was taken. Empty: it shows the value itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -659,6 +831,8 @@ class Effects:
     watches: tuple[Watch, ...] = ()
     conditions: tuple[Condition, ...] = ()
     writes: tuple[Write, ...] = ()
+    alarms: tuple[al.AlarmWatch, ...] = ()
+    """Those of limits of steps under way; the plant's are `Plant.alarm_watches`."""
 
 
 def effects(line: Line) -> Effects:
@@ -668,17 +842,18 @@ def effects(line: Line) -> Effects:
     watches: list[Watch] = []
     conditions: list[Condition] = []
     writes: list[Write] = []
+    alarms: list[al.AlarmWatch] = []
     if not line.running:
         return Effects()
     for batch in line.live():
         writes += [
-            Write(batch.batch, i.step, i.attempt, i.tag, i.value, i.seq, i.iteration)
+            Write(batch.batch, i.step, i.attempt, i.tag, i.value, i.seq, i.iteration, _shown_by(line, batch, i))
             for i in batch.intents.values()
             if not i.in_doubt
         ]
         if batch.state in {State.STOPPING, State.ABORTING}:
             continue
-        recipe = line.book.recipes[batch.seal]
+        recipe = line.recipe(batch)
         steps = recipe.steps()
         moving = batch.state in {State.RUNNING, State.PAUSING}
         for run in batch.active():
@@ -691,15 +866,31 @@ def effects(line: Line) -> Effects:
                 case Wait() if step.until and moving:
                     tags = [tag_name(batch.units, name) for name in names_in(step.until) if name in recipe.readings]
                     conditions.append(Condition(batch.batch, run.step, run.iteration, tuple(tags)))
+                case Service():  # also while the batch is held: the record says what the module does
+                    named = [step.until] if step.until and run.given.get("state") == EXECUTE else []
+                    tags = [module_of(line.book.plant, batch.units, step).state_tag]
+                    tags += [tag_name(batch.units, n) for f in named for n in names_in(f) if n in recipe.readings]
+                    conditions.append(Condition(batch.batch, run.step, run.iteration, tuple(tags)))
                 case Weigh() if moving and awaits_balance(step, run):
                     watches.append(_balance(line, batch, recipe, run, step))
-                case Hold():
-                    watches.append(_watch(line, batch, recipe, run, step, kind="keep"))
-                case Monitor():
-                    watches.append(_watch(line, batch, recipe, run, step, kind="keep"))
+                case Hold() | Monitor():
+                    watch = _watch(line, batch, recipe, run, step, kind="keep")
+                    watches.append(watch)
+                    if step.alarm is not None:
+                        alarms.append(_alarm_watch(line, recipe, watch, step.alarm))
                 case _:
                     pass
-    return Effects(tuple(timers), tuple(watches), tuple(conditions), tuple(writes))
+    return Effects(tuple(timers), tuple(watches), tuple(conditions), tuple(writes), tuple(alarms))
+
+
+def _shown_by(line: Line, batch: Batch, intent: Intent) -> tuple[Value, ...]:
+    run = batch.steps.get(intent.step)
+    if run is None or run.phase != "service":
+        return ()
+    step = line.recipe(batch).steps()[intent.step]
+    if not isinstance(step, Service):
+        raise AssertionError(f"step {step.id} is of another phase in the recipe than in its rows")
+    return module_of(line.book.plant, batch.units, step).shown_by(intent.tag, intent.value, run.given)
 
 
 def _timers(batch: str, run: StepRun) -> list[Timer]:
@@ -751,3 +942,23 @@ def _watch(
     hold_on_bad = moving and step.on_bad_quality == "hold"
     outside, iteration = bool(run.outside), run.iteration
     return Watch(batch.batch, run.step, full_name, kind, low, high, delay_s, outside, hold_on_bad, iteration)
+
+
+def _alarm_watch(line: Line, recipe: Recipe, watch: Watch, alarm: Alarm) -> al.AlarmWatch:
+    """The alarm of a limit that is watched."""
+    tag = line.book.plant.tag(watch.tag)
+    deadband = 0.0
+    if tag is not None:
+        given = alarm.unit or tag.unit
+        deadband = resolve(recipe, alarm.deadband, given, tag.unit) - resolve(recipe, 0.0, given, tag.unit)
+    return al.AlarmWatch(
+        f"{watch.batch}/{watch.step}",
+        al.Told(alarm.priority, said(recipe, alarm.cause), said(recipe, alarm.effect), said(recipe, alarm.todo)),
+        watch.batch,
+        watch.step,
+        watch.tag,
+        watch.low,
+        watch.high,
+        deadband=deadband,
+        on_delay_s=watch.delay_s,
+    )

@@ -38,6 +38,18 @@ class Permission(StrEnum):
     """Add, signed, a result that was pending."""
     CORRECT = "correct"
     """Correct, signed, a value that was entered wrong."""
+    SUBMIT = "submit"
+    """Submit, signed, a recipe for review."""
+    APPROVE = "approve"
+    """Approve, signed, somebody else's recipe, or send it back."""
+    RELEASE = "release"
+    """Make, signed, an approved recipe effective, or retire one."""
+    ACKNOWLEDGE = "acknowledge"
+    """Say that an alarm was seen. Everyone who works at the line may."""
+    REQUEST = "request"
+    """Request, signed, that a batch under way is amended."""
+    AMEND = "amend"
+    """Agree, signed, that it is; by another person than who requests it."""
     ERASE = "erase"
     """Make the vault forget a patient identity."""
     PEOPLE = "people"
@@ -56,13 +68,15 @@ _AT_THE_LINE: Final = frozenset(
         Permission.ANSWER,
         Permission.RESULT,
         Permission.CORRECT,
+        Permission.REQUEST,
+        Permission.ACKNOWLEDGE,
     }
 )
 
 PERMITS: Final[Mapping[str, frozenset[Permission]]] = {
     Role.OPERATOR: _AT_THE_LINE,
-    Role.VERIFIER: frozenset({Permission.READ, Permission.HOLD}),
-    Role.SUPERVISOR: _AT_THE_LINE | {Permission.CONTINUE},
+    Role.VERIFIER: frozenset({Permission.READ, Permission.HOLD, Permission.ACKNOWLEDGE}),
+    Role.SUPERVISOR: _AT_THE_LINE | {Permission.AMEND, Permission.CONTINUE, Permission.APPROVE},
     Role.QUALITY: frozenset(
         {
             Permission.READ,
@@ -70,10 +84,17 @@ PERMITS: Final[Mapping[str, frozenset[Permission]]] = {
             Permission.CONTINUE,
             Permission.RESULT,
             Permission.CORRECT,
+            Permission.REQUEST,
+            Permission.AMEND,
+            Permission.ACKNOWLEDGE,
+            Permission.APPROVE,
+            Permission.RELEASE,
             Permission.ERASE,
         }
     ),
-    Role.ENGINEER: frozenset({Permission.READ, Permission.HOLD}),
+    Role.ENGINEER: frozenset(
+        {Permission.READ, Permission.HOLD, Permission.SUBMIT, Permission.APPROVE, Permission.ACKNOWLEDGE}
+    ),
     Role.ADMINISTRATOR: frozenset({Permission.READ, Permission.PEOPLE, Permission.ERASE}),
     Role.AUDITOR: frozenset({Permission.READ}),
 }

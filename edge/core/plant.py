@@ -6,14 +6,19 @@ A plant file is YAML (see `docs/reference/plant.md`); `edge.core.plant.read_plan
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edge.core.alarms import AlarmWatch, Priority, Told
 from edge.core.document import Document, Path, closest, read_document, together, validate
 from edge.core.errors import LinesideError, Place
+from edge.core.service import MACHINES, Machine
 from edge.core.terms import MEASURES, Value, same_dimension
 
+ALARMS_MAX: Final = 500
+"""So many alarms the tags of a plant may have."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
 
 
@@ -30,6 +35,21 @@ class Connection(Frozen):
     settings: Mapping[str, Value] = Field(default_factory=dict)
     timeout_s: float = Field(default=2.0, gt=0, le=60)
     poll_s: float = Field(default=1.0, ge=0.02, le=3600)
+
+
+class TagAlarm(Frozen):
+    """What a person is told, and asked to acknowledge, while the tag is below `low`, above `high`, or equal to
+    `equals`. It is raised when that lasts `on_delay_s`, and over when the tag is inside by `deadband`."""
+
+    low: float | None = None
+    high: float | None = None
+    equals: bool | None = None
+    deadband: float = Field(default=0.0, ge=0)
+    on_delay_s: float = Field(default=2.0, ge=0, le=3600)
+    priority: Priority = "medium"
+    cause: str = Field(min_length=1, max_length=300)
+    effect: str = Field(min_length=1, max_length=300)
+    todo: str = Field(min_length=1, max_length=300)
 
 
 class Tag(Frozen):
@@ -53,6 +73,8 @@ class Tag(Frozen):
     read_back: str = ""
     tolerance: float = Field(default=0.0, ge=0)
     settle_s: float = Field(default=2.0, gt=0, le=60)
+    alarms: Mapping[Name, TagAlarm] = Field(default_factory=dict)
+    """The alarms of this tag, each under a name of its own."""
     why: str = ""
 
 
@@ -63,13 +85,79 @@ class SafeAction(Frozen):
     value: Value
 
 
+class Procedure(Frozen):
+    """One procedure of a service: its number at the module, and whether it completes by itself or must be told to."""
+
+    id: int = Field(ge=0)
+    title: str = ""
+    self_completing: bool = True
+    parameters: tuple[Name, ...] | None = None
+    """The service's parameters that it uses; all of them when this is absent."""
+
+
+class UnitService(Frozen):
+    """A service that the unit's module offers, as an MTP (VDI/VDE/NAMUR 2658-4) or a PackML state machine. All of it are
+    tags of the same unit: the box starts a service by writing tags, and follows it by reading tags.
+
+    Of a `command` it is certain that it was taken when `state` shows it within the command tag's `settle_s`. With
+    `request` (`CmdChangeRequest` of PackML) the command is written first and the request set after it."""
+
+    kind: Literal["mtp", "packml"]
+    title: str = ""
+    state: Name
+    """`StateCur`, or `StateCurrent`."""
+    command: Name
+    """`CommandExt` (or `CommandOp`), or `CntrlCmd`."""
+    request: Name | None = None
+    """PackML: `CmdChangeRequest`, where the machine wants one."""
+    enabled: Name | None = None
+    """MTP: `CommandEn`, the commands that the module allows now."""
+    automatic: Name | None = None
+    """MTP: `StateAutAct`, true while the module is in automatic."""
+    external: Name | None = None
+    """MTP: `SrcExtAct`, true while it is told from outside what to do."""
+    unit_mode: Name | None = None
+    """PackML: `UnitModeCurrent`; it must be 1, production."""
+    procedure: Name | None = None
+    """MTP: `ProcedureExt` (or `ProcedureOp`)."""
+    procedures: Mapping[Name, Procedure] = Field(default_factory=dict)
+    parameters: Mapping[Name, Name] = Field(default_factory=dict)
+    """Parameter -> the tag that it is written to; its type, unit and range are the tag's."""
+    reports: Mapping[Name, Name] = Field(default_factory=dict)
+    """Report value -> the tag that shows it."""
+
+    @property
+    def machine(self) -> Machine:
+        """Its state machine."""
+        return MACHINES[self.kind]
+
+    @property
+    def acting(self) -> Name:
+        """The tag whose write makes a command act."""
+        return self.request or self.command
+
+    def written(self) -> dict[str, Name]:
+        """The tags that the box writes, each with what it is in the file."""
+        found = {"command": self.command, "request": self.request, "procedure": self.procedure}
+        return {key: tag for key, tag in found.items() if tag} | {
+            f"parameters.{name}": tag for name, tag in self.parameters.items()
+        }
+
+    def read(self) -> dict[str, Name]:
+        """The tags that the box only reads, each with what it is in the file."""
+        keys = ("state", "enabled", "automatic", "external", "unit_mode")
+        found = {key: tag for key in keys if (tag := getattr(self, key))}
+        return found | {f"reports.{name}": tag for name, tag in self.reports.items()}
+
+
 class Unit(Frozen):
-    """An ISA-88 unit: a class, its tags, and what makes it safe."""
+    """An ISA-88 unit: a class, its tags, what makes it safe, and the services that it offers."""
 
     cls: Name = Field(alias="class")
     title: str = ""
     tags: Mapping[Name, Tag] = Field(default_factory=dict)
     safe_state: tuple[SafeAction, ...] = ()
+    services: Mapping[Name, UnitService] = Field(default_factory=dict)
 
 
 class Plant(Frozen):
@@ -88,6 +176,24 @@ class Plant(Frozen):
     def tags(self) -> dict[str, Tag]:
         """Every tag by its full name "UNIT.tag"."""
         return {f"{u}.{t}": tag for u, unit in self.units.items() for t, tag in unit.tags.items()}
+
+    @cached_property  # asked for at every look at the head
+    def alarm_watches(self) -> tuple[AlarmWatch, ...]:
+        """The alarms of all tags."""
+        return tuple(
+            AlarmWatch(
+                f"{full_name}/{name}",
+                Told(one.priority, one.cause, one.effect, one.todo),
+                tag=full_name,
+                low=one.low,
+                high=one.high,
+                equals=one.equals,
+                deadband=one.deadband,
+                on_delay_s=one.on_delay_s,
+            )
+            for full_name, tag in self.tags().items()
+            for name, one in tag.alarms.items()
+        )
 
 
 def read_plant(data: bytes, name: str) -> Plant:
@@ -129,6 +235,13 @@ def unknown_unit(unit: str, place: Place) -> LinesideError:
 
 
 def _inconsistencies(plant: Plant, document: Document) -> Iterator[LinesideError]:
+    if len(plant.alarm_watches) > ALARMS_MAX:
+        yield LinesideError(
+            "plant.too_many_alarms",
+            f"The tags have {len(plant.alarm_watches)} alarms; a box watches at most {ALARMS_MAX}.",
+            todo="Keep those on which a person has to act.",
+            place=document.place(("units",)),
+        )
     for unit_name, unit in plant.units.items():
         here: Path = ("units", unit_name)
         if "." in unit_name:
@@ -142,6 +255,8 @@ def _inconsistencies(plant: Plant, document: Document) -> Iterator[LinesideError
             yield from _tag_problems(plant, unit, f"{unit_name}.{tag_name}", tag, (*here, "tags", tag_name), document)
         for index, action in enumerate(unit.safe_state):
             yield from _safe_problems(unit, unit_name, action, (*here, "safe_state", index), document)
+        for name, service in unit.services.items():
+            yield from _service_problems(unit, name, service, (*here, "services", name), document)
 
 
 def _tag_problems(
@@ -193,8 +308,32 @@ def _tag_problems(
             todo="Remove it, or correct `type`.",
             place=document.place((*here, "resolution")),
         )
+    for alarm_name, alarm in tag.alarms.items():
+        if told := _alarm_problem(tag, alarm):
+            yield LinesideError(
+                "plant.alarm",
+                f"The alarm {alarm_name!r} of {name} {told[0]}.",
+                todo=told[1],
+                place=document.place((*here, "alarms", alarm_name)),
+            )
     if tag.read_back:
         yield from _read_back_problems(unit, name, tag, here, document)
+
+
+def _alarm_problem(tag: Tag, alarm: TagAlarm) -> tuple[str, str] | None:
+    """What is wrong with an alarm, and what to do."""
+    ends = [end for end in (alarm.low, alarm.high) if end is not None]
+    if tag.type == "bool" and (alarm.equals is None or ends or alarm.deadband):
+        return "is of a tag that is true or false", "Give `equals: true` or `equals: false`, and no limits."
+    if numeric(tag) and (alarm.equals is not None or not ends):
+        return "says no limit that a number could leave", "Give `low`, `high` or both, and no `equals`."
+    if tag.type == "text":
+        return "is of a tag that is a text", "Watch a tag that is a number, or true or false."
+    if alarm.low is not None and alarm.high is not None and alarm.low + 2 * alarm.deadband > alarm.high:
+        return "could never be over: no value is inside by its deadband", "Correct `low`, `high` or `deadband`."
+    if any(not within(end, tag) for end in ends):
+        return "has a limit outside the tag's range: a reading there is bad, and raises nothing", "Correct the limit."
+    return None
 
 
 def _read_back_problems(unit: Unit, name: str, tag: Tag, here: Path, document: Document) -> Iterator[LinesideError]:
@@ -214,6 +353,8 @@ def _read_back_problems(unit: Unit, name: str, tag: Tag, here: Path, document: D
             todo=closest(tag.read_back, list(unit.tags)),
             place=place,
         )
+    elif any(f"{service.acting}" == name.partition(".")[2] for service in unit.services.values()):
+        return  # a state is compared with what a command leads to, not with the command
     elif numeric(other) != numeric(tag) or not same_dimension(other.unit, tag.unit):
         yield LinesideError(
             "plant.read_back_unit",
@@ -260,3 +401,72 @@ def _safe_problems(
             todo="Give a value within the range.",
             place=place,
         )
+
+
+_SERVICE_TYPES = {"state": "int", "command": "int", "procedure": "int", "enabled": "int", "unit_mode": "int"} | {
+    key: "bool" for key in ("request", "automatic", "external")
+}
+_OF_KIND = {"mtp": ("enabled", "automatic", "external"), "packml": ("request", "unit_mode")}
+
+
+def _service_problems(
+    unit: Unit, name: str, service: UnitService, here: Path, document: Document
+) -> Iterator[LinesideError]:
+    for kind, keys in _OF_KIND.items():
+        for key in keys:
+            if kind != service.kind and getattr(service, key) is not None:
+                yield LinesideError(
+                    "plant.service_kind",
+                    f"The service {name!r} is of kind {service.kind}; `{key}` belongs to {kind}.",
+                    todo="Remove it, or correct `kind`.",
+                    place=document.place((*here, key)),
+                )
+    wanted = [(key, tag, "write") for key, tag in service.written().items()]
+    wanted += [(key, tag, "read") for key, tag in service.read().items()]
+    for key, tag_name, access in wanted:
+        tag, place = unit.tags.get(tag_name), document.place((*here, *key.split(".", 1)))
+        needed = _SERVICE_TYPES.get(key)
+        if tag is None:
+            yield LinesideError(
+                "plant.service_tag",
+                f"The service {name!r} has its {key} at {tag_name!r}; the unit has no such tag.",
+                todo=closest(tag_name, list(unit.tags)),
+                place=place,
+            )
+        elif (access == "write" and tag.access != "write") or (needed and tag.type != needed):
+            yield LinesideError(
+                "plant.service_tag_type",
+                f"The {key} of the service {name!r} is at {tag_name!r}, a {tag.type} with access {tag.access}.",
+                todo=f"It must be {f'of type {needed}' if needed else 'a tag'}"
+                + (" with `access: write`." if access == "write" else "."),
+                place=place,
+            )
+    acting = unit.tags.get(service.acting)
+    if acting is not None and acting.read_back != service.state:
+        yield LinesideError(
+            "plant.service_read_back",
+            f"Whether the service {name!r} takes a command is seen at {service.state!r}, and {service.acting!r} is not "
+            "read back from there.",
+            todo=f"Give that tag `read_back: {service.state}`, and `settle_s`: so long taking a command may last.",
+            place=document.place((*here, "request" if service.request else "command")),
+        )
+    yield from _procedure_problems(name, service, here, document)
+
+
+def _procedure_problems(name: str, service: UnitService, here: Path, document: Document) -> Iterator[LinesideError]:
+    if len(service.procedures) > 1 and service.procedure is None:
+        yield LinesideError(
+            "plant.service_procedure",
+            f"The service {name!r} has {len(service.procedures)} procedures, and nothing says how one is chosen.",
+            todo="Give `procedure`: the tag that takes the procedure's number.",
+            place=document.place((*here, "procedures")),
+        )
+    for key, procedure in service.procedures.items():
+        for parameter in procedure.parameters or ():
+            if parameter not in service.parameters:
+                yield LinesideError(
+                    "plant.service_parameter",
+                    f"The procedure {key!r} of the service {name!r} uses {parameter!r}, which is not in `parameters`.",
+                    todo=closest(parameter, list(service.parameters)),
+                    place=document.place((*here, "procedures", key, "parameters")),
+                )

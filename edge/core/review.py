@@ -98,12 +98,74 @@ class BuiltException:
 
 
 @dataclass(slots=True)
+class BuiltAlarm:
+    """An alarm that was raised during the batch: of its limits, of its units' tags, or of the box itself. Times are
+    empty for what has not happened."""
+
+    alarm: str
+    step: str
+    tag: str
+    priority: str
+    cause: str
+    effect: str
+    todo: str
+    value: Value | None
+    raised_utc: str
+    cleared_utc: str = ""
+    acknowledged_utc: str = ""
+    acknowledged_by: str = ""
+    more: int = 0
+    """How often its condition came back meanwhile, while it flooded."""
+
+
+@dataclass(slots=True)
 class StateChange:
     was: str
     now: str
     cause: str
     reason: str
     utc: str
+
+
+@dataclass(slots=True)
+class BuiltAmendment:
+    """What was to be amended of the control recipe, why, who asked for it, and what became of that: "requested",
+    "made" or "refused". The recipe had the seal `was_seal`; `new_seal` is that of the amended one."""
+
+    amendment: str
+    state: str
+    differences: list[str]
+    changes: list[dict[str, str]]
+    adopts: str
+    from_step: str
+    was_seal: str
+    new_seal: str
+    reason: str
+    requested_by: str
+    requested_utc: str
+    agreed: list[str] = field(default_factory=list)
+    settled_utc: str = ""
+    refused: str = ""
+    """Who refused it, and why; empty when nobody did."""
+
+    def sentences(self) -> list[str]:
+        """The amendment for a person, a line each."""
+        about = f", version {self.adopts} from step {self.from_step} on" if self.adopts else ""
+        agreed = f", agreed by {', '.join(self.agreed)}" if self.agreed else ""
+        bounds = [
+            f"{one['subject']} {one['field']}".strip() + f" from {one['old']} to {one['new']} {one['unit']}".rstrip()
+            + f", bounds {one['low'] or 'open'} to {one['high'] or 'open'}"
+            + (f": {one['why']}" if one["why"] else "")
+            for one in self.changes
+            if one["kind"] == "value"
+        ]  # fmt: skip
+        lines = [
+            f"Amendment {self.amendment} {self.state} {self.settled_utc}".rstrip()
+            + f": requested by {self.requested_by} {self.requested_utc}{about}{agreed}: {self.reason}",
+            *(f"  {one}" for one in (*self.differences, *bounds)),
+            f"  seal {self.was_seal[:16]} -> {self.new_seal[:16]}",
+        ]
+        return [*lines, f"  {self.refused}"] if self.refused else lines
 
 
 @dataclass(slots=True)
@@ -125,11 +187,14 @@ class AsBuilt:
     ended_utc: str = ""
     steps: list[BuiltStep] = field(default_factory=list)
     exceptions: list[BuiltException] = field(default_factory=list)
+    alarms: list[BuiltAlarm] = field(default_factory=list)
     states: list[StateChange] = field(default_factory=list)
     signatures: list[Signature] = field(default_factory=list)
     """Made about the batch as a whole, not at a step."""
     open_results: dict[str, str] = field(default_factory=dict)
     """Sentences about the results that are pending, by their ids."""
+    amendments: list[BuiltAmendment] = field(default_factory=list)
+    """What was amended of the control recipe, or was to be. `recipe`, `version` and `seal` are those of the start."""
     identity_erased: str = ""
     """A sentence about who made the box's vault forget the patient's identity, and why; empty while it was not."""
     dark: list[str] = field(default_factory=list)
@@ -191,6 +256,7 @@ def as_text(record: AsBuilt) -> str:
         ),
     ]
     lines += [f"Signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in record.signatures]
+    lines += [sentence for amendment in record.amendments for sentence in amendment.sentences()]
     for step in record.steps:
         again = "" if step.iteration == 1 else f"  iteration {step.iteration}"
         lines.append(
@@ -215,6 +281,7 @@ def as_text(record: AsBuilt) -> str:
         lines += [f"      refused scan: {why}" for why in step.refused_scans]
         lines += [f"      signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in step.signatures]
     lines += [f"{x.exception}  {x.category}  {x.code}  step {x.step}  {x.what}" for x in for_review(record)]
+    lines += [_alarm_text(alarm) for alarm in record.alarms]
     lines += record.open_results.values()
     lines += [record.identity_erased] if record.identity_erased else []
     lines += record.dark
@@ -312,12 +379,46 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                     batch.dark.append(
                         f"Before {utc} no runtime was there for at least {event.dark_low_s:.1f} s, {most}."
                     )
+        case ev.AlarmRaised() | ev.AlarmCleared() | ev.AlarmAcknowledged() | ev.AlarmFlooded():
+            for batch in built.values():
+                _fold_alarm(batch, seq, row)
         case _ if event.batch in built:
             batch = built[event.batch]
             batch.as_of_seq = seq
             _fold_batch(batch, seq, row)
         case _:
             pass
+
+
+def _fold_alarm(batch: AsBuilt, seq: int, row: RowBody) -> None:
+    event, utc = row.event, row.at.utc
+    if isinstance(event, ev.AlarmRaised):
+        of_unit = not event.tag or event.tag.partition(".")[0] in batch.units.values()
+        if event.batch == batch.batch or (not event.batch and of_unit and not batch.ended_utc):
+            told = (event.priority, event.cause, event.effect, event.todo)
+            batch.alarms.append(BuiltAlarm(event.alarm, event.step, event.tag, *told, event.value, utc))
+            batch.as_of_seq = seq
+        return
+    alarm = next((one for one in reversed(batch.alarms) if one.alarm == getattr(event, "alarm", "")), None)
+    if alarm is None or (alarm.cleared_utc and alarm.acknowledged_utc):
+        return
+    batch.as_of_seq = seq
+    match event:
+        case ev.AlarmCleared():
+            alarm.cleared_utc = utc
+        case ev.AlarmAcknowledged():
+            alarm.acknowledged_utc, alarm.acknowledged_by = utc, row.actor
+        case ev.AlarmFlooded():
+            alarm.more += event.times
+
+
+def _alarm_text(alarm: BuiltAlarm) -> str:
+    value = "" if alarm.value is None else f" ({alarm.tag} = {alarm.value})"
+    more = f", and {alarm.more} times more" if alarm.more else ""
+    over = f"over {alarm.cleared_utc}" if alarm.cleared_utc else "not over"
+    by = alarm.acknowledged_by
+    seen = f"acknowledged by {by} {alarm.acknowledged_utc}" if by else "NOT ACKNOWLEDGED"
+    return f"Alarm, {alarm.priority}: {alarm.cause}{value} {alarm.raised_utc}{more}; {over}; {seen}"
 
 
 def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
@@ -332,6 +433,10 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
             batch.steps.append(
                 BuiltStep(event.step, event.title, event.phase, began_utc=utc, iteration=event.iteration)
             )
+        case ev.StepSkipped():
+            _skip(batch, event, utc)
+        case ev.AmendmentRequested() | ev.AmendmentAgreed() | ev.AmendmentRefused() | ev.AmendmentMade():
+            _amend(batch, event, row)
         case ev.ExceptionRaised():
             batch.exceptions.append(
                 BuiltException(event.exception, event.step, event.category, event.code, event.what, utc)
@@ -380,6 +485,51 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
             _correct(batch, seq, event, row)
         case _:
             pass
+
+
+def _skip(batch: AsBuilt, event: ev.StepSkipped, utc: str) -> None:
+    last = next((one for one in reversed(batch.steps) if one.step == event.step), None)
+    if last is None or last.iteration != event.iteration or last.state != "active":
+        last = BuiltStep(event.step, event.title, event.phase, iteration=event.iteration)
+        batch.steps.append(last)
+    last.state, last.ended_utc = "skipped", utc
+    last.decided.append(f"left out by amendment {event.amendment}")
+
+
+def _amend(
+    batch: AsBuilt,
+    event: ev.AmendmentRequested | ev.AmendmentAgreed | ev.AmendmentRefused | ev.AmendmentMade,
+    row: RowBody,
+) -> None:
+    utc = row.at.utc
+    if isinstance(event, ev.AmendmentRequested):
+        more = [f"and {event.more} more differences"] if event.more else []
+        batch.amendments.append(
+            BuiltAmendment(
+                event.amendment,
+                "requested",
+                event.differences + more,
+                event.changes,
+                event.adopts,
+                event.from_step,
+                event.was_seal,
+                event.new_seal,
+                event.reason,
+                row.actor,
+                utc,
+            )
+        )
+        return
+    amendment = next(one for one in reversed(batch.amendments) if one.amendment == event.amendment)
+    match event:
+        case ev.AmendmentAgreed():
+            amendment.agreed.append(f"{event.person} as {event.role}")
+        case ev.AmendmentRefused():
+            amendment.state, amendment.settled_utc = "refused", utc
+            amendment.refused = f"refused by {event.person} as {event.role}: {event.reason}"
+        case ev.AmendmentMade():
+            amendment.agreed.append(f"{event.person} as {event.role}")
+            amendment.state, amendment.settled_utc = "made", utc
 
 
 def _add_result(batch: AsBuilt, seq: int, event: ev.ResultAdded, row: RowBody) -> None:

@@ -12,6 +12,8 @@ from edge.core.errors import LinesideError
 
 Value = bool | int | float | str
 """What a reading, a set-point or a recorded datum can be. Never None, never NaN when quality is good."""
+PENDING: Final = "pending"
+"""What is entered for a result that is not there yet."""
 
 
 class Quality(StrEnum):

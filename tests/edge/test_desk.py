@@ -278,3 +278,38 @@ async def test_a_draft_that_cannot_be_written_is_said_and_stops_no_entry(box: Co
         assert (await refused(client, draft)).code == "desk.draft_not_saved"
         await client.ask(wire.EnterValue(id=name(), batch="B1", step="030", text="91.5"))
         assert (await look(client)).batches[0].active[0].step == "040"
+
+
+async def alarms_of(client: DeskClient, *states: str) -> list[wire.AlarmLine]:
+    """The open alarms, once they are in these states."""
+    async for picture in client.pictures():
+        if tuple(alarm.state for alarm in picture.alarms) == states:
+            return list(picture.alarms)
+    raise AssertionError("the desk went away")
+
+
+async def test_an_alarm_is_acknowledged_by_a_person_and_stays_through_a_restart(box: Config) -> None:
+    check = wire.TellSelfCheck(id=name(), rows=7, checked_seq=7, found=("Row 3 does not hold.",), took_s=0.1)
+    async with running(box) as socket, connect(socket) as client:
+        await client.ask(check)
+        (alarm,) = await alarms_of(client, "unacknowledged")
+        assert (alarm.alarm, alarm.priority) == ("self-check", "high")
+        assert "Row 3 does not hold." in alarm.cause
+        seen = wire.AcknowledgeAlarm(id=name(), alarm=alarm.alarm, raised_seq=alarm.raised_seq)
+        assert (await refused(client, seen)).code == "session.none"
+        await log_in(client)
+        late = seen.model_copy(update={"raised_seq": alarm.raised_seq + 1, "id": name()})
+        assert (await refused(client, late)).code == "alarm.changed"
+    async with running(box) as socket, connect(socket) as client:
+        await alarms_of(client, "unacknowledged")
+        await log_in(client)
+        await client.ask(seen)
+        await alarms_of(client, "acknowledged")
+        await client.ask(check.model_copy(update={"found": (), "id": name()}))
+        await alarms_of(client)
+    told = [row for row in rows(box) if type(row.event).__name__.startswith("Alarm")]
+    assert [(type(row.event).__name__, row.actor) for row in told] == [
+        ("AlarmRaised", "lineside"),
+        ("AlarmAcknowledged", "ana"),
+        ("AlarmCleared", "lineside"),
+    ]

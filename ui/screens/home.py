@@ -14,23 +14,26 @@ from textual.widgets import Button
 from edge.core.people import Permission, permitted
 from edge.wire import BatchCard, LogOut, Picture
 from ui import drawing
+from ui.screens.alarms import headline
 from ui.view import Ask, Choice, Choices, Go, Said, Target, View
 
 
 class Home(View):
-    """`#open-<n>` (n: place in the list), `#new-batch`, `#log-out`."""
+    """`#open-<n>` (n: place in the list), `#new-batch`, `#alarms`, `#log-out`."""
 
     place: ClassVar[str] = "home"
 
     def body(self) -> Iterator[Widget]:
         yield Said(self.words("home.title"), classes="title", markup=False)
         yield Choices(self.words, of="open", per_page=2)
+        yield Said("", id="open-alarms")
         with Vertical(classes="scroll"):
             yield Said("", id="equipment")
             yield Said("", id="notices")
 
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.log_out"), id="log-out", key="f9")
+        yield Target(self.words("do.alarms"), id="alarms", key="f5")
         yield Target(self.words("do.new_batch"), id="new-batch", key="f8", kind="primary")
 
     async def show(self, picture: Picture) -> None:
@@ -44,10 +47,14 @@ class Home(View):
             self.tell_now(words("home.next" if may_start else "home.next.read"))
         self.offer("#new-batch", shown=may_start)
         self.offer("#log-out", shown=True)
+        self.offer("#alarms", shown=bool(picture.alarms))
+        self.write("#open-alarms", headline(words, picture.alarms))
         lines: list[Content] = [Content.assemble((words("home.equipment"), "bold $quiet"))]
         for name, health in picture.connections.items():
-            if health == "connected":
-                lines.append(Content.assemble(("✔ ", "$success"), f"{name}: ", (words("home.connected"), "$success")))
+            state, _, remark = health.partition(", ")
+            if state == "connected":
+                said = [(words("home.connected"), "$success"), (f", {remark}" if remark else "", "bold $warning")]
+                lines.append(Content.assemble(("✔ ", "$success"), f"{name}: ", *said))
             else:
                 lines.append(Content.assemble(("✖ ", "bold $error"), f"{name}: ", (health, "bold $error")))
         if not picture.connections:
@@ -95,5 +102,7 @@ class Home(View):
     def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "new-batch":
             self.post_message(Go("start"))
+        elif event.button.id == "alarms":
+            self.post_message(Go("alarms"))
         elif event.button.id == "log-out":
             self.post_message(Ask(LogOut(id=uuid4().hex)))

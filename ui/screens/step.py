@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Button, Digits, Input, Static
 
-from edge.core.forms import PENDING
+from edge.core.terms import PENDING
 from edge.wire import BatchCard, ConfirmStep, EnterValue, Picture, ScanCode, StepCard
 from ui import drawing
 from ui.screens.acts import permitted_acts

@@ -11,11 +11,14 @@ from typing import Final, Protocol
 from edge.core.document import Path, closest
 from edge.core.errors import LinesideError, Place
 from edge.core.recipe.model import (
+    Alarm,
     Clearance,
     Custody,
     Dispose,
+    Hold,
     Label,
     Limit,
+    Monitor,
     Number,
     Ramp,
     Recipe,
@@ -60,6 +63,8 @@ def numbers_of(step: Step) -> Iterator[tuple[Number, Path, str]]:
                 yield from _ends(test.limit, ("tests", place, "limit"), test.unit)
         case Transfer():
             yield from _ends(step.limit, ("limit",), step.unit)
+        case Hold() | Monitor() if step.alarm is not None:
+            yield step.alarm.deadband, ("alarm", "deadband"), step.alarm.unit or step.limit.unit
         case Ramp():
             yield step.value, ("value",), step.unit
             yield step.rate, ("rate",), step.unit
@@ -189,6 +194,8 @@ def problems(asked: Asked, recipe: Recipe, step: Step, path: Path) -> Iterator[L
             yield from _signers(asked, step, step.roles, path, "roles", least=1)
         case Dispose():
             yield from _dispose(asked, recipe, step, path)
+        case Hold() | Monitor() if step.alarm is not None and not wrong:
+            yield from _alarm(asked, recipe, step, step.alarm, path)
         case Ramp():
             rate = resolve(recipe, step.rate, step.unit, step.unit)
             if rate <= 0:
@@ -207,6 +214,29 @@ def problems(asked: Asked, recipe: Recipe, step: Step, path: Path) -> Iterator[L
             )
         case _:
             return
+
+
+def _alarm(asked: Asked, recipe: Recipe, step: Hold | Monitor, alarm: Alarm, path: Path) -> Iterator[LinesideError]:
+    unit = alarm.unit or step.limit.unit
+    if alarm.unit not in MEASURES:
+        yield asked.unknown_unit(alarm.unit, (*path, "alarm", "unit"))
+        return
+    if step.limit.unit not in MEASURES:
+        return  # said with the limit
+    if not same_dimension(unit, step.limit.unit or unit):
+        yield _wrong_unit(asked, step, alarm.unit, step.limit.unit, (*path, "alarm", "unit"))
+        return
+    inwards = resolve(recipe, alarm.deadband, unit, unit)
+    low, high = limit_in(recipe, step.limit, unit)
+    if inwards < 0 or (low is not None and high is not None and low + 2 * inwards > high):
+        yield LinesideError(
+            "recipe.alarm_deadband",
+            f"The alarm of step {step.id} could never be over: no value is inside its limit by {inwards:g} {unit}."
+            if inwards > 0
+            else f"The alarm of step {step.id} would be over while the value is still outside its limit.",
+            todo="Give a deadband from 0 to less than half of the limit's width.",
+            place=asked.place((*path, "alarm", "deadband")),
+        )
 
 
 def _dimensions(asked: Asked, recipe: Recipe, step: Step, path: Path) -> Iterator[LinesideError]:

@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from edge.core.alarms import Priority
 from edge.core.plant import Frozen, Name
 from edge.core.terms import Role
 
@@ -50,6 +51,21 @@ class Limit(Frozen):
     placeholder: bool = False
     category: Literal["minor", "major", "critical"] = "major"
     """Of the exception record that is raised when the value is outside."""
+
+
+class Alarm(Frozen):
+    """What a person is told, and asked to acknowledge, while a watched value is outside its limit. It is over when the
+    value is inside by `deadband`, given in `unit` (the tag's when empty)."""
+
+    priority: Priority = "medium"
+    cause: Annotated[str, Field(min_length=1, max_length=300)]
+    """What is so, for example "The reactor is too warm."."""
+    effect: Annotated[str, Field(min_length=1, max_length=300)]
+    """What it does when nobody acts."""
+    todo: Annotated[str, Field(min_length=1, max_length=300)]
+    """What the person does now."""
+    deadband: Number = 0.0
+    unit: str = ""
 
 
 class Parameter(Frozen):
@@ -180,6 +196,7 @@ class Hold(_Step):
     duration: str
     tag: str
     limit: Limit
+    alarm: Alarm | None = None
     on_bad_quality: Literal["hold", "continue"] = "hold"
     on_restart: Literal["resume", "hold", "ask"] = "resume"
     """After a power cut: go on, hold the batch, or ask a person, who signs that it goes on, begins anew, or aborts."""
@@ -193,6 +210,7 @@ class Monitor(_Step):
     tag: str
     limit: Limit
     until: StepId
+    alarm: Alarm | None = None
     on_delay: str = "2 s"
     on_bad_quality: Literal["hold", "continue"] = "hold"
 
@@ -381,14 +399,66 @@ class Ramp(_Step):
     placeholder: bool = False
 
 
+class Setting(Frozen):
+    """What a parameter of a service is given: a `value` or a `formula`, in `unit` (that of its tag when empty)."""
+
+    value: Number | None = None
+    formula: Formula = ""
+    unit: str = ""
+
+
+class ReportValue(Frozen):
+    """A value that a service reports when it is complete, recorded as `name`, in `unit`."""
+
+    report: Name
+    name: Name
+    type: Kind = "number"
+    unit: str = ""
+    limit: Limit | None = None
+
+
 class Service(_Step):
-    """The box calls a `service` of the unit that plays `unit`, with `parameters`, and waits until it is complete."""
+    """The box starts a `service` of the unit that plays `unit`, once, and follows it until it is complete.
+
+    Before it starts anything it looks whether the module does what it is told from outside, brings the service to idle
+    if it ended earlier, chooses the `procedure` and writes each of `parameters`: a number, "$parameter", text, true or
+    false, or a value or formula with its unit. Each write is intended, written and read back, that of a command at the
+    service's state. A procedure that does not complete by itself is told to complete when `until` is true. Then
+    `reports` are recorded.
+
+    Holding, stopping or aborting the batch tells the service the same; resuming it lets a held service go on."""
 
     phase: Literal["service"]
     unit: Name
     service: Name
-    parameters: Mapping[Name, float | bool | Text] = Field(default_factory=dict)
+    procedure: Name | None = None
+    """May be left out where the service has one procedure, or none."""
+    parameters: Mapping[Name, float | bool | Text | Setting] = Field(default_factory=dict)
+    until: Formula = ""
+    reports: tuple[ReportValue, ...] = ()
     timeout: str
+    """So long it may be executing at most, each time that it comes to execute."""
+    timeouts: Mapping[Name, Text] = Field(default_factory=dict)
+    """So long each acting state may last, for example {starting: 10 min}; 1 min where nothing is said."""
+    on_timeout: Literal["hold", "abort"] = "hold"
+    on_held: Literal["hold", "wait"] = "hold"
+    """When the module holds or pauses by itself: hold the batch, whose resuming lets it go on, or wait until somebody
+    at the module does."""
+    on_aborted: Literal["ask", "abort"] = "ask"
+    """When it stops or aborts without being complete: hold the batch and ask a person, or abort the batch."""
+    on_bad_quality: Literal["hold", "continue"] = "hold"
+    """When a report value cannot be used: hold the batch, or raise an exception record and go on without it. A state
+    that cannot be read holds the batch in any case."""
+
+    def records(self) -> Mapping[str, tuple[Kind, str]]:
+        return {one.name: (one.type, one.unit) for one in self.reports}
+
+    def formulas(self) -> Mapping[tuple[str | int, ...], str]:
+        found: dict[tuple[str | int, ...], str] = {("until",): self.until} if self.until else {}
+        for name, given in self.parameters.items():
+            if isinstance(given, Setting) and given.formula:
+                found["parameters", name, "formula"] = given.formula
+        return found
 
 
 class Calculate(_Step):
@@ -523,6 +593,35 @@ class LibraryOperation(Frozen):
     steps: tuple[Step, ...]
 
 
+class Bound(Frozen):
+    """How far one value of a batch under way may be amended: that of a `parameter`, or a `field` of a `step`, such as
+    "limit.high" or "duration". Given as the value itself is: a number in its unit, or a duration."""
+
+    parameter: Name | None = None
+    step: StepId | None = None
+    field: Text = ""
+    low: float | Text | None = None
+    high: float | Text | None = None
+    why: Why = ""
+
+
+class Amendments(Frozen):
+    """What of a batch under way may be amended, signed and with a reason. Nothing that does not stand here."""
+
+    bounds: tuple[Bound, ...] = ()
+    skip: tuple[StepId, ...] = ()
+    """Steps that may be left out, once for each amendment."""
+    add: tuple[Literal["instruct", "record", "scan", "sample", "sign", "wait"], ...] = ()
+    """Phases of which a step may be added between others."""
+    adopt: bool = False
+    """A batch under way on another version of this recipe may go over to this one."""
+    signed_by: tuple[Role, ...] = ()
+    """Who agrees: one signature per entry, each by another person who has that role, and none by who requests it.
+    One person who may agree to amendments, when empty."""
+    category: Literal["minor", "major", "critical"] = "major"
+    """Of the exception record that each amendment raises."""
+
+
 class Operation(Frozen):
     """A named stretch of phases."""
 
@@ -548,6 +647,8 @@ class Recipe(Frozen):
     parameters: Mapping[Name, Parameter] = Field(default_factory=dict)
     readings: Mapping[Text, str] = Field(default_factory=dict)
     """The readings that formulas name, "role.tag", each with the unit of measure that it is in there."""
+    amendments: Amendments | None = None
+    """What may be amended while a batch is under way; nothing, when it is not said."""
     procedure: tuple[UnitProcedure, ...]
 
     def main(self) -> tuple[Step, ...]:

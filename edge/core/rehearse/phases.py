@@ -14,7 +14,7 @@ from edge.core.events import Event
 from edge.core.forms import Ask, Result, asks, choices_of, is_within, open_ask, weight_limits
 from edge.core.formula import names_in
 from edge.core.inputs import Wish, mid
-from edge.core.line import Batch, StepRun, effects, tag_name
+from edge.core.line import Batch, StepRun, tag_name
 from edge.core.recipe import limit_in
 from edge.core.recipe.model import (
     Calculate,
@@ -44,7 +44,7 @@ from edge.core.recipe.model import (
     Weigh,
 )
 from edge.core.recipe.values import ITERATION, whole
-from edge.core.rehearse.play import ANSWERS, MADE_UP, PATIENT, PERSON_S, POWER_CUT, Play, is_trouble
+from edge.core.rehearse.play import ALARM_RAISED, ALARM_SEEN, ANSWERS, MADE_UP, PATIENT, PERSON_S, POWER_CUT, Play, is_trouble
 from edge.core.rehearse.stage import Phase, Points, Stage, branch_name, branch_wishes, who
 from edge.core.terms import ClockQuality, Role, Stamp, Value, convert
 
@@ -126,8 +126,7 @@ def _numbers(low: float | None, high: float | None) -> Iterator[Entry]:
 def _chosen(play: Play, step: Step, name: str, entries: Sequence[Entry], part: str = "") -> Entry:
     """What is entered now: what the way asks for; else what was not entered yet, when anything goes; else what is
     all right."""
-    if name in play.inputs:
-        value = play.inputs[name]
+    if (value := play.entered(step, name)) is not None:
         text = _text(value) if isinstance(value, float) else str(value)
         return next((one for one in entries if one[1] == text), ("", text, ""))
     if play.trying:
@@ -166,7 +165,7 @@ def _scan_points(_stage: Stage, step: Scan) -> Points:
 def _scan(play: Play, step: Scan, run: StepRun) -> bool:
     if _comes(play, step, run):
         right, wrong = (PATIENT, ANOTHER) if step.expect == "patient" else (f"{step.prefix}1", UNREADABLE)
-        if step.expect == "lot" and isinstance(value := play.inputs.get(step.name), str):
+        if step.expect == "lot" and isinstance(value := play.entered(step, step.name), str):
             right = value
         _scan_code(play, step, run, cm.ScanCode(session=who(step.role), batch=MADE_UP, step=step.id, text=right), wrong)
     return True
@@ -307,7 +306,7 @@ def _enter_part(play: Play, step: Step, run: StepRun, ask: Ask, command: cm.Ente
 
 def _weight(play: Play, step: Weigh) -> tuple[str, float]:
     nets = list(_net(play.stage, step))
-    if isinstance(value := play.inputs.get(step.name), float):
+    if isinstance(value := play.entered(step, step.name), float):
         return "", value
     return next((one for one in nets if play.trying and play.stage.open(step.id, "limits", one[0])), nets[0])
 
@@ -439,13 +438,16 @@ def _keep_points(stage: Stage, step: Hold | Monitor) -> Points:
     yield from (("limits", what) for what, _ in outside)
     if outside:
         yield "limits", "back inside"
+    if outside and step.alarm is not None:
+        yield "limits", ALARM_RAISED
+        yield "people", ALARM_SEEN
     yield "quality", "lost"
 
 
 def _keep(play: Play, step: Hold | Monitor, run: StepRun) -> bool:
     if play.try_once(step.id, "questions", POWER_CUT):
         play.fork("the power goes").restart(step.id)
-    watch = next((one for one in effects(play.line).watches if one.step == step.id), None)
+    watch = next((one for one in play.effects().watches if one.step == step.id), None)
     if watch is None:
         return False
     for what, value in _outside(play.stage, step.tag, step.limit):

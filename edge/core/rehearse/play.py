@@ -13,11 +13,12 @@ from typing import Final, Literal, TypeGuard
 
 from edge.core import commands as cm
 from edge.core import events as ev
+from edge.core.alarms import AlarmState, AlarmWatcher, is_there
 from edge.core.decide import Now, inside, shown_tag
 from edge.core.errors import LinesideError
 from edge.core.events import Event, RowBody
 from edge.core.guard import PLACEHOLDER, agrees, fitted, judged
-from edge.core.inputs import Inputs, mid
+from edge.core.inputs import mid
 from edge.core.limits import BAD_QUALITY_S, Watcher
 from edge.core.line import (
     OVER,
@@ -38,6 +39,7 @@ from edge.core.line import (
 )
 from edge.core.plant import Tag
 from edge.core.recipe.model import (
+    Calculate,
     Hold,
     Loop,
     Monitor,
@@ -47,13 +49,16 @@ from edge.core.recipe.model import (
     Wait,
 )
 from edge.core.rehearse.report import Aspect, Played, Raised
-from edge.core.rehearse.stage import Cell, Stage, branch_name, who
+from edge.core.rehearse.stage import Cell, Stage, Way, branch_name, who
 from edge.core.terms import Act, ClockQuality, Quality, Reading, Role, Stamp, State, Value, convert
 
 LOOK_S: Final = 0.5
 """So often the line is looked at while something moves ..."""
-LOOK_SHARE: Final = 0.01
-"""... or after this share of the time since the last row, when that is more: after days to the hour."""
+LOOK_SHARE: Final = 0.1
+"""... or after this share of the time since the last row, when that is more; what has come by then and stays is found
+to `LOOK_S` all the same."""
+AHEAD_S: Final = 86_400.0
+"""So far it is looked ahead at most."""
 PERSON_S: Final = 60.0
 """So long a person takes for what a step asks."""
 MARGIN_S: Final = 2.0
@@ -68,6 +73,8 @@ READINGS_MAX: Final = 1_000
 LEAST_S: Final = 1e-6
 """The smallest step of time: the clock's own figures round."""
 POWER_CUT: Final = "the power goes"
+ALARM_RAISED: Final = "alarm raised"
+ALARM_SEEN: Final = "alarm acknowledged"
 Outcome = Literal["confirmed", "refused", "unknown"]
 Answer = Literal["happened", "again", "abort"]
 ANSWERS: Final[Mapping[Outcome, tuple[Answer, ...]]] = {
@@ -75,19 +82,20 @@ ANSWERS: Final[Mapping[Outcome, tuple[Answer, ...]]] = {
     "unknown": ("again", "happened", "abort"),
 }
 
-_BY_FORMULA: Final = ev.BranchTaken | ev.PassBegun | ev.LoopEnded | ev.ValueRecorded
+_ByFormula = ev.BranchTaken | ev.PassBegun | ev.LoopEnded | ev.ValueRecorded
 
 
 class Play:
     """One batch on a line of its own, from its start to its end, in virtual time."""
 
-    def __init__(self, stage: Stage, cell: Cell, name: str, inputs: Inputs, *, trying: bool, bad: str = "") -> None:
-        self.stage, self.cell, self.name, self.inputs, self.trying, self.bad = stage, cell, name, inputs, trying, bad
+    def __init__(self, stage: Stage, cell: Cell, name: str, way: Way, *, trying: bool, bad: str = "") -> None:
+        self.stage, self.cell, self.name, self.way, self.trying, self.bad = stage, cell, name, way, trying, bad
         self.line = Line(Book(stage.plant, {stage.seal: stage.recipe}, frozenset({stage.seal})))
         self.now_s = self.row_s = 0.0
         self.events: list[Event] = []
         self.started: set[tuple[str, int, int, str]] = set()
         self.watchers: dict[Watch, Watcher] = {}
+        self.alarm_watchers: dict[str, AlarmWatcher] = {}
         self.asked: dict[Condition, float] = {}
         """Since when what a condition looks at cannot be used; the last look while it can."""
         self.shown: dict[str, Value] = {}
@@ -98,9 +106,9 @@ class Play:
         """Tags whose reading is taken away."""
         tags = {tag_name(stage.units, named): named for named in stage.recipe.readings}
         self.pinned = {
-            tag: Reading(inputs[named], stage.recipe.readings[named], Quality.GOOD, "", 0.0)
+            tag: Reading(way.inputs[named], stage.recipe.readings[named], Quality.GOOD, "", 0.0)
             for tag, named in tags.items()
-            if named in inputs and (trying or cell.read(tag) is None)
+            if named in way.inputs and (trying or cell.read(tag) is None)
         }
         """What selections, loops and calculations are given instead of what a tag shows."""
         self.tried: set[tuple[str, str]] = set()
@@ -112,6 +120,9 @@ class Play:
         """The latest value that each step recorded."""
         self.due: dict[str, str] = {}
         """What was entered at a step on purpose, and must follow from it."""
+        self.wanted: tuple[Line, Effects] = (self.line, effects(self.line))
+        self.idle: Line | None = None
+        """The head at which nobody and nothing had anything to do but wait."""
         self.begin()
 
     def begin(self) -> None:
@@ -158,7 +169,10 @@ class Play:
     def go_one_step(self) -> str:
         """Let one thing happen; why nothing more can, else ""."""
         try:
-            if not self.do_something() and not self.pass_time(math.inf):
+            if self.line is not self.idle and self.do_something():
+                return ""
+            self.idle = self.line
+            if not self.pass_time(math.inf):
                 return f"stands still: {self.waiting()}"
         except LinesideError as refusal:
             return f"refused what should be done: {refusal.what}"
@@ -166,7 +180,7 @@ class Play:
 
     def waiting(self) -> str:
         """What the batch waits for, in a sentence."""
-        wanted = effects(self.line)
+        wanted = self.effects()
         shown = []
         for watch in wanted.watches:
             if watch.kind == "until":
@@ -179,6 +193,12 @@ class Play:
         active = ", ".join(run.step for run in self.batch.active()) or "none"
         return "; ".join(shown) or f"{self.batch.state.value}, steps under way: {active}"
 
+    def effects(self) -> Effects:
+        """What must be under way for this head."""
+        if self.wanted[0] is not self.line:
+            self.wanted = (self.line, effects(self.line))
+        return self.wanted[1]
+
     @property
     def batch(self) -> Batch:
         return self.line.batches[MADE_UP]
@@ -189,6 +209,7 @@ class Play:
         other.name, other.trying, other.bad, other.cell = f"{self.name}; {name}", False, "", self.cell.fork()
         other.events, other.started, other.watchers, other.asked = [*self.events], {*self.started}, {}, {}
         other.shown, other.supposed, other.lost = {**self.shown}, {**self.supposed}, {*self.lost}
+        other.alarm_watchers = {}
         other.tried, other.left, other.holds = {*self.tried}, {*self.left}, Counter(self.holds)
         other.values, other.due = {**self.values}, {**self.due}
         return other
@@ -202,7 +223,7 @@ class Play:
     def do(self, command: cm.Command) -> list[Event]:
         """Let the engine decide, fold what it says, and see what it means."""
         rows = self.decide(command)
-        if self.bad:
+        if self.trying:
             rows = self.with_bad_readings(command, rows)
         for row in rows:
             self.line = apply(self.line, row)
@@ -233,8 +254,8 @@ class Play:
     def with_bad_readings(self, command: cm.Command, rows: list[RowBody]) -> list[RowBody]:
         """The rows as they are when the readings are bad that a step's formula needs, and no other's: from the first
         reading on from which it is that step's trouble."""
-        step = self.bad
-        if not any(isinstance(row.event, _BY_FORMULA) and row.event.step == step for row in rows):
+        step = next((one.event.step for one in rows if isinstance(one.event, _ByFormula) and self.fails(one.event)), "")
+        if not step:
             return rows
         named = {tag_name(self.stage.units, one) for one in self.stage.readings_of(self.stage.recipe.steps()[step])}
         for bad_from in range(READINGS_MAX):
@@ -243,10 +264,22 @@ class Play:
             if not troubles:
                 break
             if troubles[0].step == step:
-                self.bad = ""
                 self.stage.cover(step, "quality", "lost")
                 return other
         return rows
+
+    def fails(self, by_formula: _ByFormula) -> bool:
+        """Whether the readings are to be bad now with which a step made up its mind. Where it goes another way then,
+        only in a batch for that."""
+        step = self.stage.recipe.steps()[by_formula.step]
+        decides = isinstance(step, Calculate | Select | Loop) and (step.on_bad_quality == "hold" or step.id == self.bad)
+        return decides and self.try_once(step.id, "quality", "lost")
+
+    def entered(self, step: Step, name: str) -> Value | None:
+        """What is entered as this value to get on the way; None when that does not say."""
+        if self.stage.recipe.loop_of(step.id) is not None:
+            return self.way.inputs.get(name)  # values of the pass before would be taken for those of this one
+        return self.stage.entered(self.way, name, {one: it.value for one, it in self.batch.values.items()})
 
     def see(self, event: Event) -> None:
         """What a row says about the points, whoever brought it about."""
@@ -263,6 +296,8 @@ class Play:
                 self.values[event.step] = event
             case ev.ConditionMet():
                 cover(event.step, "limits", "met")
+            case ev.AlarmRaised():
+                cover(event.step, "limits", ALARM_RAISED)
             case ev.BranchTaken():
                 cover(event.step, "branches", branch_name(event.branch), not event.why)
             case ev.PassBegun():
@@ -319,13 +354,13 @@ class Play:
 
     def pass_time(self, longest_s: float) -> bool:
         """Tell the line what is due, or go to the next moment at which something may be; False when there is none."""
-        wanted = effects(self.line)
+        wanted = self.effects()
         if self.tell(wanted):
             return True
         at = self.stamp()
         left = [timer.length_s - elapsed(timer.since, timer.before_boot, at).low_s for timer in wanted.timers]
-        next_s = min((one for one in left if one > 0), default=math.inf)
-        next_s = min(next_s, self.next_look_s(wanted), longest_s)
+        longest_s = min(longest_s, *(one for one in left if one > 0), math.inf)
+        next_s = self.next_look_s(wanted, longest_s)
         if math.isinf(next_s):
             return False
         self.go_to(self.now_s + max(next_s, LEAST_S))
@@ -368,6 +403,7 @@ class Play:
                         reading=reading,
                     )
                 )
+        self.look_for_alarms(wanted)
         self.asked = {one: self.asked.get(one, self.now_s) for one in wanted.conditions}
         for condition in self.asked:
             usable = self.usable(condition)
@@ -383,25 +419,80 @@ class Play:
             )
         return len(self.events) > before
 
+    def look_for_alarms(self, wanted: Effects) -> None:
+        """Raise and clear the alarms of steps under way, and let a person acknowledge what is raised."""
+        watchers = self.alarm_watchers
+        self.alarm_watchers = {one.alarm: watchers.get(one.alarm) or AlarmWatcher(self.now_s) for one in wanted.alarms}
+        for watch in wanted.alarms:
+            known, reading = self.line.alarms.get(watch.alarm), self.reading(watch.tag)
+            on = known is not None and known.on
+            there = is_there(watch, reading, on=on)
+            watcher = self.alarm_watchers[watch.alarm]
+            finding = watcher.look(there, self.now_s, shown=on, on_delay_s=watch.on_delay_s)
+            if finding is not None and reading is not None:
+                command = cm.NoteAlarm(
+                    watch=watch, finding=finding, value=reading.value, times=watcher.times, for_s=watcher.for_s
+                )
+                rows = self.do(command)
+                if finding == "flooded" and rows:
+                    watcher.told_flood(self.now_s)
+        for alarm in list(self.line.alarms.values()):
+            if alarm.state is not AlarmState.ACKNOWLEDGED:
+                seen = cm.AcknowledgeAlarm(session=who(Role.OPERATOR), alarm=alarm.alarm, raised_seq=alarm.raised_seq)
+                self.stage.cover(alarm.step, "people", ALARM_SEEN, bool(self.do(seen)))
+
     def usable(self, condition: Condition) -> bool:
         readings = [self.reading(tag) for tag in condition.tags]
         return all(reading is not None and reading.good for reading in readings)
 
-    def next_look_s(self, wanted: Effects) -> float:
-        """After how long a look may find what this one did not."""
+    def next_look_s(self, wanted: Effects, longest_s: float) -> float:
+        """After how long a look may find what this one did not; `longest_s` at most."""
         changing = any(self.changes(watch.tag) for watch in wanted.watches)
         for watch in wanted.watches:
             value = _number(self.reading(watch.tag))
             outside = value is not None and not inside(value, watch.low, watch.high)
             found_late = outside and watch.kind == "keep" and not watch.outside
             if found_late or watch.kind == "steady" or (value is None and watch.hold_on_bad):
-                return LOOK_S
+                return min(LOOK_S, longest_s)
         for condition in wanted.conditions:
             bad_s = self.now_s - self.asked.get(condition, self.now_s)
             if not self.usable(condition) and bad_s < BAD_QUALITY_S + LOOK_S:
-                return LOOK_S
+                return min(LOOK_S, longest_s)
             changing = changing or any(self.changes(tag) for tag in condition.tags)
-        return max(LOOK_S, (self.now_s - self.row_s) * LOOK_SHARE) if changing else math.inf
+        return self.next_find_s(wanted, min(longest_s, AHEAD_S)) if changing else longest_s
+
+    def next_find_s(self, wanted: Effects, longest_s: float) -> float:
+        """After how long the cell shows something that a look would find, tried on a cell that goes ahead."""
+        now, ahead, low_s = self.cell, self.cell.fork(), 0.0
+        try:
+            while low_s < longest_s:
+                high_s = min(low_s + max(LOOK_S, (self.now_s + low_s - self.row_s) * LOOK_SHARE), longest_s)
+                ahead.pass_s(high_s - low_s)
+                if not self.would_find(wanted, ahead):
+                    low_s = high_s
+                    continue
+                while high_s - low_s > LOOK_S:
+                    mid_s, middle = (low_s + high_s) / 2, now.fork()
+                    middle.pass_s(mid_s)
+                    low_s, high_s = (low_s, mid_s) if self.would_find(wanted, middle) else (mid_s, high_s)
+                return high_s
+            return longest_s
+        finally:
+            self.cell = now
+
+    def would_find(self, wanted: Effects, cell: Cell) -> bool:
+        """Whether a look at this cell would find something. It is the play's cell then."""
+        self.cell = cell
+        for watch in wanted.watches:
+            value = _number(self.reading(watch.tag))
+            stays = watch.kind == "keep" and not watch.outside
+            if value is not None and inside(value, watch.low, watch.high) is not stays:
+                return True
+        return any(
+            self.usable(one)
+            and self.decide(cm.AskCondition(batch=one.batch, step=one.step, iteration=one.iteration, bad=False))
+            for one in wanted.conditions
+        )
 
     def changes(self, tag: str) -> bool:
         """True while what a tag shows changes by itself."""
@@ -432,7 +523,7 @@ class Play:
 
     def do_something(self) -> bool:
         """The next thing that equipment or a person does; False when there is nothing to do but wait."""
-        for write in effects(self.line).writes:
+        for write in self.effects().writes:
             if (key := (write.step, write.iteration, write.attempt, write.tag)) not in self.started:
                 self.started.add(key)
                 self.write(write)
@@ -611,7 +702,7 @@ class Play:
 
     def next_timer_s(self) -> float:
         """After how long the next timer is due; 0 when there is none."""
-        at, timers = self.stamp(), effects(self.line).timers
+        at, timers = self.stamp(), self.effects().timers
         left = [timer.length_s - elapsed(timer.since, timer.before_boot, at).low_s for timer in timers]
         return max(0.0, min(left, default=0.0))
 

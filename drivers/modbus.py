@@ -39,7 +39,7 @@ from pymodbus.pdu.register_message import (
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value
-from edge.equipment import Found, Health, WriteRefused, WriteUnknown, bad_reading, retry_delays_s
+from edge.equipment import Found, Health, Home, WriteRefused, WriteUnknown, bad_reading, retry_delays_s
 
 # What goes wrong on the wire reaches people as health, quality and outcome; the library's log repeats it as tracebacks.
 logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
@@ -218,6 +218,7 @@ class ModbusDriver:
         *,
         now_s: Callable[[], float],
         utc: Callable[[], str],  # noqa: ARG002  Modbus gives no source time
+        home: Home,  # noqa: ARG002  nor has it anything to keep
     ) -> None:
         try:
             self._settings = _Settings.model_validate(dict(connection.settings))
@@ -318,7 +319,7 @@ class ModbusDriver:
                 self._drop(why)
                 raise WriteUnknown(why)
 
-    async def browse(self) -> list[Found]:
+    async def browse(self, text: str = "") -> list[Found]:  # noqa: ARG002  a Modbus device cannot be asked
         """Modbus has no browsing."""
         return []
 

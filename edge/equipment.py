@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -56,6 +57,30 @@ class Health:
     connected: bool
     detail: str
     since_boottime_s: float
+    remark: str = ""
+    """What a person should know although it is connected, like "not encrypted"."""
+    refusal: LinesideError | None = None
+    """Why it is not connected, with code and what to do, where the driver knows."""
+
+    @property
+    def words(self) -> str:
+        """For a screen: "connected", with the remark behind it; or why not, and what to do."""
+        if self.connected:
+            return f"connected, {self.remark}" if self.remark else "connected"
+        return f"{self.detail} {self.refusal.todo} ({self.refusal.code})" if self.refusal else self.detail
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What a driver may know of the box that it runs on."""
+
+    box: str = "unnamed"
+    folder: Path = Path()
+    """The box folder: what the plant file names relative to it, like a file with a password."""
+    keeps: Path = Path("state")
+    """The folder where a driver may keep files of its own."""
+    synced: Callable[[], bool] = lambda: False
+    """Whether a time source disciplines the wall clock."""
 
 
 class Driver(Protocol):
@@ -82,8 +107,9 @@ class Driver(Protocol):
 
         Raises `WriteRefused` (certainly not written) or `WriteUnknown` (nobody knows)."""
 
-    async def browse(self) -> list[Found]:
-        """What can be found at the device; empty where the protocol has no browsing."""
+    async def browse(self, text: str = "") -> list[Found]:
+        """What can be found at the device, with `text` in name or address; empty where the protocol has no browsing.
+        Raises the refusal of `health` when it is not connected."""
 
     def health(self) -> Health:
         """The present state of the connection."""
@@ -104,6 +130,7 @@ class DriverFactory(Protocol):
         *,
         now_s: Callable[[], float],
         utc: Callable[[], str],
+        home: Home,
     ) -> Driver: ...
 
 
@@ -167,12 +194,13 @@ class GuardedWriter:
         self._equipment = equipment
         self.tag = tag
 
-    async def write_and_read_back(self, value: Value) -> WriteOutcome:
-        """Write once and look. Never raises for the equipment.
+    async def write_and_read_back(self, value: Value, shown_by: Collection[Value] = ()) -> WriteOutcome:
+        """Write once and look. Never raises for the equipment. With `shown_by` (a command to a service) the read-back
+        must show one of these instead of the value; until then another write to the tag may be sent.
 
         When cancelled, whether anything was written is unknown: the caller must treat it so. The driver has
         then already made sure that a late reply is not taken for another's."""
-        return await self._equipment._write(self.tag, value)  # noqa: SLF001  one module, one class in two parts
+        return await self._equipment._write(self.tag, value, shown_by)  # noqa: SLF001  one module, one class in two parts
 
 
 class Equipment:
@@ -192,6 +220,7 @@ class Equipment:
         utc: Callable[[], str],
         on_change: Callable[[], None] = lambda: None,
         on_reading: Callable[[str, Reading], None] = lambda _tag, _reading: None,
+        home: Home = Home(),
     ) -> None:
         """Load the drivers that the plant names and let them check settings and addresses. Nothing is connected.
 
@@ -199,6 +228,7 @@ class Equipment:
         self._plant = plant
         self._tags = plant.tags()
         self._now_s, self._utc, self._on_change, self._on_reading = now_s, utc, on_change, on_reading
+        self._home = home
         self._of_connection: dict[str, dict[str, Tag]] = {name: {} for name in plant.connections}
         self._factories: dict[str, DriverFactory] = {}
         self._drivers: dict[str, Driver] = {}
@@ -231,7 +261,7 @@ class Equipment:
         for name, connection in self._plant.connections.items():
             try:
                 factory = _loader(name, connection, drivers)()
-                factory(connection, self._of_connection[name], now_s=self._now_s, utc=self._utc)
+                factory(connection, self._of_connection[name], now_s=self._now_s, utc=self._utc, home=self._home)
                 self._factories[name] = factory
             except LinesideError as error:
                 errors.append(error)
@@ -297,8 +327,9 @@ class Equipment:
         """How each connection does."""
         return dict(self._health)
 
-    async def browse(self, connection: str) -> list[Found]:
-        """What can be found at a device. Raises `equipment.no_connection` or the driver's own refusal."""
+    async def browse(self, connection: str, text: str = "") -> list[Found]:
+        """What can be found at a device, with `text` in name or address. Raises `equipment.no_connection` or the
+        driver's own refusal."""
         driver = self._drivers.get(connection)
         if driver is None:
             raise LinesideError(
@@ -306,7 +337,7 @@ class Equipment:
                 f"There is no running connection {connection[:64]!r}.",
                 todo=f"Use one of: {', '.join(sorted(self._drivers)) or 'none runs'}.",
             )
-        return await driver.browse()
+        return await driver.browse(text)
 
     # Writing ----------------------------------------------------------------------------------------------
 
@@ -315,7 +346,7 @@ class Equipment:
         self._known(tag)
         return GuardedWriter(self, tag)
 
-    async def _write(self, name: str, value: Value) -> WriteOutcome:
+    async def _write(self, name: str, value: Value, shown_by: Collection[Value] = ()) -> WriteOutcome:
         try:
             may_write(self._plant, name, value)
         except LinesideError as refusal:
@@ -340,18 +371,23 @@ class Equipment:
                 why = f"The driver of {tag.connection} failed while writing ({error})."
             else:
                 why = ""
-            return await self._read_back(tag, name, fit, why)
+            if not shown_by:
+                return await self._read_back(tag, name, fit, shown_by, why)
         finally:
             self._writing.discard(name)
+        # to hold or abort a service must not wait until it has started
+        return await self._read_back(tag, name, fit, shown_by, why)
 
-    async def _read_back(self, tag: Tag, name: str, wanted: Value, doubt: str) -> WriteOutcome:
+    async def _read_back(
+        self, tag: Tag, name: str, wanted: Value, shown_by: Collection[Value], doubt: str
+    ) -> WriteOutcome:
         """Look until the read-back tag agrees or its time is over. With `doubt` it stays unknown whatever is seen."""
         look_at = tag.read_back or name
         until_s = self._now_s() + tag.settle_s
         delay_s = READ_BACK_FIRST_S
         while True:
             reading = await self.read(look_at)
-            agreed = agrees(tag, wanted, reading)
+            agreed = reading.good and reading.value in shown_by if shown_by else agrees(tag, wanted, reading)
             if agreed or self._now_s() + delay_s > until_s:
                 break
             await asyncio.sleep(delay_s)
@@ -377,7 +413,11 @@ class Equipment:
             driver: Driver | None = None
             try:
                 driver = self._factories[name](
-                    self._plant.connections[name], self._of_connection[name], now_s=self._now_s, utc=self._utc
+                    self._plant.connections[name],
+                    self._of_connection[name],
+                    now_s=self._now_s,
+                    utc=self._utc,
+                    home=self._home,
                 )
                 await driver.start(self._take_reading, lambda health: self._take_health(name, health))
                 self._drivers[name] = driver
@@ -440,7 +480,7 @@ class Equipment:
     def _take_health(self, name: str, health: Health) -> None:
         before = self._health[name]
         self._health[name] = health
-        if (before.connected, before.detail) != (health.connected, health.detail):
+        if (before.connected, before.detail, before.remark) != (health.connected, health.detail, health.remark):
             self._tell()
 
     def _tell(self) -> None:

@@ -26,11 +26,12 @@ from edge.core.plant import Plant, read_plant
 from edge.core.pseudonym import is_pseudonym
 from edge.core.record import Row
 from edge.core.room import Level
+from edge.core.terms import ClockQuality
 from edge.desk import Desk, Drafts
 from edge.directory import Directory
 from edge.disk import Disk
 from edge.engine import Engine
-from edge.equipment import Equipment, installed_drivers
+from edge.equipment import Equipment, Home, installed_drivers
 from edge.history import History
 from edge.identity import DeviceKey, make_folder, read_public
 from edge.journal import Journal, open_journal
@@ -109,6 +110,12 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
             utc=clock.utc,
             on_change=lambda: woken[0].wake() if woken else None,
             on_reading=history.take,
+            home=Home(
+                box=config.box,
+                folder=config.folder,
+                keeps=config.state_dir,
+                synced=lambda: clock.quality() is ClockQuality.SYNCED,
+            ),
         )  # refuses wrong settings and addresses, before a row says that a runtime began
         unknown_patients = tuple(_unknown_patients(line, vault))
         line, notices = await _start(line, journal, reference, clock, _how_started(config, journal, continues))
@@ -128,10 +135,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 vault=vault,
                 sync=_first_sync(config, line),
                 hub_public=hub_public,
-                connections=lambda: {
-                    name: "connected" if health.connected else health.detail
-                    for name, health in equipment.health().items()
-                },
+                connections=lambda: {name: health.words for name, health in equipment.health().items()},
                 notices=lambda: (*notices, *unknown_patients, *disk.notices(), *journal.notices(), *history.notices()),
                 pruner=_pruner(config, engine, journal, signer),
             )

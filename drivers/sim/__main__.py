@@ -16,11 +16,15 @@ from edge.core.errors import LinesideError
 
 def _device(name: str, arguments: argparse.Namespace) -> AbstractAsyncContextManager[int]:
     # Only the protocol that is served is loaded.
+    where = (arguments.host, arguments.port)
+    how = {"seed": arguments.seed, "speed": arguments.speed, "control": arguments.control}
     if name == "reactor":
-        from drivers.sim.reactor import serve_bioreactor as serve
-    else:
-        from drivers.sim.pump import serve_pump_and_balance as serve
-    return serve(arguments.host, arguments.port, seed=arguments.seed, speed=arguments.speed, control=arguments.control)
+        from drivers.sim.reactor import serve_bioreactor
+
+        return serve_bioreactor(*where, **how, certificate=arguments.certificate)
+    from drivers.sim.pump import serve_pump_and_balance
+
+    return serve_pump_and_balance(*where, **how)
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -50,6 +54,7 @@ def main() -> int:
     parser.add_argument("--control", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--speed", type=float, default=60.0)
+    parser.add_argument("--certificate", type=Path, help="reactor: offer encrypted connections with this one (DER)")
     arguments = parser.parse_args()
     try:
         asyncio.run(_serve(arguments))

@@ -1,4 +1,4 @@
-"""The simulated bioreactor: an asyncua server with first-order physics."""
+"""The simulated bioreactor: an asyncua server with first-order physics. The cell's modules are at the same server."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +22,18 @@ from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.status_codes import StatusCodes
 
 from drivers.sim.control import Faults, serve_control
+from drivers.sim.module import ServedModule
 from drivers.sim.physics import Loop, reactor_loops
+from edge.core.plant import read_plant
 
 NAMESPACE: Final = "urn:lineside:sim:reactor"
 UNIT: Final = "BR-1"
 TICK_S: Final = 0.2
+ENCRYPTED: Final = (
+    ua.SecurityPolicyType.Aes256Sha256RsaPss_SignAndEncrypt,
+    ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
+    ua.SecurityPolicyType.Aes128Sha256RsaOaep_SignAndEncrypt,
+)
 MESSAGE_TYPES_SILENT: Final = frozenset({ua.MessageType.Hello})
 
 
@@ -38,23 +46,36 @@ def _kind(loop: Loop) -> ua.VariantType:
 
 
 @asynccontextmanager
-async def serve_bioreactor(host: str, port: int, *, seed: int, speed: float, control: Path) -> AsyncIterator[int]:
-    """Serve until left; gives the port (a free one for port 0). `speed` is process seconds per second."""
+async def serve_bioreactor(
+    host: str, port: int, *, seed: int, speed: float, control: Path, certificate: Path | None = None
+) -> AsyncIterator[int]:
+    """Serve until left; gives the port (a free one for port 0). `speed` is process seconds per second. With a
+    `certificate` (DER; its key beside it, .key) encrypted connections are offered, too."""
     logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
     loops = reactor_loops()
     names = [f"{UNIT}.{loop.name}" for loop in loops]
-    faults = Faults(names, [f"{name}_setpoint" for name in names])
+    plant = read_plant(files("drivers.sim").joinpath("plant.yaml").read_bytes(), "plant.yaml")
+    modules = {name: unit for name, unit in plant.units.items() if unit.services}
+    tags = {f"{name}.{tag}": one.access for name, unit in modules.items() for tag, one in unit.tags.items()}
+    written = [f"{name}_setpoint" for name in names] + [name for name, access in tags.items() if access == "write"]
+    faults = Faults([*names, *tags], written)
     server = _GatedServer(faults)
     await server.init()
     server.disable_clock()
     server.set_endpoint(f"opc.tcp://{host}:{port}/")
     server.set_server_name("Simulated bioreactor")
-    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    server.set_security_policy([ua.SecurityPolicyType.NoSecurity, *(ENCRYPTED if certificate else ())])
+    if certificate:
+        await server.load_certificate(certificate)
+        await server.load_private_key(certificate.with_suffix(".key"), format="pem")
     reactor = _Reactor(server, loops, faults, random.Random(seed), speed)
     await reactor.build()
+    served = [ServedModule(server, name, unit, faults) for name, unit in modules.items()]
+    for module in served:
+        await module.build()
     async with server, serve_control(control, faults):
         assert server.bserver is not None
-        ticking = asyncio.create_task(reactor.run(), name="physics")
+        ticking = asyncio.create_task(reactor.run(served), name="physics")
         try:
             yield server.bserver.port
         finally:
@@ -120,13 +141,15 @@ class _Reactor:
             return None
         return next(loop for loop in self._loops if name == f"{loop.name}_setpoint")
 
-    async def run(self) -> None:
-        """Let process time pass and show it, until cancelled."""
+    async def run(self, modules: Sequence[ServedModule]) -> None:
+        """Let process time pass and show it, until cancelled; that of the modules at the same server, too."""
         last_s = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
             now_s = time.monotonic()
             elapsed_s, last_s = (now_s - last_s) * self._speed, now_s
+            for module in modules:
+                await module.pass_s(elapsed_s)
             for loop in self._loops:
                 loop.pass_s(elapsed_s)
                 shown = loop.value + self._noise.gauss(0.0, loop.noise) if loop.value or loop.setpoint else 0.0

@@ -13,14 +13,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from drivers.sim.control import SimControl
 from edge.core.plant import Plant
 from edge.core.terms import Quality, Reading, Value
-from edge.equipment import DriverLoader, Equipment, WriteResult, installed_drivers
+from edge.equipment import DriverLoader, Equipment, Home, WriteResult, installed_drivers
 
 TIMEOUT_S = 1.0
+HOME = Home()
+"""The box that the checks run on."""
 PATIENCE_S = 15.0
 
 
@@ -52,17 +55,17 @@ def one_connection(driver: str, settings: Mapping[str, Value], unit: str, tags: 
 
 
 @contextmanager
-def simulated(device: str, folder: Path) -> Iterator[tuple[int, SimControl]]:
+def simulated(device: str, folder: Path, *more: str) -> Iterator[tuple[int, SimControl]]:
     """The simulated reactor or pump as a process of its own: its port and its control channel."""
     control = folder / f"{device}.sock"
-    command = [sys.executable, "-m", "drivers.sim", device, "--control", str(control), "--speed", "600"]
+    command = [sys.executable, "-m", "drivers.sim", device, "--control", str(control), "--speed", "600", *more]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["port"], SimControl(control)
         process.communicate(timeout=10)  # closing its standard input ends it
 
 
-def reactor_subject(port: int, control: SimControl) -> Subject:
+def reactor_subject(port: int, control: SimControl, *, security: str = "none") -> Subject:
     common = {"connection": "device", "stale_s": 5, "settle_s": 0.3}
     node = "nsu=urn:lineside:sim:reactor;s="
     tags = {
@@ -76,7 +79,7 @@ def reactor_subject(port: int, control: SimControl) -> Subject:
             "high": 400,
         },
     }
-    settings = {"endpoint": f"opc.tcp://127.0.0.1:{port}/", "security": "none"}
+    settings = {"endpoint": f"opc.tcp://127.0.0.1:{port}/", "security": security}
     return Subject(
         one_connection("opcua", settings, "BR-1", tags),
         control,
@@ -113,9 +116,9 @@ def pump_subject(port: int, control: SimControl) -> Subject:
 class Rig:
     """An Equipment under test; `until` waits on its own changes."""
 
-    def __init__(self, plant: Plant, drivers: Mapping[str, DriverLoader]) -> None:
+    def __init__(self, plant: Plant, drivers: Mapping[str, DriverLoader], home: Home, utc: Callable[[], str]) -> None:
         self.changed = asyncio.Event()
-        self.equipment = Equipment(plant, drivers, now_s=now_s, utc=lambda: "", on_change=self.changed.set)
+        self.equipment = Equipment(plant, drivers, now_s=now_s, utc=utc, on_change=self.changed.set, home=home)
         self.seen: list[Reading] = []
 
     async def until(self, done: Callable[[], bool]) -> None:
@@ -138,9 +141,15 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(plant: Plant, drivers: Mapping[str, DriverLoader] | None = None) -> AsyncIterator[Rig]:
+async def rig(
+    plant: Plant,
+    drivers: Mapping[str, DriverLoader] | None = None,
+    *,
+    home: Home | None = None,
+    utc: Callable[[], str] = lambda: datetime.now(UTC).isoformat(),
+) -> AsyncIterator[Rig]:
     """A running rig that watches every tag."""
-    made = Rig(plant, drivers or installed_drivers())
+    made = Rig(plant, drivers or installed_drivers(), home or HOME, utc)
     async with made.equipment:
         await made.equipment.watch(plant.tags())
         yield made

@@ -18,7 +18,7 @@ from drivers.sim.control import SimControl
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Plant, Tag
 from edge.core.terms import Quality, Reading, Value
-from edge.equipment import Equipment, Found, Health, WriteResult, installed_drivers
+from edge.equipment import Equipment, Found, Health, Home, WriteResult, installed_drivers
 from tests.contract.conformance import Subject, now_s, pump_subject, reactor_subject, rig
 
 
@@ -34,8 +34,9 @@ class Scripted:
         *,
         now_s: Callable[[], float],
         utc: Callable[[], str],
+        home: Home,
     ) -> None:
-        del utc
+        del utc, home
         self.tags, self.now_s = tags, now_s
         self.died: asyncio.Event = asyncio.Event()
         self.write_raises: Exception | None = None
@@ -70,7 +71,7 @@ class Scripted:
             raise self.write_raises
         self.value = value
 
-    async def browse(self) -> list[Found]:
+    async def browse(self, _text: str = "") -> list[Found]:
         return []
 
     def health(self) -> Health:

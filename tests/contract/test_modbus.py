@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from drivers.modbus import ModbusDriver, read_address
 from edge.core.errors import LinesideError
-from edge.equipment import WriteRefused, WriteResult, WriteUnknown
+from edge.equipment import Home, WriteRefused, WriteResult, WriteUnknown
 from tests.contract.conformance import now_s, rig
 from tests.contract.wire import RIGHT, WRONG, answer, device, frame, never_wrong, plant_at, words
 
@@ -119,7 +119,7 @@ async def test_settings_are_refused_in_words(settings: dict[str, object], tag: d
     if tag:
         plant = plant_at(1, settings=settings, tags={"x": {"connection": "device", **tag}})
     with pytest.raises(LinesideError) as refusal:
-        ModbusDriver(plant.connections["device"], plant.tags(), now_s=now_s, utc=lambda: "")
+        ModbusDriver(plant.connections["device"], plant.tags(), now_s=now_s, utc=lambda: "", home=Home())
     assert refusal.value.code == code
 
 

@@ -18,10 +18,12 @@ from drivers.opcua import OpcUaDriver, read_node_id
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.core.terms import Quality
-from edge.equipment import Driver, WriteRefused, WriteResult, WriteUnknown
+from edge.equipment import Driver, Home, WriteRefused, WriteResult, WriteUnknown
 from tests.contract.conformance import Subject, now_s, one_connection, rig
 
 SPACE = "urn:test"
+PASSWORD = {"user": "ana", "password_file": "ana.password"}
+USER_KEY = {"user_certificate": "ana.der", "user_key": "ana.key"}
 PIECES = st.lists(
     st.sampled_from(["ns=", "nsu=", "s=", "i=", "g=", "b=", ";", "2", "-1", "99999999999", "urn:x", "0xzz", "="]),
     max_size=8,
@@ -43,8 +45,16 @@ def test_any_text_is_a_node_id_or_refused_in_words(text: str) -> None:
     ("settings", "code"),
     [
         ({}, "opcua.settings"),
-        ({"endpoint": "opc.tcp://h:4840/"}, "opcua.settings"),
-        ({"endpoint": "opc.tcp://h:4840/", "security": "SignAndEncrypt"}, "opcua.secure_not_available"),
+        ({"endpoint": "opc.tcp://h:4840/", "security": "SignAndEncrypt"}, "opcua.settings"),
+        ({"endpoint": "opc.tcp://h:4840/", "security": "Basic128Rsa15"}, "opcua.settings"),
+        ({"endpoint": "opc.tcp://h:4840/", "user": "ana"}, "opcua.half_a_user"),
+        ({"endpoint": "opc.tcp://h:4840/", "user_key": "k.pem"}, "opcua.half_a_user"),
+        ({"endpoint": "opc.tcp://h:4840/", "user": "ana", "password": "correct-horse"}, "opcua.password_in_plant"),
+        ({"endpoint": "opc.tcp://h:4840/", **PASSWORD, **USER_KEY}, "opcua.two_users"),
+        ({"endpoint": "opc.tcp://h:4840/", "security": "none", **PASSWORD}, "opcua.user_in_clear"),
+        ({"endpoint": "opc.tcp://h:4840/", "security": "none", **USER_KEY}, "opcua.user_in_clear"),
+        ({"endpoint": "opc.tcp://h:4840/", "server_certificate": "ab" * 32}, "opcua.pin_needs_policy"),
+        ({"endpoint": "opc.tcp://h:4840/", "server_certificate": "ab" * 20}, "opcua.fingerprint"),
         ({"endpoint": "opc.tcp://h:4840/", "security": "none", "x": 1}, "opcua.settings"),
         ({"endpoint": "http://h:4840/", "security": "none"}, "opcua.endpoint"),
         ({"endpoint": "opc.tcp://h/", "security": "none"}, "opcua.endpoint"),
@@ -56,8 +66,9 @@ def test_any_text_is_a_node_id_or_refused_in_words(text: str) -> None:
 async def test_settings_are_refused_in_words(settings: dict[str, object], code: str) -> None:
     plant = one_connection("opcua", settings, "U", {})  # type: ignore[arg-type]
     with pytest.raises(LinesideError) as refusal:
-        OpcUaDriver(plant.connections["device"], plant.tags(), now_s=now_s, utc=lambda: "")
+        OpcUaDriver(plant.connections["device"], plant.tags(), now_s=now_s, utc=lambda: "", home=Home())
     assert refusal.value.code == code
+    assert "correct-horse" not in str(refusal.value)
 
 
 @asynccontextmanager
@@ -211,4 +222,4 @@ async def test_a_server_that_is_not_there() -> None:
         await made.until(lambda: made.equipment.health()["device"].detail == "Nobody listens there.")
         with pytest.raises(LinesideError) as refusal:
             await made.equipment.browse("device")
-        assert refusal.value.code == "opcua.not_connected"
+        assert refusal.value.code == "opcua.nobody_listens"

@@ -17,6 +17,7 @@ from edge.core.errors import LinesideError
 from edge.core.plant import read_plant
 from edge.core.terms import Role
 from edge.directory import Directory
+from edge.equipment import Home
 from edge.identity import DeviceKey, read_public
 from provisioning.device import (
     NewPerson,
@@ -59,7 +60,7 @@ def test_the_plant_skeletons_example_is_one_that_works(tmp_path: Path) -> None:
     for name, connection in plant.connections.items():
         tags = {key: tag for key, tag in plant.tags().items() if tag.connection == name}
         for entry in entry_points(group="lineside.drivers", name=connection.driver):
-            entry.load()(connection, tags, now_s=lambda: 0.0, utc=lambda: "")
+            entry.load()(connection, tags, now_s=lambda: 0.0, utc=lambda: "", home=Home())
 
 
 def test_secrets_are_for_their_owner_only_and_no_pin_is_kept(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Start(View):
             self.tell_now(words(f"start.next.{missing or 'go'}"), words("start.title"))
         else:
             self.tell_now(words("start.no_recipe"), words("start.title"), "wait")
-        away = {name: why for name, why in picture.connections.items() if why != "connected"}
+        away = {name: why for name, why in picture.connections.items() if why.partition(", ")[0] != "connected"}
         lines = [(words("start.equipment.bad", name=name, why=why), "bold $error") for name, why in away.items()]
         title = (f"\n{recipe.title}\n\n" if recipe else "\n", "bold")
         ready = [(f"{text}\n", style) for text, style in lines] or [(words("start.equipment.ok"), "$success")]

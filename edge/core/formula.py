@@ -140,7 +140,8 @@ def renamed(text: str, new_name: Callable[[str], str]) -> str:
 # Reading -------------------------------------------------------------------------------------------------------
 
 
-def _tokens(text: str) -> list[_Token]:
+@lru_cache(maxsize=1_024)
+def _tokens(text: str) -> tuple[_Token, ...]:
     if len(text) > LENGTH_MAX:
         raise LinesideError(
             "formula.too_long",
@@ -183,7 +184,7 @@ def _tokens(text: str) -> list[_Token]:
             todo="Work out a part of it in a step of its own.",
             place=Place("formula", 1, 1),
         )
-    return found
+    return tuple(found)
 
 
 def _unreadable(text: str, at: int) -> LinesideError:

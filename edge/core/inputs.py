@@ -10,21 +10,23 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final
 
 from edge.core.errors import LinesideError
 from edge.core.formula import Formula, Given, Variable, compile_formula, literals_in
 from edge.core.recipe import limit_in
-from edge.core.recipe.model import Calculate, Loop, Recipe, Record, Scan
+from edge.core.recipe.model import Calculate, Loop, Recipe, Record, Sample, Scan
 from edge.core.recipe.values import ITERATION, number_of, variables, whole
 from edge.core.terms import Value
 
 TRIED_MAX: Final = 4_000
-"""So many combinations of inputs are tried for one wish."""
+"""So many combinations of inputs are tried for one wish, of those within their limits and of all."""
 
 Wish = tuple[str, str, bool]
 """A formula, the step that it belongs to, and what is to come out of it."""
 Inputs = Mapping[str, Value]
+NOTHING: Final[Inputs] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,24 @@ class InputFinder:
     recipe: Recipe
     within: Callable[[str], tuple[float | None, float | None]]
 
-    def find(self, wishes: Sequence[Wish]) -> Inputs | None:
-        """Inputs that fulfil all wishes; None when none of the combinations tried does."""
+    def find(self, wishes: Sequence[Wish], given: Inputs = NOTHING) -> Inputs | None:
+        """Inputs that fulfil all wishes together with those given already, among them values that the box worked out;
+        None when none of the combinations tried does."""
         wanted = [(self.formula(text), step, result) for text, step, result in wishes]
-        names = sorted({name for formula, _, _ in wanted for name in self.inputs_of(formula)})
+        known = frozenset(given)
+        names = sorted({name for formula, _, _ in wanted for name in self.inputs_of(formula, known)} - known)
         asked = sorted({step for formula, step, _ in wanted if ITERATION in formula.names})
-        spaces: list[list[Value]] = [self._candidates(name, wanted) for name in names]
+        spaces: list[list[Value]] = [self._candidates(name, wanted, given) for name in names]
         spaces += [[float(number) for number in range(1, self._times(step) + 1)] for step in asked]
         usual = [space[:1] for space in spaces[: len(names)]] + spaces[len(names) :]  # a later pass before odd values
-        for chosen in itertools.islice(itertools.chain(_outward(usual), _outward(spaces)), TRIED_MAX):
-            inputs = dict(zip(names, chosen, strict=False))
+        right = [self._right(name, space) for name, space in zip(names, spaces, strict=False)] + spaces[len(names) :]
+        tried = (itertools.islice(_outward(one), TRIED_MAX) for one in (usual, right, spaces))
+        for chosen in itertools.chain.from_iterable(tried):
+            found = dict(zip(names, chosen, strict=False))
             numbers = dict(zip(asked, chosen[len(names) :], strict=True))
+            inputs = {**given, **found}
             if all(self._holds(formula, result, inputs, numbers.get(step)) for formula, step, result in wanted):
-                return inputs
+                return found
         return None
 
     def formula(self, text: str) -> Formula:
@@ -94,17 +101,31 @@ class InputFinder:
         loop = steps[step] if isinstance(steps[step], Loop) else steps.get(self.recipe.loop_of(step) or "")
         return min(whole(self.recipe, loop.times), 100) if isinstance(loop, Loop) else 1
 
-    def _candidates(self, name: str, wanted: Sequence[tuple[Formula, str, bool]]) -> list[Value]:
+    def _candidates(self, name: str, wanted: Sequence[tuple[Formula, str, bool]], given: Inputs) -> list[Value]:
         variable = self._variables[name]
         texts = [formula.text for formula, _, _ in wanted] + [step.formula for step in self._worked_out.values()]
         literals = list(dict.fromkeys(literal for text in texts for literal in literals_in(text)))
-        if variable.kind == "number":
+        if self._is_number(name):
             numbers = [one for one in literals if isinstance(one, float)]
             numbers += [number for number in self._parameters if number not in numbers]
+            asked = {one for formula, _, _ in wanted for one in formula.names} & set(given)
+            numbers += [number for one in sorted(asked) if isinstance(number := given[one], float)]
+            others = sorted({one for formula, _, _ in wanted for one in self.inputs_of(formula)} - {name})
+            numbers += [mid(*self._range(one, self._variables[one])) for one in others if self._is_number(one)]
             return list(self._numbers(name, variable, numbers))
         if variable.kind == "bool":
             return [True, False]
         return [*self._texts(name), *(one for one in literals if isinstance(one, str))]
+
+    def _is_number(self, name: str) -> bool:
+        return self._variables[name].kind == "number"
+
+    def _right(self, name: str, space: Sequence[Value]) -> Sequence[Value]:
+        """Those of the values that are within the limits of the name; all, when none is."""
+        if not self._is_number(name):
+            return space
+        low, high = self._range(name, self._variables[name])
+        return [one for one in space if isinstance(one, float) and inside(one, low, high)] or space
 
     def _numbers(self, name: str, variable: Variable, literals: Sequence[float]) -> Iterator[Value]:
         low, high = self._range(name, variable)
@@ -125,7 +146,8 @@ class InputFinder:
 
     def _range(self, name: str, variable: Variable) -> tuple[float | None, float | None]:
         for step in self._recording.get(name, ()):
-            limit = getattr(step, "limit", None)
+            tests = step.tests if isinstance(step, Sample) else ()
+            limit = next((one.limit for one in tests if one.name == name), getattr(step, "limit", None))
             if limit is not None:
                 return limit_in(self.recipe, limit, variable.unit)
         return self.within(name) if name in self.recipe.readings else (None, None)

@@ -13,14 +13,13 @@ from typing import Final
 from edge.core import commands as cm
 from edge.core.decide import Now, decide
 from edge.core.events import RowBody
-from edge.core.inputs import Inputs
 from edge.core.line import SEMANTICS, Line
 from edge.core.plant import Plant
 from edge.core.recipe.model import Recipe
 from edge.core.rehearse.phases import PHASES
 from edge.core.rehearse.play import Play
 from edge.core.rehearse.report import Played, Point, Report, as_json, as_text
-from edge.core.rehearse.stage import Cell, Stage
+from edge.core.rehearse.stage import Cell, Stage, Way
 
 __all__ = ["PHASES", "Cell", "Played", "Point", "Report", "as_json", "as_text", "rehearse"]
 
@@ -45,9 +44,9 @@ def rehearse(
     stage = Stage(recipe, seal, plant, speed, decide, PHASES)
     played: list[Played] = []
 
-    def play(name: str, inputs: Inputs, *, trying: bool, bad: str = "") -> None:
+    def play(name: str, way: Way, *, trying: bool, bad: str = "") -> None:
         progress("seen", len(stage.covered), len(stage.points))
-        played.append(Play(stage, cell.fork(), name, inputs, trying=trying, bad=bad).run())
+        played.append(Play(stage, cell.fork(), name, way, trying=trying, bad=bad).run())
         played.extend(stage.forked)
         stage.forked.clear()
 
@@ -56,13 +55,15 @@ def rehearse(
     while goal := next((p for p in stage.points if p not in stage.covered and p not in given_up), None):
         if len(played) >= PLAYED_MAX:
             break
-        inputs = stage.way_to(goal)
-        if inputs is None:
+        way = stage.way_to(goal)
+        if way is None:
             stage.missed[goal] = f"no values were found that lead there: {stage.said(goal)}"
             given_up.add(goal)
             continue
         before = len(stage.covered)
-        play(f"to see step {goal.step}, {goal.what}", inputs, trying=True, bad=stage.bad_for(goal))
+        play(
+            f"to see step {goal.step}, {goal.what}", way, trying=True, bad=goal.step if goal.aspect == "quality" else ""
+        )
         if len(stage.covered) == before:
             given_up.add(goal)
     return Report(

@@ -20,6 +20,7 @@ from edge.core.line import (
 )
 from edge.core.plant import Plant
 from edge.core.recipe.model import (
+    Calculate,
     Loop,
     Recipe,
     Select,
@@ -27,6 +28,7 @@ from edge.core.recipe.model import (
     UnitNeed,
     Wait,
 )
+from edge.core.recipe.values import ITERATION
 from edge.core.rehearse.report import Aspect, Played, Point, Raised
 from edge.core.terms import Role, Value, convert
 
@@ -50,6 +52,14 @@ class Cell(Protocol):
 
     def fork(self) -> Self:
         """The same cell, which from here on goes another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a batch is led somewhere: values that are entered and readings that are shown, and what they are for."""
+
+    inputs: Inputs
+    wishes: tuple[Wish, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +127,43 @@ class Stage:
 
     # Inputs ------------------------------------------------------------------------------------------------------
 
-    def usual(self) -> Inputs:
-        """Inputs with which loops end by their condition, and what is waited for comes true."""
+    def usual(self) -> Way:
+        """How loops end by their condition, what is waited for comes true, and what is calculated is within limits."""
         found: dict[str, Value] = {}
+        every: list[Wish] = []
         for step in self.recipe.in_order():
-            wishes: list[Wish] = []
-            if isinstance(step, Loop | Wait) and step.until:
+            wishes = [*self.phases[type(step)].wishes(self, step, "met")] if isinstance(step, Calculate) else []
+            if isinstance(step, Loop | Wait) and step.until and ITERATION not in names_in(step.until):
                 wishes = [(step.until, step.id, True)]
-            found = {**(self.finder.find(wishes) or {}), **found} if wishes else found
-        return found
+            if wishes:
+                found = {**(self.finder.find(wishes, found) or self.finder.find(wishes) or {}), **found}
+                every += wishes
+        return Way(found, tuple(every))
 
-    def way_to(self, goal: Point) -> Inputs | None:
-        """Inputs that lead to a point; None when none were found."""
-        return self.finder.find(self.wishes(goal))
+    def way_to(self, goal: Point) -> Way | None:
+        """How to come to a point; None when no way was found."""
+        wishes = self.wishes(goal)
+        inputs = self.finder.find(wishes)
+        return None if inputs is None else Way(inputs, tuple(wishes))
+
+    def entered(self, way: Way, name: str, known: Inputs) -> Value | None:
+        """What is entered as a value on a way, now that these other values are known; None when the way does not say.
+
+        Running sums come out otherwise than the way supposed: then another value than planned fulfils the wishes for
+        which it is the last one to be entered."""
+        planned = way.inputs.get(name)
+        if planned is None:
+            return None
+        there = frozenset(known) | frozenset(self.recipe.readings) | {ITERATION}
+        asked = [(one, self.finder.formula(one[0])) for one in way.wishes]
+        last = [
+            one for one, it in asked if ITERATION not in it.names and self.finder.inputs_of(it, there) - there == {name}
+        ]
+        given = {**way.inputs, **known}
+        if self.finder.find(last, {**given, name: planned}) is not None:
+            return planned
+        found = self.finder.find(last, {one: value for one, value in given.items() if one != name})
+        return planned if found is None else found.get(name, planned)
 
     def wishes(self, goal: Point) -> list[Wish]:
         step = self.recipe.steps()[goal.step]
@@ -145,10 +179,6 @@ class Stage:
         """The readings that the step's own formulas name."""
         named = {name for text in step.formulas().values() for name in names_in(text)}
         return sorted(named & set(self.recipe.readings))
-
-    def bad_for(self, goal: Point) -> str:
-        """The step at whose decision readings must be bad; empty for none."""
-        return goal.step if goal.aspect == "quality" else ""
 
     def reading_range(self, named: str) -> tuple[float | None, float | None]:
         """The plausible range of a reading in the unit in which formulas name it."""

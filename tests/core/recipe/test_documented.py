@@ -12,6 +12,7 @@ from edge.__main__ import app
 from edge.core.recipe import check_recipe, read_operation, read_recipe, remarks, seal
 from edge.core.recipe.model import Loop, Recipe, Select
 from edge.core.recipe.read import PHASES
+from edge.library import read_recipe_file
 from tests.core.recipe.test_recipe import cell
 
 PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "write-a-recipe-with-loops.md").read_text(encoding="utf-8")
@@ -41,8 +42,11 @@ def test_the_schema_knows_every_phase_and_key() -> None:
     assert CliRunner().invoke(app, ["recipe", "schema", "--operation"]).stdout.count("library_operation")
 
 
-def test_the_shipped_recipe_keeps_the_seal_that_batches_pin() -> None:
-    """As of the language without formulas; raise it when the process changes, not when the language grows."""
+def test_the_shipped_recipes_keep_the_seals_that_batches_pin() -> None:
+    """Raise one when its process changes, not when the language grows."""
     folder = Path(__file__).parents[3] / "edge" / "core" / "recipe" / "shipped"
-    recipe = read_recipe((folder / "cart-b1.yaml").read_bytes(), "cart-b1.yaml").recipe
-    assert seal(recipe) == "6255747544ff3e68c73b0573ed611559761cfa5616136dfac5b55d1742945b7b"
+    assert {path.stem: seal(read_recipe_file(path).recipe) for path in folder.glob("*.yaml")} == {
+        "cart-b1": "6255747544ff3e68c73b0573ed611559761cfa5616136dfac5b55d1742945b7b",
+        "eq-daily": "7655d00eeabc038f814b6a6bfd0f05ecce81a781e3413b481177f2f59bd7b221",
+        "mab-fb": "bb23481e6897d0eea07ccf55f43ecc3ee8d10debc4f5299f11768ff666e6b052",
+    }

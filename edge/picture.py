@@ -38,6 +38,7 @@ from edge.core.recipe.model import (
     Sample,
     Scan,
     Select,
+    Service,
     Set,
     Step,
     Wait,
@@ -45,6 +46,7 @@ from edge.core.recipe.model import (
 )
 from edge.core.recipe.values import ramp_end_in, whole
 from edge.core.recipe.values import said as spoken
+from edge.core.serving import module_of, waits_for, word_of
 from edge.core.terms import Reading, Stamp, State, convert
 from edge.wire import (
     AlarmLine,
@@ -267,6 +269,8 @@ def _card(
 ) -> StepCard:
     if ask := open_ask(recipe, batch, step, run):
         return _ask_card(batch, recipe, step, run, ask, latest, at, drafts)
+    if isinstance(step, Service):
+        return _service_card(line, batch, recipe, step, run, latest, at)
     limit: Limit | None = getattr(step, "limit", None)
     tag = tag_name(batch.units, step.tag) if isinstance(step, Set | Ramp | Wait | Hold | Monitor) and step.tag else ""
     bound = line.book.plant.tag(tag) if tag else None
@@ -295,6 +299,28 @@ def _card(
         elapsed_s=elapsed(run.since, run.before_boot, at).low_s,
         duration_s=run.duration_s or run.timeout_s,
         draft=drafts.get((batch.batch, step.id), ""),
+        next_title=_next_title(recipe, step),
+    )
+
+
+def _service_card(
+    line: Line, batch: Batch, recipe: Recipe, step: Service, run: StepRun, latest: Latest, at: Stamp
+) -> StepCard:
+    """The card of a service: what the module does, what is waited for and for how long, and what it reports."""
+    module = module_of(line.book.plant, batch.units, step)
+    state, why = module.state(latest)
+    shown = {report.report: module.full(module.declared.reports[report.report]) for report in step.reports}
+    return StepCard(
+        step=step.id,
+        phase=step.phase,
+        title=run.title,
+        text=why or waits_for(state, run.given, module),
+        why=step.why,
+        asks="nothing",
+        readings=tuple(_reading(tag, name, latest(tag), None, None) for name, tag in shown.items()),
+        iteration=run.iteration,
+        elapsed_s=elapsed(run.since, run.before_boot, at).low_s,
+        duration_s=run.timeout_s,
         next_title=_next_title(recipe, step),
     )
 
@@ -418,14 +444,21 @@ def _question(line: Line, steps: Mapping[str, Step], question: Question, latest:
         tag=question.tag,
         title=step.title if step else question.step,
         why=question.why,
-        intent=str(question.intent),
-        reading_before="" if question.before is None else str(question.before),
+        intent=word_of(line.book.plant, question.tag, question.intent) or str(question.intent),
+        reading_before=""
+        if question.before is None
+        else word_of(line.book.plant, shown, question.before) or str(question.before),
         unit=question.unit,
-        reading_now=_reading(shown, shown, latest(shown), None, None),
+        reading_now=_in_words(line, _reading(shown, shown, latest(shown), None, None)),
         elapsed_low_s=dark.low_s,
         elapsed_high_s=-1.0 if math.isinf(dark.high_s) else dark.high_s,
         answers=question.answers,
     )
+
+
+def _in_words(line: Line, view: ReadingView) -> ReadingView:
+    """The word for the state of a service in the place of its number."""
+    return view.model_copy(update={"text": word_of(line.book.plant, view.tag, view.value) or view.text})
 
 
 def _reading(tag: str, title: str, reading: Reading | None, low: float | None, high: float | None) -> ReadingView:

@@ -123,6 +123,26 @@ TABLES: Final[dict[str, Table]] = {
             "as_of_seq": (int, "The last row that concerns it."),
         },
     ),
+    "amendment": Table(
+        "One line for each amendment of a batch under way that was requested.",
+        {
+            "seq": _SEQ,
+            "utc": _UTC,
+            "batch": _BATCH,
+            "amendment": (str, "Its number in the batch: A1, A2 …"),
+            "state": (str, '"requested", "made" or "refused".'),
+            "differences": (str, "What it changes, a sentence a line."),
+            "adopts": (str, "The version that the batch goes over to; empty for other amendments."),
+            "from_step": (str, "The step from which on it does; empty likewise."),
+            "was_seal": (str, "The control recipe's seal before."),
+            "new_seal": (str, "Its seal afterwards, when it is made."),
+            "reason": (str, "Why it was requested."),
+            "requested_by": (str, "By whom."),
+            "settled_by": (str, "Who agreed last, or refused; empty before."),
+            "settled_utc": (str, "When; empty before."),
+        },
+        (("batch",),),
+    ),
     "step": Table(
         "One line for each activation of a step.",
         {
@@ -133,7 +153,7 @@ TABLES: Final[dict[str, Table]] = {
             "attempt": (int, "Which attempt within it."),
             "title": (str, "Its title in the recipe."),
             "phase": (str, "Its phase."),
-            "state": (str, '"active", "done", or the state in which it was ended.'),
+            "state": (str, '"active", "done", "skipped", or the state in which it was ended.'),
             "began_utc": (str, "When it became active."),
             "ended_utc": (str, "When it was done or ended; empty before."),
             "person": (str, "Who last confirmed it or recorded a value in it; empty before."),
@@ -678,6 +698,26 @@ def _apply_event(db: Database, seq: int, row: RowBody) -> None:
             _tell_step(db, event.batch, event.step, person=row.actor)
         case ev.StepCompleted():
             _tell_step(db, event.batch, event.step, state="done", ended_utc=utc)
+        case ev.StepSkipped():
+            of_this = "batch=? AND step=? AND iteration=? AND state='active'"
+            known = (event.batch, event.step, event.iteration)
+            if not _run(db, f"UPDATE step SET state='skipped', ended_utc=? WHERE {of_this}", utc, *known):  # noqa: S608 - a constant
+                _insert(
+                    db, "step", seq, event.batch, event.step, event.iteration, 0, event.title, event.phase, "skipped",
+                    "", utc, "",
+                )  # fmt: skip
+        case ev.AmendmentRequested():
+            _insert(
+                db, "amendment", seq, utc, event.batch, event.amendment, "requested", "\n".join(event.differences),
+                event.adopts, event.from_step, event.was_seal, event.new_seal, event.reason, row.actor, "", "",
+            )  # fmt: skip
+        case ev.AmendmentMade() | ev.AmendmentRefused():
+            state = "made" if isinstance(event, ev.AmendmentMade) else "refused"
+            _run(
+                db,
+                "UPDATE amendment SET state=?, settled_by=?, settled_utc=? WHERE batch=? AND amendment=?",
+                *(state, row.actor, utc, event.batch, event.amendment),
+            )
         case ev.StepEnded():
             _tell_step(db, event.batch, event.step, state=event.state, ended_utc=utc)
         case ev.ValueRecorded():

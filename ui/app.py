@@ -14,7 +14,8 @@ The ids, for whoever drives the screen (tests, the demo):
   `#keyboard`
 - steps: `#step`, `#home`
 - alarms: `#alarm-<n>`; of one: `#confirm`, `#back`; `#home`
-- correct: `#choice-<n>`, then `#entry`, `#reason`, `#keyboard`, `#confirm`, `#back`
+- correct and amend: `#choice-<n>`, then `#entry`, `#reason`, `#keyboard`, `#confirm`, `#back`
+- amendment: `#confirm` to agree, `#reason` and `#refuse`, `#keyboard`, `#back`
 - question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#home`
 - answer, continue, sign and sign-correction: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`,
   `#pad-<digit>`, `#confirm`, `#back`
@@ -56,6 +57,7 @@ from ui import drawing
 from ui.locale import Words
 from ui.screens.acts import Acts
 from ui.screens.alarms import Alarms, headline
+from ui.screens.amend import Amend, Amendment, SignAmendment, SignRequest, offer_in
 from ui.screens.correct import Correct, SignCorrection, value_in
 from ui.screens.home import Home
 from ui.screens.lock import Lock
@@ -349,6 +351,15 @@ class LinesideApp(App[None]):
             if go.place == "sign-correction" and chosen:
                 return ("sign-correction", name, chosen), lambda: SignCorrection(front, name, chosen)
             return ("correct", name, chosen), lambda: Correct(front, name, chosen)
+        if go.place in {"amend", "sign-request"}:
+            chosen = go.choice if offer_in(batch, go.choice) else ""
+            if go.place == "sign-request" and chosen:
+                return ("sign-request", name, chosen), lambda: SignRequest(front, name, chosen)
+            return ("amend", name, chosen), lambda: Amend(front, name, chosen)
+        if go.place == "amendment" and batch.amendment:
+            return ("amendment", name, batch.amendment.amendment), lambda: Amendment(front, name)
+        if go.place == "sign-amendment" and batch.amendment:
+            return ("sign-amendment", name, go.choice), lambda: SignAmendment(front, name, go.choice)
         if go.place == "steps":
             return ("steps", name), lambda: Steps(front, name)
         if go.place == "answer" and any(question.question == go.step for question in batch.questions):

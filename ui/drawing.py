@@ -24,7 +24,7 @@ STATE_MARK: Final = {
     "aborted": "✖",
     "complete": "✔",
 }
-STEP_MARK: Final = {"todo": "·", "active": "▶", "done": "✔", "ended": "✖"}
+STEP_MARK: Final = {"todo": "·", "active": "▶", "done": "✔", "ended": "✖", "skipped": "»"}
 UNIT_SIGNS: Final = {
     "degC": "°C",
     "degF": "°F",
@@ -243,7 +243,7 @@ def step_list(steps: tuple[StepLine, ...], width: int, rows: int) -> Content:
         active = next((i for i, line in enumerate(steps) if line.state == "todo"), len(steps) - 1)
     first = max(0, min(active - rows // 3, len(steps) - rows))
     parts: list[Content] = []
-    looks = {"active": "bold $primary", "done": "$quiet", "ended": "$error", "todo": ""}
+    looks = {"active": "bold $primary", "done": "$quiet", "ended": "$error", "skipped": "$quiet", "todo": ""}
     for line in steps[first : first + rows]:
         dagger = " †" if line.placeholder else ""
         note = f" ({line.note})" if line.note else ""

@@ -68,6 +68,7 @@ from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.amend import UNCHANGED, Change
 from edge.core.recipe.model import (
     COMPOSITE,
+    Attachment,
     Calculate,
     Call,
     Custody,
@@ -580,7 +581,13 @@ class _Decision:
                 speed=command.speed,
             )
         )
+        self.offer_attachments(command.batch, "", recipe.attachments)
         self.proceed(command.batch)
+
+    def offer_attachments(self, batch_id: str, step: str, attachments: Sequence[Attachment]) -> None:
+        if attachments:
+            named = [{"file": one.file, "sha256": one.sha256} for one in attachments]
+            self.emit(ev.AttachmentsOffered(batch=batch_id, step=step, attachments=named))
 
     def allocate(self, recipe: Recipe) -> dict[str, str]:
         """One free unit of the right class for each role; never one that another batch uses."""
@@ -985,6 +992,7 @@ class _Decision:
                 timeout_s=timeout_s,
             )
         )
+        self.offer_attachments(batch_id, step.id, step.attachments)
         if isinstance(step, Set):
             full_name = tag_name(batch.units, step.tag)
             tag = self.line.book.plant.tag(full_name)

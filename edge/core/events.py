@@ -351,6 +351,16 @@ class StepActivated(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttachmentsOffered(Event):
+    """These attachments, `file` and `sha256` of each, can be opened at the step from here on; at every step of the batch
+    when `step` is empty."""
+
+    step: str
+    attachments: list[dict[str, str]]
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class TimerDue(Event):
     """The step's `timer` ("duration" or "timeout") has passed: at least `low_s`, at most `high_s` (-1: unbounded)."""
 

@@ -85,6 +85,8 @@ class BuiltStep:
     """In a loop: which pass of it, through the whole batch."""
     decided: list[str] = field(default_factory=list)
     """Sentences about what was decided and done: which way a selection took and why, what was weighed."""
+    attachments: list[dict[str, str]] = field(default_factory=list)
+    """`file` and `sha256` of what could be opened at the step."""
 
 
 @dataclass(slots=True)
@@ -188,6 +190,8 @@ class AsBuilt:
     steps: list[BuiltStep] = field(default_factory=list)
     exceptions: list[BuiltException] = field(default_factory=list)
     alarms: list[BuiltAlarm] = field(default_factory=list)
+    attachments: list[dict[str, str]] = field(default_factory=list)
+    """`file` and `sha256` of what could be opened at every step."""
     states: list[StateChange] = field(default_factory=list)
     signatures: list[Signature] = field(default_factory=list)
     """Made about the batch as a whole, not at a step."""
@@ -255,6 +259,7 @@ def as_text(record: AsBuilt) -> str:
             f"as of row {record.as_of_seq}"
         ),
     ]
+    lines += [f"Attached: {one['file']}, SHA-256 {one['sha256']}" for one in record.attachments]
     lines += [f"Signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in record.signatures]
     lines += [sentence for amendment in record.amendments for sentence in amendment.sentences()]
     for step in record.steps:
@@ -262,6 +267,7 @@ def as_text(record: AsBuilt) -> str:
         lines.append(
             f"{step.step}{again}  {step.title}  [{step.phase}, {step.state}]  {step.began_utc} to {step.ended_utc}"
         )
+        lines += [f"      attached: {one['file']}, SHA-256 {one['sha256']}" for one in step.attachments]
         lines += [f"      {sentence}" for sentence in step.decided]
         for datum in step.data:
             within = "" if datum.within else "  OUT OF LIMIT"
@@ -325,7 +331,14 @@ def _decision(event: ev.BranchTaken | ev.PassBegun | ev.LoopEnded | ev.Condition
 
 
 def _happening(
-    event: ev.Weighed | ev.ByHand | ev.LabelsPrinted | ev.Transferred | ev.CustodyPassed | ev.RampStepped,
+    event: ev.Weighed
+    | ev.ByHand
+    | ev.LabelsPrinted
+    | ev.Transferred
+    | ev.CustodyPassed
+    | ev.RampStepped
+    | ev.ServiceSet
+    | ev.ServiceMoved,
 ) -> str:
     """A sentence about what became of a step of several parts."""
     match event:
@@ -344,6 +357,10 @@ def _happening(
             return f"{event.what}: from {event.gives} to {event.takes}"
         case ev.RampStepped():
             return f"the set-point stands at {event.value:g}"
+        case ev.ServiceSet():
+            return f"the service was told to {event.command}" if event.command else f"{event.tag} is set"
+        case ev.ServiceMoved():
+            return f"{event.service} is {event.state}" + (f", from {event.was}" if event.was else "")
 
 
 def _end(limit: float | None) -> str:
@@ -452,8 +469,11 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
             for written in step.written:
                 if written.attempt == attempt:
                     written.answer = event.answer
-            if not step.written:
-                step.decided.append(f"the box was off in this step: answered {event.answer!r} by {row.actor}")
+            if all(written.attempt != attempt for written in step.written):
+                why = "the service broke off" if step.phase == "service" else "the box was off in this step"
+                step.decided.append(f"{why}: answered {event.answer!r} by {row.actor}")
+        case ev.AttachmentsOffered(step=""):
+            batch.attachments += event.attachments
         case ev.SignatureMade(step=""):
             batch.signatures.append(_signature(event, utc))
         case (
@@ -473,6 +493,9 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
             | ev.Transferred()
             | ev.CustodyPassed()
             | ev.RampStepped()
+            | ev.AttachmentsOffered()
+            | ev.ServiceSet()
+            | ev.ServiceMoved()
         ):
             _fold_step(_step(batch, event.step), seq, row)
         case ev.ResultPending():
@@ -588,11 +611,22 @@ def _fold_step(step: BuiltStep, seq: int, row: RowBody) -> None:
                     inputs=event.inputs,
                 )
             )
+        case ev.AttachmentsOffered():
+            step.attachments += event.attachments
         case ev.ScanRefused():
             step.refused_scans.append(event.why)
         case ev.BranchTaken() | ev.PassBegun() | ev.LoopEnded() | ev.ConditionMet():
             step.decided.append(_decision(event))
-        case ev.Weighed() | ev.ByHand() | ev.LabelsPrinted() | ev.Transferred() | ev.CustodyPassed() | ev.RampStepped():
+        case (
+            ev.Weighed()
+            | ev.ByHand()
+            | ev.LabelsPrinted()
+            | ev.Transferred()
+            | ev.CustodyPassed()
+            | ev.RampStepped()
+            | ev.ServiceSet()
+            | ev.ServiceMoved()
+        ):
             step.decided.append(_happening(event))
         case ev.SignatureMade():
             step.signatures.append(_signature(event, utc))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from edge.core.errors import LinesideError
 from edge.core.terms import State
 from edge.wire import (
     ActOnBatch,
+    AmendmentCard,
+    AmendOffer,
     AnswerQuestion,
     ConfirmStep,
     ContinueBatch,
@@ -21,8 +24,10 @@ from edge.wire import (
     EnterValue,
     LogIn,
     Picture,
+    RequestAmendment,
     SaveDraft,
     ScanCode,
+    SettleAmendment,
     SignStep,
     StartBatch,
     Strip,
@@ -50,6 +55,43 @@ from ui import drawing
 from ui.view import Go, Target, View
 
 VALUE = ValueLine(seq=40, name="viability", step="020", title="Viability", text="85", unit="%")
+OFFERS = (
+    AmendOffer(
+        kind="value",
+        subject="052",
+        field="limit.high",
+        title="052 Watch the CO₂",
+        what="upper limit",
+        value="5.5",
+        unit="%",
+        low="5",
+        high="6",
+        why="Above 6 % the medium turns acid.",
+    ),
+    AmendOffer(kind="skip", subject="060", title="060 Day 5: CAR-positive cells", what="skip"),
+    AmendOffer(kind="add", subject="051-A1", field="051", title="051 Hold culture temperature", what="add"),
+    AmendOffer(
+        kind="adopt",
+        subject="0" * 64,
+        field="060",
+        title="CART-B1 2",
+        what="adopt",
+        value="1",
+        differences=("step 060: lower limit 5.0 → 6.0 %", "step 065 “Look” was added in operation Day 5"),
+    ),
+    AmendOffer(kind="skip", subject="005", title="005 Clear the suite", what="skip", refused="It is done."),
+)
+WAITS = AmendmentCard(
+    amendment="A1",
+    requested_by="ana",
+    reason="The incubator is warm.",
+    adopts="",
+    from_step="",
+    differences=("step 052: upper CO₂ limit 5.5 → 5.8 %", "5.5 → 5.8 %, bounds 5 to 6"),
+    more=0,
+    needs=("supervisor|quality",),
+    people=("ana",),
+)
 HELD = make_batch(questions=(QUESTION,), state="held", reason="The reply of the feed pump was lost.")
 PLACES: dict[str, tuple[Picture, list[str]]] = {
     "lock": (make_picture(person=None), []),
@@ -67,6 +109,8 @@ PLACES: dict[str, tuple[Picture, list[str]]] = {
     "acts": (make_picture(make_batch(HOLD)), ["f4"]),
     "correct": (make_picture(make_batch(HOLD, values=(VALUE,))), ["f4", "f6"]),
     "correct-typing": (make_picture(make_batch(HOLD, values=(VALUE,))), ["f4", "f6", "1", "f7"]),
+    "amend": (make_picture(make_batch(HOLD, offers=OFFERS)), ["f4", "f2"]),
+    "amendment": (make_picture(make_batch(HOLD, offers=OFFERS, amendment=WAITS)), ["f4", "f2"]),
     "question": (make_picture(HELD), []),
     "answer": (make_picture(HELD), ["f5"]),
     "sign": (make_picture(make_batch(SIGN)), []),
@@ -394,6 +438,109 @@ async def test_a_wrong_value_is_corrected_with_a_reason_and_a_signature(open_scr
         (request,) = screen.desk.of(CorrectValue)
         facts = (request.name, request.was_seq, request.text, request.reason, request.person, request.pin)
         assert facts == ("viability", 40, "95", "typing error", "ana", "1234")
+
+
+async def test_an_amendment_shows_old_new_bounds_and_why_before_it_is_requested(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(HOLD, offers=OFFERS))) as screen:
+        await screen.click("#acts")
+        await screen.click("#amend")
+        await screen.click("#choice-0")
+        for words in ("upper limit 5.5 %", "5 – 6 %", "the medium turns acid"):
+            assert screen.says(words)
+        assert not screen.shows("#confirm"), "a new value and a reason are both needed"
+        screen.app.screen.set_focus(screen.app.query_one("#entry"))
+        await screen.pilot.press(*"5.8", "tab", *"warm")
+        await screen.click("#confirm")
+        await screen.at("sign-request")
+        for words in (
+            "upper limit 5.5 %",
+            "New 5.8 %",
+            "5 – 6 %",
+            "acid",
+            "warm",
+            "Nothing changes before others agree",
+        ):
+            assert screen.says(words)
+        await screen.click("#signer-ana")
+        await screen.pilot.press(*"1234")
+        await screen.click("#confirm")
+        await screen.until(lambda: screen.desk.of(RequestAmendment))
+        (request,) = screen.desk.of(RequestAmendment)
+        (change,) = request.changes
+        assert (change.kind, change.subject, change.field, change.text) == ("value", "052", "limit.high", "5.8")
+        assert (request.reason, request.person, request.pin, request.adopts) == ("warm", "ana", "1234", "")
+
+
+async def test_a_version_is_adopted_with_its_differences_shown_and_a_step_is_added(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(HOLD, offers=OFFERS))) as screen:
+        await screen.click("#acts")
+        await screen.click("#amend")
+        await screen.click("#choice-more")
+        await screen.click("#choice-3")
+        assert screen.says("goes over to this version from step 060 on")
+        assert screen.says("lower limit 5.0 → 6.0 %")
+        await screen.pilot.press(*"new limit")
+        await screen.click("#confirm")
+        await screen.at("sign-request")
+        await screen.click("#signer-ana")
+        await screen.pilot.press(*"1234")
+        await screen.click("#confirm")
+        await screen.until(lambda: screen.desk.of(RequestAmendment))
+        (request,) = screen.desk.of(RequestAmendment)
+        assert (request.adopts, request.from_step, request.changes) == ("0" * 64, "060", ())
+        await screen.click("#acts")
+        await screen.click("#amend")
+        await screen.click("#choice-2")
+        screen.app.screen.set_focus(screen.app.query_one("#entry"))
+        await screen.pilot.press(*"Look closer.", "tab", *"so")
+        await screen.click("#confirm")
+        await screen.at("sign-request")
+        await screen.click("#signer-ana")
+        await screen.pilot.press(*"1234")
+        await screen.click("#confirm")
+        await screen.until(lambda: len(screen.desk.of(RequestAmendment)) == 2)
+        (added,) = screen.desk.of(RequestAmendment)[1].changes
+        assert (added.kind, added.subject, added.field) == ("add", "051-A1", "051")
+        assert json.loads(added.text)["text"] == "Look closer."
+
+
+async def test_what_cannot_be_amended_now_says_why_and_offers_nothing(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(HOLD, offers=OFFERS))) as screen:
+        await screen.click("#acts")
+        await screen.click("#amend")
+        await screen.click("#choice-more")
+        await screen.click("#choice-4")
+        assert screen.says("It is done.")
+        await screen.pilot.press(*"so")
+        assert not screen.shows("#confirm")
+
+
+async def test_another_person_agrees_to_an_amendment_or_refuses_it_with_a_reason(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(HOLD, offers=OFFERS, amendment=WAITS))) as screen:
+        await screen.click("#acts")
+        await screen.click("#amend")
+        await screen.at("amendment")
+        for words in ("requested by ana", "5.5 → 5.8 %", "bounds 5 to 6", "The incubator is warm."):
+            assert screen.says(words)
+        await screen.click("#confirm")
+        await screen.at("sign-amendment")
+        assert not screen.shows("#signer-ana"), "who asks for it does not agree to it"
+        await screen.pilot.press(*"3456")
+        await screen.click("#confirm")
+        await screen.until(lambda: screen.desk.of(SettleAmendment))
+        await screen.click("#acts")
+        await screen.click("#amend")
+        await screen.at("amendment")
+        await screen.pilot.press(*"no need")
+        await screen.click("#refuse")
+        await screen.at("sign-amendment")
+        await screen.click("#signer-ana")
+        await screen.pilot.press(*"1234")
+        await screen.click("#confirm")
+        await screen.until(lambda: len(screen.desk.of(SettleAmendment)) == 2)
+        one, other = screen.desk.of(SettleAmendment)
+        assert (one.agree, one.person, one.reason) == (True, "eva", "")
+        assert (other.agree, other.person, other.reason) == (False, "ana", "no need")
 
 
 async def test_a_restored_batch_goes_on_only_when_somebody_signs_it(open_screen: Opener) -> None:

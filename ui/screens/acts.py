@@ -14,6 +14,7 @@ from edge.core.people import Permission, permitted
 from edge.core.terms import TRANSITIONS
 from edge.wire import ActOnBatch, BatchCard, Picture
 from ui import drawing
+from ui.screens.amend import may_amend
 from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, View
 
 
@@ -28,8 +29,8 @@ def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
 
 
 class Acts(View):
-    """`#act-<pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#results`, `#correct`, `#keyboard`,
-    `#back`."""
+    """`#act-<pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#results`, `#correct`, `#amend`,
+    `#keyboard`, `#back`."""
 
     place: ClassVar[str] = "acts"
     takes_keys: ClassVar[str] = "reason"
@@ -49,6 +50,7 @@ class Acts(View):
         yield Target(self.words("do.back"), id="back", key="escape")
         yield Target(self.words("do.results", count=0), id="results", key="f5")
         yield Target(self.words("do.correct"), id="correct", key="f6")
+        yield Target(self.words("do.amend"), id="amend", key="f2")
         yield Target(self.words("do.keyboard"), id="keyboard", key="f7")
         yield Target(self.words("do.confirm"), id="confirm", key="f8", kind="primary")
 
@@ -81,6 +83,8 @@ class Acts(View):
         self.query_one("#results", Target).tell(words("do.results", count=len(batch.results)))
         may_correct = permitted(picture.person.roles if picture.person else (), Permission.CORRECT)
         self.offer("#correct", shown=not chosen and may_correct and bool(batch.values))
+        self.offer("#amend", shown=not chosen and may_amend(picture, batch))
+        self.query_one("#amend", Target).tell(words("do.amendment" if batch.amendment else "do.amend"))
         self.offer("#keyboard", shown=chosen)
         typing = self.has_class("typing")
         self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
@@ -114,6 +118,9 @@ class Acts(View):
             self.post_message(Go("auto", self._batch))
         elif event.button.id in {"results", "correct"}:
             self.post_message(Go(event.button.id, self._batch))
+        elif event.button.id == "amend":
+            card = self._card()
+            self.post_message(Go("amendment" if card and card.amendment else "amend", self._batch))
         elif event.button.id == "keyboard":
             self.toggle_keyboard("reason")
             await self._again()

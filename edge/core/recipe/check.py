@@ -10,7 +10,7 @@ from edge.core.document import Path, closest
 from edge.core.errors import LinesideError, Place
 from edge.core.formula import names_in
 from edge.core.plant import Plant, Tag, Unit, numeric, unknown_unit
-from edge.core.recipe import check_forms
+from edge.core.recipe import amend, check_forms, check_services
 from edge.core.recipe.flow import flow_problems, order
 from edge.core.recipe.model import (
     Calculate,
@@ -24,6 +24,7 @@ from edge.core.recipe.model import (
     Ramp,
     Record,
     Scan,
+    Service,
     Set,
     Sign,
     Step,
@@ -189,6 +190,7 @@ class _Check:
         shape = [*self._ids(), *self._monitors()]
         for path, sequence in self._sequences():
             shape += self._sequence(path, sequence)
+        yield from amend.problems(self._document)
         yield from flow_problems(self._document, self._plant)
         yield from shape or self._deadlock()  # who waits for whom is known only when the order is
 
@@ -326,6 +328,8 @@ class _Check:
         elif isinstance(step, Parallel):
             yield from self._parallel(step, path)
         yield from check_forms.problems(self, self._recipe, step, path)
+        if isinstance(step, Service):
+            yield from check_services.problems(self, self._recipe, self._plant, step, path)
         unknown = list(self._unknown_parameters(step, path))
         yield from unknown
         if unknown:
@@ -499,6 +503,7 @@ class _Check:
                         todo="Write it in one branch only.",
                         place=self._document.place((*where, "tag")),
                     )
+        yield from check_services.side_by_side(self, step, path)
         if len(step.branches) < 2:
             yield LinesideError(
                 "recipe.branches",

@@ -10,6 +10,7 @@ as "$name", and in a loop `iteration`: the pass that is under way, from 1 on (se
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Final, Literal
@@ -51,6 +52,18 @@ class Limit(Frozen):
     placeholder: bool = False
     category: Literal["minor", "major", "critical"] = "major"
     """Of the exception record that is raised when the value is outside."""
+
+
+ATTACHMENT_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,99}\.(txt|md|png|jpg|jpeg|mp4|webm|pdf)")
+
+
+class Attachment(Frozen):
+    """A text, picture, video or PDF for whoever does the step: `file` is its name in the folder `attachments` beside
+    the recipe, `sha256` is what is in it. `lineside recipe attach` writes the line."""
+
+    file: Annotated[str, Field(pattern=f"^{ATTACHMENT_FILE.pattern}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    title: Text = ""
 
 
 class Alarm(Frozen):
@@ -97,6 +110,8 @@ class _Step(Frozen):
     role: Role = Role.OPERATOR
     next: StepId | None = None
     """The step that follows in the same sequence; the one listed next when absent."""
+    attachments: Annotated[tuple[Attachment, ...], Field(max_length=20)] = ()
+    """What the person may open while the step is under way."""
 
     def inner(self) -> tuple[Inner, ...]:
         """The sequences of steps inside this step, in the order of the file."""
@@ -649,6 +664,8 @@ class Recipe(Frozen):
     """The readings that formulas name, "role.tag", each with the unit of measure that it is in there."""
     amendments: Amendments | None = None
     """What may be amended while a batch is under way; nothing, when it is not said."""
+    attachments: Annotated[tuple[Attachment, ...], Field(max_length=20)] = ()
+    """What a person may open at every step."""
     procedure: tuple[UnitProcedure, ...]
 
     def main(self) -> tuple[Step, ...]:
@@ -677,6 +694,10 @@ class Recipe(Frozen):
         """How many steps a batch does at most, each pass of a loop counted; a parameter counts as `PASSES_MAX`."""
         return _activations(self.main())
 
+    def attached(self) -> Mapping[str, Attachment]:
+        """All attachments, by what is in them."""
+        return self._attached
+
     def loop_of(self, step: str) -> str | None:
         """The innermost loop that the step stands in."""
         return self._loop_of.get(step)
@@ -684,6 +705,11 @@ class Recipe(Frozen):
     @cached_property
     def _recorded(self) -> Mapping[str, tuple[Kind, str]]:
         return {name: what for step in self.in_order() for name, what in step.records().items()}
+
+    @cached_property
+    def _attached(self) -> Mapping[str, Attachment]:
+        steps = [one for step in self.in_order() for one in step.attachments]
+        return {one.sha256: one for one in (*self.attachments, *steps)}
 
     @cached_property
     def _loop_of(self) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from edge.core.recipe.model import Limit, Recipe, Step
+from edge.core.recipe.model import Attachment, Limit, Recipe, Step
 from edge.core.recipe.values import shown
 
 
@@ -33,6 +33,9 @@ WORDS: Final[Mapping[str, Word]] = {
     "limit.why": Word("why of the {} limit"),
     "limit.placeholder": Word("placeholder mark of the {} limit"),
     "limit.category": Word("exception category of the {} limit"),
+    "attachments": Word("attachments", "attached: {}"),
+    "file": Word("name of the file"),
+    "sha256": Word("content of the file"),
     "alarm": Word("alarm", "alarm: {}"),
     "alarm.unit": Word("unit of the alarm's deadband"),
     "priority": Word("priority of the alarm"),
@@ -187,6 +190,8 @@ def facts(recipe: Recipe, step: Step) -> list[str]:
 def _said(recipe: Recipe, value: object, unit: str) -> str:
     if isinstance(value, Limit):
         return span(recipe, value, unit)
+    if isinstance(value, Attachment):
+        return value.title or value.file
     if isinstance(value, BaseModel):
         value = {info.alias or field: getattr(value, field) for field, info in type(value).model_fields.items()}
         value = {key: one for key, one in value.items() if one not in ("", None, (), False)}

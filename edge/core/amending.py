@@ -1,0 +1,455 @@
+"""Whether a batch under way may be amended, and what follows: pure questions to the head, the recipe and the plant.
+
+What was done is never changed, nor a write under way; what is under way only where its phase allows it. A plan is made
+when an amendment is requested, and once more when the last signature is there: the batch went on in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+import orjson
+
+from edge.core.approve import startable
+from edge.core.document import Document
+from edge.core.errors import LinesideError
+from edge.core.formula import names_in
+from edge.core.guard import may_write
+from edge.core.line import PASSED, Batch, Line, tag_name
+from edge.core.people import Permission, roles_with
+from edge.core.recipe import check_recipe, seal
+from edge.core.recipe.amend import (
+    UNCHANGED,
+    Change,
+    allowed,
+    amended,
+    step_to_add,
+    step_to_skip,
+    value_change,
+)
+from edge.core.recipe.compare import compare
+from edge.core.recipe.flow import order
+from edge.core.recipe.model import Amendments, Hold, Loop, Monitor, Ramp, Recipe, Scan, Select, Set, Step, Wait
+from edge.core.recipe.read import RecipeDocument
+from edge.core.recipe.values import named_in, ramp_end_in, seconds, set_point_in
+from edge.core.terms import State
+
+CHANGES_MAX: Final = 10
+"""So many changes one amendment has at most ..."""
+CHANGES_KEPT_MAX: Final = 100
+"""... and all those of a batch together: the head holds them."""
+ROW_BYTES_MAX: Final = 49_152
+SENTENCES_MAX: Final = 60
+SENTENCE_CHARS_MAX: Final = 300
+STATES: Final = frozenset({State.RUNNING, State.PAUSING, State.PAUSED, State.HELD})
+"""States of a batch that may be amended."""
+_LIMIT: Final = frozenset({"limit.low", "limit.high"})
+WHILE_ACTIVE: Final[Mapping[str, frozenset[str]]] = {
+    "monitor": _LIMIT,
+    "hold": _LIMIT | {"duration"},
+    "wait": _LIMIT | {"duration", "timeout"},
+    "record": _LIMIT,
+    "loop": frozenset({"times", "while", "until"}),
+}
+"""By phase, what may be amended of a step that is under way."""
+LEFT_WHILE_ACTIVE: Final = frozenset(
+    {"instruct", "record", "scan", "sign", "weigh", "sample", "label", "transfer", "custody", "clearance", "dispose"}
+    | {"wait", "hold"}
+)
+"""Phases of a step that may be skipped while it is under way: nothing is being written in it."""
+Standing = Literal["todo", "active", "done", "ended", "skipped", "not taken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an amendment comes to; see `AmendmentMade`."""
+
+    changes: tuple[Change, ...]
+    skips: tuple[str, ...]
+    dropped: bool
+    adopts: str
+    version: str
+    seal: str
+    was_seal: str
+    new_seal: str
+    differences: tuple[str, ...]
+    more: int
+    needs: tuple[str, ...]
+    category: str
+    remaining: tuple[str, ...]
+    lengths: dict[str, list[float]]
+
+    def said(self) -> list[dict[str, str]]:
+        """The changes as a row has them."""
+        return [asdict(change) for change in self.changes]
+
+
+def plan_changes(line: Line, batch: Batch, asked: Sequence[Change]) -> Plan:
+    """What these changes come to now; of each only kind, subject, field and `new` are read. Raises `amendment.*` and
+    `guard.*`, and why, when it may not be."""
+    _refuse_state(batch)
+    if not 0 < len(asked) <= CHANGES_MAX:
+        raise _refusal("amendment.empty", f"An amendment has 1 to {CHANGES_MAX} changes.", "Choose what is to change.")
+    if len(batch.changes) + len(asked) > CHANGES_KEPT_MAX:
+        raise _refusal(
+            "amendment.too_many",
+            f"Batch {batch.batch} was amended {len(batch.changes)} times already.",
+            "Let quality decide about the batch.",
+        )
+    recipe = line.recipe(batch)
+    made, changes = recipe, list[Change]()
+    for one in asked:
+        change = _change(made, one)
+        if any(
+            (other.kind, other.subject, other.field) == (change.kind, change.subject, change.field) for other in changes
+        ):
+            raise _refusal("amendment.twice", f"{change.subject} stands in it twice.", "Say it once.")
+        _refuse_begun(batch, recipe, change)
+        changes.append(change)
+        made = amended(made, [change])
+    skips = tuple(change.subject for change in changes if change.kind == "skip")
+    lasting = len(skips) < len(changes)
+    was = batch.amended or batch.seal
+    said = [difference.text for difference in compare(recipe, made)]
+    said += [f"step {one} “{recipe.steps()[one].title}” is left out once" for one in skips]
+    return _plan(line, batch, made, tuple(changes), skips, said, seal(made) if lasting else was, allowed(recipe))
+
+
+def plan_adoption(line: Line, batch: Batch, adopts: str, from_step: str) -> Plan:
+    """What it comes to when the batch goes over to the effective recipe with this seal, from this step on.
+
+    Raises `amendment.conflict` with every reason why that does not fit what was done, and other `amendment.*`."""
+    _refuse_state(batch)
+    new, loaded = line.book.recipes.get(adopts), startable(line, adopts)
+    if new is None or loaded is None or loaded.recipe != batch.recipe:
+        raise _refusal(
+            "amendment.no_version", f"This box has no other effective version of {batch.recipe} with this seal.",
+            "Choose one of the versions that are shown.",
+        )  # fmt: skip
+    if adopts == batch.seal or not allowed(new).adopt:
+        raise _refusal(
+            "amendment.not_offered",
+            f"{batch.recipe} {loaded.version} does not let a batch under way go over to it.",
+            "Let the batch end on its version, or let quality decide about it.",
+        )
+    recipe = line.recipe(batch)
+    if reasons := conflicts(line, batch, new, from_step):
+        raise LinesideError(
+            "amendment.conflict",
+            f"Batch {batch.batch} cannot go over to version {loaded.version} from step {from_step[:40]}: {reasons[0]}.",
+            effect=UNCHANGED,
+            todo="Choose another step, or let the batch end on its version.",
+            others=tuple(_refusal("amendment.conflict", f"{reason}.", "") for reason in reasons[1:]),
+        )
+    said = [difference.text for difference in compare(recipe, new)]
+    return _plan(line, batch, new, (), (), said, adopts, allowed(new), adopts=adopts)
+
+
+def conflicts(line: Line, batch: Batch, new: Recipe, from_step: str) -> list[str]:
+    """Why what is left of `new` from this step on does not fit what was done, in sentences; nothing when it does."""
+    old, main = line.recipe(batch), order(new.main())[0]
+    ids = [step.id for step in main]
+    if from_step not in ids:
+        return [f"there is no step {from_step[:40]!r} in its main sequence"]
+    before, after = main[: ids.index(from_step)], main[ids.index(from_step) :]
+    found = []
+    if batch.questions or batch.intents:
+        found.append("a write has no outcome that is known: answer the question first")
+    if batch.skips:
+        found.append(f"step {', '.join(batch.skips)} is to be skipped by an amendment that was made for this version")
+    if {role: need.cls for role, need in old.units.items()} != {role: need.cls for role, need in new.units.items()}:
+        found.append("it needs other units")
+    patient = any(isinstance(step, Scan) and step.expect == "patient" for step in new.steps().values())
+    if patient and not batch.patient:
+        found.append("it is for a patient, and this batch has none")
+    for step in before:
+        run = batch.steps.get(step.id)
+        if run is None or run.phase != step.phase:
+            found.append(f"step {step.id} “{step.title}” comes before it and was not done")
+        elif run.state == "active" and not _same(old, new, step):
+            found.append(f"step {step.id} “{step.title}” is under way, and it is another one there")
+    coming = [inner for one in after for inner in _within(one)]
+    found += [f"step {step.id} “{step.title}” was begun already" for step in coming if step.id in batch.steps]
+    known = {inner.id for one in before for inner in _within(one)}
+    found += [
+        f"step {run.step} “{run.title}” is under way, and it does not have that before step {from_step}"
+        for run in batch.active()
+        if run.step not in known
+    ]
+    found += [
+        f"a result of step {opened.step} is pending, and it does not have that step"
+        for opened in batch.open_results.values()
+        if opened.step not in new.steps()
+    ]
+    found += _unknown_values(batch, new, coming)
+    return found
+
+
+def _unknown_values(batch: Batch, new: Recipe, coming: Sequence[Step]) -> Iterator[str]:
+    """Values that the steps to come work with, and that nobody has recorded or in another unit."""
+    recorded = {name for step in coming for name in step.records()}
+    asked = {name: step for step in coming for text in step.formulas().values() for name in names_in(text)}
+    for name, step in asked.items():
+        known = batch.values.get(name)
+        if name in new.recorded() and known is not None and known.unit != new.recorded()[name][1]:
+            yield f"step {step.id} uses {name} in {new.recorded()[name][1]}; it was recorded in {known.unit}"
+        elif name in new.recorded() and known is None and name not in recorded:
+            yield f"step {step.id} uses {name}, and nothing has recorded that"
+
+
+def standing(recipe: Recipe, batch: Batch, step_id: str) -> Standing:
+    """Where a step is now. Inside a loop: in the pass that is under way."""
+    chain = [step_id]
+    around = {one.id: step for step in recipe.in_order() for _, inside in step.inner() for one in inside}
+    while chain[-1] in around:
+        chain.append(around[chain[-1]].id)
+    iteration = 1
+    for name, below in zip(reversed(chain), [*reversed(chain[:-1]), ""], strict=True):
+        run, step = batch.steps.get(name), recipe.steps()[name]
+        if run is None or run.iteration != iteration:
+            return "todo"
+        if run.state != "active" or not below:
+            return run.state
+        if isinstance(step, Loop):
+            if not run.passes:
+                return "todo"
+            iteration = run.body
+        if isinstance(step, Select) and run.branch is not None:
+            way = step.branches[run.branch].steps if run.branch >= 0 else step.else_ or ()
+            if below not in {one.id for one in way}:
+                return "not taken"
+    raise AssertionError("the step itself ends the chain")
+
+
+def why_not(batch: Batch, recipe: Recipe, change: Change) -> str:
+    """Why a change that the recipe allows may not be requested now, whatever value it has; empty when it may."""
+    try:
+        _refuse_state(batch)
+        _refuse_begun(batch, recipe, change)
+    except LinesideError as refusal:
+        return refusal.what
+    return ""
+
+
+def lengths(recipe: Recipe, step: Wait | Hold, speed: float) -> tuple[float, float]:
+    """How long such a step takes, and its time-out, in seconds; 0 for none."""
+    length_s = seconds(recipe, step.duration) / speed if step.duration else 0.0
+    # equipment has a speed of its own
+    return length_s, seconds(recipe, step.timeout) if isinstance(step, Wait) and step.timeout else 0.0
+
+
+# What may not be changed -----------------------------------------------------------------------------------------
+
+
+def _refusal(code: str, what: str, todo: str) -> LinesideError:
+    return LinesideError(code, what, effect=UNCHANGED, todo=todo)
+
+
+def _refuse_state(batch: Batch) -> None:
+    if batch.state not in STATES or batch.restored:
+        raise _refusal(
+            "amendment.state",
+            f"Batch {batch.batch} is {batch.state.value}: it cannot be amended now.",
+            "Wait until it runs, is paused or held; one that came back with a backup must be continued first.",
+        )
+
+
+def _change(recipe: Recipe, asked: Change) -> Change:
+    match asked.kind:
+        case "value":
+            return value_change(recipe, asked.subject, asked.field, asked.new)
+        case "add":
+            return step_to_add(recipe, asked.field, asked.new)
+        case "skip":
+            return step_to_skip(recipe, asked.subject)
+
+
+def _refuse_begun(batch: Batch, recipe: Recipe, change: Change) -> None:
+    steps = recipe.steps()
+    match change.kind:
+        case "value" if change.subject.startswith("$"):
+            for step in recipe.in_order():
+                if fields := set(_uses(step, change.subject[1:])):
+                    _refuse_standing(batch, recipe, step, fields)
+        case "value":
+            _refuse_standing(batch, recipe, steps[change.subject], {change.field})
+            run = batch.steps.get(change.subject)
+            under_way = change.field == "times" and change.new and run is not None and run.state == "active"
+            if run is not None and under_way and float(change.new) < run.passes:
+                raise _refusal(
+                    "amendment.begun", f"{run.title}: pass {run.passes} is under way already.", "Enter a larger number."
+                )
+        case "skip":
+            _refuse_skip(batch, recipe, steps[change.subject])
+        case "add":
+            _refuse_place(batch, recipe, change)
+
+
+def _refuse_standing(batch: Batch, recipe: Recipe, step: Step, fields: set[str]) -> None:
+    now = standing(recipe, batch, step.id)
+    if now == "done":
+        raise _refusal(
+            "amendment.done",
+            f"Step {step.id} “{step.title}” is done: what was done is not changed.",
+            "Amend a step that is still to come, or correct a wrong value.",
+        )
+    if now == "active" and not fields <= WHILE_ACTIVE.get(step.phase, frozenset()):
+        raise _refusal(
+            "amendment.begun",
+            f"Step {step.id} “{step.title}” is under way: {', '.join(sorted(fields))} cannot be changed any more.",
+            "Amend a step that is still to come, or skip this one if the recipe allows it.",
+        )
+
+
+def _refuse_skip(batch: Batch, recipe: Recipe, step: Step) -> None:
+    now = standing(recipe, batch, step.id)
+    if now in PASSED or step.id in batch.skips:
+        raise _refusal(
+            "amendment.done", f"Step {step.id} “{step.title}” is done or skipped already.", "Choose another."
+        )
+    open_now = {intent.step for intent in batch.intents.values()} | {one.step for one in batch.questions.values()}
+    if now == "active" and (step.phase not in LEFT_WHILE_ACTIVE or step.id in open_now):
+        raise _refusal(
+            "amendment.begun",
+            f"Step {step.id} “{step.title}” is under way and cannot be left in the middle.",
+            "Let it end, answer its question, or stop the batch.",
+        )
+    inside = {one.id for one in _within(step)}
+    for other in recipe.in_order():
+        if other.id in inside:
+            continue
+        if isinstance(other, Monitor) and other.until in inside - {step.id}:
+            raise _refusal("amendment.needed", f"Step {other.id} watches until step {other.until} is done.", "Do it.")
+        missing = {name for one in _within(step) for name in one.records()} - set(batch.values)
+        for name in (name for text in other.formulas().values() for name in names_in(text)):
+            if name in missing:
+                raise _refusal(
+                    "amendment.needed", f"Step {other.id} works with {name}, which step {step.id} records.", "Do it."
+                )
+
+
+def _refuse_place(batch: Batch, recipe: Recipe, change: Change) -> None:
+    """A step is added only where nothing behind it was begun."""
+    after = change.field
+    sequence = next(steps for steps in recipe.sequences() if any(step.id == after for step in steps))
+    ids = [step.id for step in sequence]
+    at = sequence[ids.index(after)].next
+    place = ids.index(at) if at is not None else ids.index(after) + 1
+    behind = sequence[place].id if place < len(ids) else ""
+    outer = next((s.id for s in recipe.in_order() for _, inside in s.inner() if any(i.id == after for i in inside)), "")
+    if (behind and standing(recipe, batch, behind) != "todo") or (
+        outer and standing(recipe, batch, outer) not in {"todo", "active"}
+    ):
+        raise _refusal(
+            "amendment.done",
+            f"Behind step {after} the batch has gone on already.",
+            "Add the step behind one that is under way or still to come.",
+        )
+
+
+def _uses(step: Step, parameter: str) -> Iterator[str]:
+    """The fields of a step, without what stands inside it, that name a parameter."""
+    inside = {path[0] for path, _ in step.inner()}
+    fields = {name for name, field in type(step).model_fields.items() if (field.alias or name) not in inside}
+    said = step.model_dump(mode="json", by_alias=True, include=fields)
+    yield from (path for path, text in _texts(said, "") if parameter in named_in(text))
+    for path, text in step.formulas().items():
+        if parameter in named_in(text):
+            yield ".".join(str(part) for part in path)
+
+
+def _texts(part: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(part, str):
+        yield path, part
+    items: Any = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    for key, inner in items:
+        yield from _texts(inner, f"{path}.{key}".lstrip("."))
+
+
+def _within(step: Step) -> Iterator[Step]:
+    yield step
+    for _, steps in step.inner():
+        for one in steps:
+            yield from _within(one)
+
+
+def _same(old: Recipe, new: Recipe, step: Step) -> bool:
+    """The step is the same in both, what it takes from parameters included."""
+    was = old.steps().get(step.id)
+    names = {name for one in _within(step) for name in new.parameters if any(True for _ in _uses(one, name))}
+    return was == step and all(old.parameters.get(name) == new.parameters[name] for name in names)
+
+
+# What follows ----------------------------------------------------------------------------------------------------
+
+
+def _plan(
+    line: Line,
+    batch: Batch,
+    made: Recipe,
+    changes: tuple[Change, ...],
+    skips: tuple[str, ...],
+    said: Sequence[str],
+    new_seal: str,
+    terms: Amendments,
+    *,
+    adopts: str = "",
+) -> Plan:
+    recipe = line.recipe(batch)
+    _refuse_unfit(line, batch, recipe, made)
+    roles = "|".join(role.value for role in roles_with(Permission.AMEND))
+    remaining = [step.id for step in made.in_order() if standing(made, batch, step.id) in {"todo", "active"}]
+    plan = Plan(
+        changes=changes,
+        skips=skips,
+        dropped=bool(adopts),
+        adopts=made.version if adopts else "",
+        version=made.version if adopts else batch.version,
+        seal=adopts or batch.seal,
+        was_seal=batch.amended or batch.seal,
+        new_seal=new_seal,
+        differences=tuple(sentence[:SENTENCE_CHARS_MAX] for sentence in said[:SENTENCES_MAX]),
+        more=max(0, len(said) - SENTENCES_MAX),
+        needs=tuple(role.value for role in terms.signed_by) or (roles,),
+        category=terms.category,
+        remaining=tuple(one for one in remaining if one not in skips),
+        lengths=dict(_new_lengths(batch, made)),
+    )
+    if len(orjson.dumps(asdict(plan))) > ROW_BYTES_MAX:
+        raise _refusal("amendment.too_large", "The amendment is too large for one row.", "Request less at once.")
+    return plan
+
+
+def _new_lengths(batch: Batch, made: Recipe) -> Iterator[tuple[str, list[float]]]:
+    for run in batch.active():
+        step = made.steps()[run.step]
+        if isinstance(step, Wait | Hold):
+            length_s, timeout_s = lengths(made, step, batch.speed)
+            if (length_s, timeout_s) != (run.duration_s, run.timeout_s):
+                yield run.step, [length_s, timeout_s]
+
+
+def _refuse_unfit(line: Line, batch: Batch, recipe: Recipe, made: Recipe) -> None:
+    """The amended recipe must be one that can be executed on this plant, with set-points that may be written."""
+    plant = line.book.plant
+    for step in made.steps().values():
+        if not isinstance(step, Set | Ramp) or standing(made, batch, step.id) != "todo":
+            continue
+        full_name = tag_name(batch.units, step.tag)
+        tag = plant.tag(full_name)
+        was = recipe.steps().get(step.id)
+        if tag is None or (was == step and recipe.parameters == made.parameters):
+            continue
+        may_write(
+            plant,
+            full_name,
+            set_point_in(made, step, tag.unit) if isinstance(step, Set) else ramp_end_in(made, step, tag.unit),
+        )
+    before, after = (
+        {(found.code, found.what): found for found in check_recipe(RecipeDocument(one, Document("", None, {})), plant)}
+        for one in (recipe, made)
+    )
+    for found in (found for key, found in after.items() if key not in before):
+        raise _refusal("amendment.recipe", f"The recipe could not be executed any more: {found.what}", found.todo)

@@ -329,7 +329,7 @@ def operations_page() -> str:
     """The library operations that ship, with their parameters."""
     from edge.core.recipe import read_operation
     from edge.core.recipe.values import shown
-    from edge.library import library_operations
+    from edge.library import LibraryOperations
 
     lines = [
         MADE + "# Library operations\n",
@@ -339,7 +339,7 @@ def operations_page() -> str:
             "[recipes with loops](../how-to/write-a-recipe-with-loops.md)."
         ),
     ]
-    for (name, version), data in sorted(library_operations(ROOT / "no-folder").items()):
+    for (name, version), data in sorted(LibraryOperations(ROOT / "no-folder").items()):
         operation = read_operation(data, name)
         lines.append(f"\n## {name} {version}\n\n{operation.title}. {operation.why}\n")
         needs = [f"`{role}`, a {need.cls}" for role, need in operation.units.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -16,7 +17,6 @@ import typer
 
 from edge import recipe_life
 from edge.core.errors import LinesideError
-from edge.core.review import AsBuilt, as_built, as_text
 from edge.core.terms import Role
 
 EXIT_REFUSED: Final = 2
@@ -29,6 +29,7 @@ It may be started again."""
 
 if TYPE_CHECKING:
     from edge.config import Archive, Config
+    from edge.core.review import AsBuilt
     from edge.fetch import Tail
     from edge.journal import ShownRow
 
@@ -121,6 +122,7 @@ def edge_run(box: Box = Path()) -> None:
     from edge.config import read_config
 
     config = read_config(box)
+    gc.freeze()  # what was imported stays: going through all of it again keeps the loop for 50 ms
     _run(lambda stop: runtime.run(config, stop))
 
 
@@ -1012,6 +1014,7 @@ def _records(box: Path) -> dict[str, AsBuilt]:
     from edge.archive import Record, record_of
     from edge.config import read_config
     from edge.core.events import RowBody, decode
+    from edge.core.review import as_built
 
     def bodies(reader: Record) -> Iterator[tuple[int, RowBody]]:
         seq = 0
@@ -1055,6 +1058,8 @@ def batch_show(
 
     Example: lineside batch show B-001 --box /etc/lineside
     """
+    from edge.core.review import as_text
+
     record = _record(batch, box)
     if as_json:
         print(json.dumps(record.as_json(), ensure_ascii=False))

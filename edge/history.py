@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import apsw
 import orjson
@@ -30,7 +30,6 @@ import orjson
 from edge.core import commands as cm
 from edge.core.errors import LinesideError
 from edge.core.events import JournalContinued, ValuesSealed, ValuesThinned, decode
-from edge.core.plant import Plant
 from edge.core.record import Row
 from edge.core.samples import (
     NO_SOURCE_TIME,
@@ -48,6 +47,9 @@ from edge.core.samples import (
 )
 from edge.core.terms import Quality, Reading
 from edge.identity import sync_folder
+
+if TYPE_CHECKING:  # a follower reads values and knows no plant
+    from edge.core.plant import Plant
 
 FORMAT: Final = 1
 FLUSH_S: Final = 4.0

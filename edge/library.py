@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
@@ -46,7 +47,8 @@ class Library:
         try:
             make_folder(folder)
             if target.exists():
-                _VERIFIED[kind](self, name)
+                if self._read(kind, name) != data:  # `data` belongs to `name`
+                    _VERIFIED[kind](self, name)
                 _sync_file(target)  # a crash may have come between its name and the sync of its folder
             else:
                 partial = folder / f".{name}.partial"
@@ -171,28 +173,53 @@ def read_recipe_file(path: Path, data: bytes | None = None) -> RecipeDocument:
     """The recipe in a file (its bytes are `data`, when they were read), with the operations that it calls: those that
     ship, and those in the folder `operations` beside it. Not checked."""
     data = read_bounded(path) if data is None else data
-    return read_recipe(data, str(path), library_operations(path.parent / "operations"))
+    return read_recipe(data, str(path), LibraryOperations(path.parent / "operations"))
 
 
-def library_operations(folder: Path) -> dict[tuple[str, str], bytes]:
-    """The operations that recipes may call: those that ship, and those in this folder, by name and version.
+class LibraryOperations(Mapping[tuple[str, str], bytes]):
+    """The operations that recipes may call, by name and version: those that ship, and those in `folder`.
 
-    Raises `library.operation_twice` when one name and version stands for two contents, and as `read_operation`."""
-    shipped = resources.files("edge.core.recipe.shipped") / "operations"
-    files = {path.name: path.read_bytes() for path in (shipped.iterdir() if shipped.is_dir() else ())}
-    files |= {str(path): read_bounded(path) for path in sorted(folder.glob("*.yaml"))[:RECIPES_MAX]}
-    found: dict[tuple[str, str], bytes] = {}
-    for name, data in files.items():
-        operation = read_operation(data, name)
-        key = (operation.library_operation, operation.version)
-        if found.setdefault(key, data) != data:
-            raise LinesideError(
-                "library.operation_twice",
-                f"There are two different operations {key[0]} {key[1]} in the library.",
-                todo="Give one of them another version.",
-                place=Place(name),
-            )
-    return found
+    A file is parsed when an operation that it may hold is asked for: a recipe calls few of them, and each start of a
+    box waits for it. Raises `library.operation_twice` when one name and version stands for two contents, and as
+    `read_operation`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._keys: dict[str, tuple[str, str]] = {}
+
+    def __getitem__(self, key: tuple[str, str]) -> bytes:
+        return self._found(key[0])[key]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._found(""))
+
+    def __len__(self) -> int:
+        return len(self._found(""))
+
+    @cached_property
+    def _files(self) -> dict[str, bytes]:
+        shipped = resources.files("edge.core.recipe.shipped") / "operations"
+        files = {path.name: path.read_bytes() for path in (shipped.iterdir() if shipped.is_dir() else ())}
+        return files | {str(path): read_bounded(path) for path in sorted(self._folder.glob("*.yaml"))[:RECIPES_MAX]}
+
+    def _found(self, word: str) -> dict[tuple[str, str], bytes]:
+        """The operations in all files in which `word` stands; a backslash may stand for any letter of it."""
+        found: dict[tuple[str, str], bytes] = {}
+        for name, data in self._files.items():
+            if word.encode() not in data and b"\\" not in data:
+                continue
+            if name not in self._keys:
+                operation = read_operation(data, name)
+                self._keys[name] = operation.library_operation, operation.version
+            key = self._keys[name]
+            if found.setdefault(key, data) != data:
+                raise LinesideError(
+                    "library.operation_twice",
+                    f"There are two different operations {key[0]} {key[1]} in the library.",
+                    todo="Give one of them another version.",
+                    place=Place(name),
+                )
+        return found
 
 
 def recipe_files(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,7 +24,9 @@ from edge.core.errors import LinesideError
 from edge.history import Missing
 from edge.identity import DeviceKey
 from edge.journal import JournalReader
-from edge.library import Library
+
+if TYPE_CHECKING:
+    from edge.library import Library
 
 LATE_AFTER: Final = timedelta(hours=24)
 """A self-check that is older is made up for ..."""
@@ -56,6 +58,9 @@ async def self_check(config: Config) -> SelfCheck:
     long has a process of its own at the lowest priority.
 
     Raises what reading keys raises, and `upkeep.no_verdict` when one of the processes does not answer."""
+    # Imported here: only a check of sealed objects needs to know what a recipe is.
+    from edge.library import Library
+
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     paths, found, left_out = await asyncio.to_thread(_record, config)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from edge.core.events import SignatureMade
 from edge.core.record import signature_holds
 from edge.core.terms import Role
+
+if TYPE_CHECKING:  # a screen asks for permissions alone
+    from edge.core.events import SignatureMade
 
 SIGNATURE_DOMAIN: Final = b"lineside.signature.1"
 

@@ -18,7 +18,7 @@ from lxml import etree
 from pydantic import BaseModel, ValidationError
 
 from edge.core.recipe import Recipe, model, read_recipe
-from edge.library import library_operations
+from edge.library import LibraryOperations
 
 FOLDER = Path(__file__).parent
 SHIPPED = sorted(
@@ -29,7 +29,7 @@ SHIPPED = sorted(
 
 
 def recipe(data: bytes) -> Recipe:
-    return read_recipe(data, "recipe.yaml", library_operations(FOLDER)).recipe
+    return read_recipe(data, "recipe.yaml", LibraryOperations(FOLDER)).recipe
 
 
 CART_B1 = recipe(dict(SHIPPED)["cart-b1.yaml"])

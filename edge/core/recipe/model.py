@@ -587,8 +587,6 @@ Step = Annotated[
     | Service,
     Field(discriminator="phase"),
 ]
-for _composite in (Parallel, Branch, Select, Loop, Call):
-    _composite.model_rebuild()
 Form = Weigh | Sample | Label | Transfer | Custody | Clearance | Dispose
 """Steps in which people answer one thing after another; see `edge.core.forms`."""
 COMPOSITE: Final = frozenset({"parallel", "select", "loop", "call"})

@@ -59,7 +59,7 @@ def read_recipe(data: bytes, name: str, operations: Operations | None = None) ->
     within = {path for path, _ in calls}
     outer = [(path, call) for path, call in calls if not any(path[:end] in within for end in range(1, len(path)))]
     if outer and (operations is not None or not all(call.steps for _, call in calls)):
-        document = expand(found.recipe, document, outer, operations or {})
+        document = expand(found.recipe, document, outer, {} if operations is None else operations)
         found = RecipeDocument(validate(document, Recipe, _explain), document)
     for count, (path, _) in enumerate(found.steps()):
         if count == STEPS_MAX:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from edge.core.errors import LinesideError
-from edge.core.recipe import check_recipe, read_recipe, seal, sealed_bytes
-from edge.core.recipe.model import Call, Hold, Wait
-from edge.library import Library, read_checked_recipe
+from edge.core.recipe import check_recipe, read_operation, read_recipe, seal, sealed_bytes
+from edge.core.recipe.model import Call, Hold, LibraryOperation, Wait
+from edge.library import Library, LibraryOperations, read_checked_recipe
 from tests.core.recipe.test_recipe import HEAD, cell, text_of
 
 SOAK = b"""
@@ -119,6 +119,33 @@ def test_what_was_sealed_stays_when_the_library_changes(tmp_path: Path) -> None:
     with pytest.raises(LinesideError) as refused:
         read_checked_recipe(tmp_path / "r.yaml", cell())
     assert refused.value.code == "library.operation_twice"
+
+
+def test_only_the_files_that_may_hold_a_called_operation_are_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+
+    def read(data: bytes, name: str) -> LibraryOperation:
+        parsed.append(Path(name).name)
+        return read_operation(data, name)
+
+    monkeypatch.setattr("edge.library.read_operation", read)
+    folder = tmp_path / "operations"
+    folder.mkdir()
+    (folder / "soak.yaml").write_bytes(SOAK)
+    (folder / "spelled.yaml").write_bytes(SOAK.replace(b"library_operation: soak", b'library_operation: "s\\x6Fak2"'))
+    (tmp_path / "r.yaml").write_bytes(text_of("- {id: a, phase: instruct, title: x, text: y}"))
+    read_checked_recipe(tmp_path / "r.yaml", cell())
+    assert not parsed, "nothing was called"
+    (tmp_path / "r.yaml").write_bytes(text_of(ONE))
+    read_checked_recipe(tmp_path / "r.yaml", cell())
+    assert sorted(parsed) == ["soak.yaml", "spelled.yaml"], "one that names it, one that may spell it otherwise"
+    library = LibraryOperations(folder)
+    assert library["soak2", "1.2"] != library["soak", "1.2"]
+    assert {("soak", "1.2"), ("soak2", "1.2"), ("feed", "1.0")} <= set(library)
+    assert len(library) == len(set(library)) > 20
+    assert ("saok", "1.2") not in library
 
 
 REFUSED = {

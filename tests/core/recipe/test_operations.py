@@ -13,10 +13,10 @@ from edge.core.plant import read_plant
 from edge.core.recipe import check_recipe, read_operation, read_recipe, seal
 from edge.core.recipe.model import LibraryOperation, Step
 from edge.core.rehearse import as_text, rehearse
-from edge.library import library_operations
+from edge.library import LibraryOperations
 
 PLANT = read_plant(Path(sim.__file__).with_name("plant.yaml").read_bytes(), "plant.yaml")
-FILES = library_operations(Path("no-such-folder"))
+FILES = LibraryOperations(Path("no-such-folder"))
 NAMES = sorted(FILES)
 
 

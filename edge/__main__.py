@@ -876,6 +876,41 @@ def restore(
     )
 
 
+@app.command("drill")
+def daily_drill(box: Box = Path(), as_json: AsJson = False) -> None:
+    """Make the day's backup, restore the newest one beside it, verify all of it, compare it with the box, clean up.
+
+    Where backups go is [backup] in lineside.toml. The follower does this each day, and the screen's home shows the
+    result; by hand it leaves no row. The box may run. Exit 1 when something does not hold.
+
+    Example: lineside drill --box /var/lib/lineside/box
+    """
+    from dataclasses import asdict
+
+    from edge.config import read_config
+    from edge.drill import daily
+
+    config = read_config(box)
+    if config.backup is None:
+        raise LinesideError(
+            "drill.no_folder",
+            "The settings do not say where backups go.",
+            todo='Add [backup] with path = "FOLDER" to lineside.toml, or use `lineside backup` and `lineside restore '
+            "--drill`.",
+        )
+    report = daily(config, config.backup, progress=_nothing if as_json else _progress_of_parts())
+    if as_json:
+        print(json.dumps({"ok": not report.found, **asdict(report)}))
+    else:
+        if report.backup:
+            print(f"{report.backup}: rows to {report.head_seq}, restored and looked at; {report.took_s:.1f} s.")
+        for sentence in (*report.found, *report.left_out):
+            print(sentence)
+        print("A box can be restored from it." if not report.found else "Something does not hold.")
+    if report.found:
+        raise typer.Exit(EXIT_FOUND)
+
+
 def _nothing(_what: str, _done: int, _total: int) -> None:
     """Progress is for people."""
 

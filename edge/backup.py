@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,6 +45,9 @@ CHUNK_BYTES: Final = 1024 * 1024
 JOURNAL: Final = "journal.db"
 VALUES: Final = "history.db"
 OBJECTS_MAX: Final = FILES_MAX - 3
+DRILL: Final = "lineside-drill-"
+"""How the name of a folder begins into which a backup is restored only to look at it."""
+T = TypeVar("T")
 
 _SEALED_OBJECT: Final = re.compile(r"library/[a-z]{1,16}/[0-9a-f]{64}")
 _HEX_32: Final = r"^[0-9a-f]{32}$"
@@ -405,19 +408,34 @@ class Drill:
 
 
 def drill(backup: Path, public: bytes, *, progress: Progress = _quiet) -> Drill:
-    """Restore into a temporary folder, open the journal there as a runtime does, and clean up. Call it off the loop.
+    """Restore into a temporary folder, verify the process values, and clean up. Call it off the loop.
 
-    Raises what `restore` does, and `backup.drill` when the journal would not begin a new epoch at the same head."""
+    Raises what `restored` does."""
     began_s = time.monotonic()
-    with TemporaryDirectory(prefix="lineside-drill-") as folder:
-        state = Path(folder) / "state"
+
+    def verify_values(state: Path, manifest: Manifest) -> Verified | None:
+        if not manifest.values:
+            return None
+        with HistoryReader(state / VALUES) as reader:
+            return reader.verify(_anchors(state / JOURNAL), progress=partial(progress, "windows verified"))
+
+    manifest, epoch, values = restored(backup, public, verify_values, None, progress)
+    return Drill(manifest, time.monotonic() - began_s, epoch, values)
+
+
+def restored(
+    backup: Path, public: bytes, look: Callable[[Path, Manifest], T], folder: Path | None, progress: Progress
+) -> tuple[Manifest, str, T]:
+    """Restore into a temporary folder in `folder` (None: where such folders are), look at the restored state, open the
+    journal there as a runtime does, and clean up. Gives the epoch that began, and what `look` gave.
+
+    Raises what `restore` and `look` do, and `backup.drill` when the journal would not begin a new epoch at the same
+    head."""
+    with TemporaryDirectory(prefix=DRILL, dir=folder) as made:
+        state = Path(made) / "state"
         manifest = restore(backup, state, public, progress=progress)
-        values = None
-        if manifest.values:
-            with HistoryReader(state / VALUES) as reader:
-                values = reader.verify(_anchors(state / JOURNAL), progress=partial(progress, "windows verified"))
-        epoch = asyncio.run(_begin(state, manifest))
-        return Drill(manifest, time.monotonic() - began_s, epoch, values)
+        seen = look(state, manifest)
+        return manifest, asyncio.run(_begin(state, manifest)), seen
 
 
 async def _begin(state: Path, manifest: Manifest) -> str:

@@ -82,6 +82,22 @@ class Archive(Document):
     )
 
 
+class Backup(Document):
+    """Where the day's backup goes, made and tried at `self_check_at`. Without this table a person makes backups."""
+
+    path: Path = Field(
+        examples=["/media/backup/box-7"],
+        description="Folder on a medium of its own. It is never made by itself; while the medium is out the screen "
+        "says that no backup was made.",
+    )
+    keep: Annotated[int, Field(strict=True, ge=1, le=3_650)] = Field(
+        default=7, description="So many of the newest backups of this journal stay in the folder."
+    )
+    with_values: Annotated[bool, Field(strict=True)] = Field(
+        default=True, description="Whether process values are in it: most of its size."
+    )
+
+
 class History(Document):
     """How long process values are kept whole. What belongs to a batch's record is never thinned."""
 
@@ -134,6 +150,7 @@ class Config(Document):
     mirror: Mirror | None = Field(default=None, description="The second medium.")
     history: History = Field(default=History(), description="Process values.")
     archive: Archive | None = Field(default=None, description="Where old rows go.")
+    backup: Backup | None = Field(default=None, description="Where the day's backup goes.")
 
 
 def read_config(folder: Path) -> Config:
@@ -155,6 +172,8 @@ def read_config(folder: Path) -> Config:
         updates["mirror"] = config.mirror.model_copy(update={"path": folder / config.mirror.path})
     if config.archive:
         updates["archive"] = config.archive.model_copy(update={"path": folder / config.archive.path})
+    if config.backup:
+        updates["backup"] = config.backup.model_copy(update={"path": folder / config.backup.path})
     config = config.model_copy(update=updates)
     _raise_all(list(_path_findings(config, file, text)))
     return config

@@ -363,6 +363,9 @@ class _Client:
             case wire.TellSelfCheck():
                 facts = request.model_dump(exclude={"id", "do"})
                 await engine.submit(cm.NoteSelfCheck(command_id=request.id, **facts))
+            case wire.TellDrill():
+                facts = request.model_dump(exclude={"id", "do"})
+                await engine.submit(cm.NoteDrill(command_id=request.id, **facts))
             case _:
                 assert_never(request)
         return {}

@@ -250,9 +250,10 @@ class Engine:
             on = is_there(watch, reading, on=known is not None and known.on)
             there.append((watch, on, reading.value if reading is not None and reading.good else None))
         level = self._disk.room.level if self._disk else Level.ROOM
-        check = self.line.self_check
+        check, drill = self.line.self_check, self.line.drill
         connected = {name: health.connected for name, health in self._equipment.health().items()}
-        there += [(watch, on, None) for watch, on in alarms_of_box(connected, level, check.found if check else ())]
+        found = (check.found if check else (), drill.found if drill else ())
+        there += [(watch, on, None) for watch, on in alarms_of_box(connected, level, *found)]
         self._alarms = {watch.alarm: self._alarms.get(watch.alarm) or AlarmWatcher(now_s) for watch, _, _ in there}
         for watch, on, value in there:
             self._tell_alarm(watch, on, value, now_s)

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 from edge import mqtt, notify
@@ -28,9 +29,9 @@ from edge.identity import DeviceKey, read_public
 from edge.mirror import Mirror
 from edge.packing import pack_and_thin
 from edge.tail import Tail, open_tail
-from edge.upkeep import SelfCheck, keep_up
+from edge.upkeep import drill, keep_up, self_check
 from edge.uplink import Uplink
-from edge.wire import AskStatus, GiveReceipt, Request, Sync, TellSelfCheck, TellSync, ThinValues
+from edge.wire import AskStatus, GiveReceipt, Request, Sync, TellDrill, TellSelfCheck, TellSync, ThinValues
 
 LOOK_EVERY_S: Final = 0.2
 TELL_EVERY_S: Final = 0.5
@@ -85,7 +86,10 @@ async def _follow(
             tasks.create_task(_supervised("mirror", mirror.run))
         if config.views:
             tasks.create_task(_supervised("views", lambda: _keep_views(tail, config.state_dir / "views.db")))
-        tasks.create_task(_supervised("upkeep", lambda: keep_up(config, desk.last_check, desk.tell)))
+        at, check, drilled = config.self_check_at, partial(_check, config, desk), partial(_drill, config, desk)
+        tasks.create_task(_supervised("upkeep", lambda: keep_up(at, partial(desk.last, "self_check"), check)))
+        if config.backup is not None:
+            tasks.create_task(_supervised("backup", lambda: keep_up(at, partial(desk.last, "drill"), drilled)))
         tasks.create_task(_supervised("process values", lambda: _keep_values(config, desk)))
         archiver = None
         if config.archive is not None:
@@ -100,6 +104,14 @@ async def _follow(
         tasks.create_task(_supervised("desk", lambda: desk.run(lambda: sync_of(uplink, mirror, archiver))))
         notify.status("Following the journal.")
         await tail.keep_looking()
+
+
+async def _check(config: Config, desk: _Desk) -> None:
+    await desk.tell(TellSelfCheck(id=uuid4().hex, **asdict(await self_check(config))))
+
+
+async def _drill(config: Config, desk: _Desk) -> None:
+    await desk.tell(TellDrill(id=uuid4().hex, **(await drill(config)).model_dump()))
 
 
 async def _keep_values(config: Config, desk: _Desk) -> None:
@@ -188,15 +200,15 @@ class _Desk:
         """Hand a receipt to the desk, as soon as there is one. Raises what the desk answers."""
         await self._when_there(GiveReceipt(id=uuid4().hex, receipt=receipt))
 
-    async def last_check(self) -> datetime | None:
-        """When the record was last verified as a whole; None for never."""
+    async def last(self, chore: Literal["self_check", "drill"]) -> datetime | None:
+        """When the box last did this; None for never."""
         answer = await self._when_there(AskStatus(id=uuid4().hex))
-        last = answer["picture"]["self_check"]
+        last = answer["picture"][chore]
         return datetime.fromisoformat(last["utc"]) if last else None
 
-    async def tell(self, check: SelfCheck) -> None:
-        """Put what a self-check found into the record."""
-        await self._when_there(TellSelfCheck(id=uuid4().hex, **asdict(check)))
+    async def tell(self, found: TellSelfCheck | TellDrill) -> None:
+        """Put what a chore found into the record."""
+        await self._when_there(found)
 
     async def thin(self, command: cm.ThinValues) -> None:
         """Have the row made that lets a window be thinned. Raises what the desk answers."""

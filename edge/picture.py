@@ -51,6 +51,7 @@ from edge.core.terms import Reading, Stamp, State, convert
 from edge.wire import (
     AlarmLine,
     BatchCard,
+    DrillView,
     ExceptionLine,
     PersonView,
     Picture,
@@ -112,6 +113,7 @@ def picture(
         connections=connections,
         dark_s=line.dark.low_s,
         self_check=_self_check(line),
+        drill=_drill(line),
         notices=tuple(notices),
         alarms=tuple(_alarm(line, alarm) for alarm in in_order(line.alarms)),
     )
@@ -140,6 +142,15 @@ def _alarm(line: Line, alarm: Alarm) -> AlarmLine:
 def _self_check(line: Line) -> SelfCheckView | None:
     last = line.self_check
     return SelfCheckView(utc=last.at.utc, rows=last.rows, found=last.found, left_out=last.left_out) if last else None
+
+
+def _drill(line: Line) -> DrillView | None:
+    last = line.drill
+    if last is None:
+        return None
+    return DrillView(
+        utc=last.at.utc, backup=last.backup, head_seq=last.head_seq, found=last.found, left_out=last.left_out
+    )
 
 
 def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[tuple[str, str], str]) -> BatchCard:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,8 @@ from edge.wire import Sync
 
 START_STEP_S: Final = 60.0
 """So long systemd waits for the next sign while many rows are read."""
+OVERDUE_AFTER: Final = timedelta(hours=48)
+"""A backup each day: one that was missed is made up for within the next."""
 SWITCH_S: Final = 0.0005
 """So long a thread at work may keep the interpreter from the loop: Python's own 5 ms are what a command would wait."""
 
@@ -136,7 +139,14 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 sync=_first_sync(config, line),
                 hub_public=hub_public,
                 connections=lambda: {name: health.words for name, health in equipment.health().items()},
-                notices=lambda: (*notices, *unknown_patients, *disk.notices(), *journal.notices(), *history.notices()),
+                notices=lambda: (
+                    *notices,
+                    *unknown_patients,
+                    *disk.notices(),
+                    *journal.notices(),
+                    *history.notices(),
+                    *_overdue(config, engine.shown, clock),
+                ),
                 pruner=_pruner(config, engine, journal, signer),
             )
             keeper = Keeper(checkpoints, engine, head.checkpoint)
@@ -259,6 +269,19 @@ def _unknown_patients(line: Line, vault: Vault) -> Iterator[str]:
                 f"The vault does not hold the patient identity of batch {batch.batch} ({batch.patient}): "
                 "no scan of the patient can match. Restore vault.db from a backup, or stop the batch."
             )
+
+
+def _overdue(config: Config, line: Line, clock: SystemClock) -> Iterator[str]:
+    """A sentence when the day's backup is not made and tried, whatever the reason."""
+    if config.backup is None:
+        return
+    if line.drill is None:
+        yield "No backup was made and tried yet; the follower does it soon after its start."
+    elif datetime.fromisoformat(clock.utc()) - datetime.fromisoformat(line.drill.at.utc) > OVERDUE_AFTER:
+        yield (
+            f"The last backup was made and tried {line.drill.at.utc[:16]}Z: that is overdue. Look whether the follower "
+            "runs (systemctl status lineside-follow), and make one with `lineside drill`."
+        )
 
 
 def _first_sync(config: Config, line: Line) -> Sync:

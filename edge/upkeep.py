@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edge.library import Library
 
 LATE_AFTER: Final = timedelta(hours=24)
-"""A self-check that is older is made up for ..."""
+"""A chore that was last done before is made up for ..."""
 SOON: Final = timedelta(seconds=60)
 """... so long after the follower began: what a start has to do comes first."""
 FOUND_MAX: Final = 20
@@ -64,20 +64,21 @@ async def self_check(config: Config) -> SelfCheck:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     paths, found, left_out = await asyncio.to_thread(_record, config)
-    with _trusted(config) as trust:
-        verdict = await _verified([*trust, *map(str, paths)])
+    with trusted(config) as trust:
+        verdict = await verified([*trust, *map(str, paths)])
     found += [f"{Path(file.path).name}: {file.why}" for file in verdict.files if file.why]
     if not found:  # else a part that does not hold by itself would be named twice
         found += [f"journal, archive and copy: {whole.fault.why}" for whole in verdict.records if whole.fault]
-    found += await asyncio.to_thread(_damaged_objects, Library(config.state_dir / "library"))
+    found += await asyncio.to_thread(damaged_objects, Library(config.state_dir / "library"))
     values = await _values(config)
     found, left_out = found + values.found, left_out + values.left_out
     checked_seq = max((whole.last_row for whole in verdict.records), default=0)
     rows = max((whole.last_row - whole.first_row + 1 for whole in verdict.records if whole.last_row), default=0)
-    return SelfCheck(rows, checked_seq, _bounded(found), _bounded(left_out), round(loop.time() - began_s, 3))
+    return SelfCheck(rows, checked_seq, bounded(found), bounded(left_out), round(loop.time() - began_s, 3))
 
 
-def _bounded(sentences: list[str]) -> tuple[str, ...]:
+def bounded(sentences: list[str]) -> tuple[str, ...]:
+    """As much of them as a row takes."""
     return tuple(each[:SENTENCE_MAX] for each in sentences[:FOUND_MAX])
 
 
@@ -107,7 +108,8 @@ def _record(config: Config) -> tuple[list[Path], list[str], list[str]]:
     return paths, found, left_out
 
 
-def _damaged_objects(library: Library) -> list[str]:
+def damaged_objects(library: Library) -> list[str]:
+    """The sealed objects that are not what their names say, in sentences."""
     found = []
     for kind, name in library.names():
         try:
@@ -118,7 +120,7 @@ def _damaged_objects(library: Library) -> list[str]:
 
 
 @contextmanager
-def _trusted(config: Config) -> Iterator[list[str]]:
+def trusted(config: Config) -> Iterator[list[str]]:
     """The verifier's options for the keys that this box believes."""
     with tempfile.NamedTemporaryFile("w", suffix=".pub") as key:
         key.write(DeviceKey.load(config.device_key).public.hex() + "\n")
@@ -161,17 +163,20 @@ class _Whole(BaseModel):
     fault: _Fault | None
 
 
-class _Verdict(BaseModel):
+class Verdict(BaseModel):
+    """What the verifier says, as far as it matters here."""
+
     model_config = ConfigDict(extra="ignore")
 
     files: list[_File]
     records: list[_Whole]
 
 
-async def _verified(arguments: list[str]) -> _Verdict:
+async def verified(arguments: list[str]) -> Verdict:
+    """What the stand-alone verifier says, in a process of its own. Raises `upkeep.no_verdict`."""
     out, complaint, code = await _done(str(VERIFIER), "--json", *arguments)
     try:
-        return _Verdict.model_validate_json(out)
+        return Verdict.model_validate_json(out)
     except ValidationError as error:
         raise _no_verdict("The verifier", "lineside verify", complaint, code) from error
 
@@ -230,7 +235,8 @@ async def _done(*arguments: str) -> tuple[bytes, bytes, int]:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        os.setpriority(os.PRIO_PROCESS, child.pid, LOWEST_PRIORITY)
+        with suppress(ProcessLookupError):  # it ended already: how, is said below
+            os.setpriority(os.PRIO_PROCESS, child.pid, LOWEST_PRIORITY)
         out, complaint = await child.communicate()
     except BaseException:  # cancelled: no process is left behind
         if child.returncode is None:
@@ -254,41 +260,64 @@ def _no_verdict(who: str, command: str, complaint: bytes, code: int) -> Lineside
     )
 
 
-def is_late(last_check: datetime | None, now: datetime) -> bool:
-    """True when the record must be verified soon. A check in the future was timed by a clock that was wrong."""
-    return last_check is None or not now - LATE_AFTER <= last_check <= now
+def is_late(last: datetime | None, now: datetime) -> bool:
+    """True when a chore must be done soon. One in the future was timed by a clock that was wrong."""
+    return last is None or not now - LATE_AFTER <= last <= now
+
+
+class Drilled(BaseModel):
+    """What `lineside drill` says of the day's backup."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    backup: str
+    head_seq: int
+    found: tuple[str, ...]
+    left_out: tuple[str, ...]
+    took_s: float
+
+
+async def drill(config: Config) -> Drilled:
+    """Have the day's backup made and tried, in a process of its own at the lowest priority. That it says nothing is
+    found, too: the next one is tomorrow's."""
+    began_s = asyncio.get_running_loop().time()
+    out, complaint, code = await _done("-m", "edge", "drill", "--json", "--box", str(config.folder))
+    try:
+        return Drilled.model_validate_json(out)
+    except ValidationError:
+        why = _no_verdict("The drill", "lineside drill", complaint, code).what
+        took_s = round(asyncio.get_running_loop().time() - began_s, 3)
+        return Drilled(backup="", head_seq=0, found=bounded([why]), left_out=(), took_s=took_s)
 
 
 async def keep_up(
-    config: Config,
-    last_check: Callable[[], Awaitable[datetime | None]],
-    tell: Callable[[SelfCheck], Awaitable[None]],
+    at: str, last: Callable[[], Awaitable[datetime | None]], chore: Callable[[], Awaitable[None]]
 ) -> None:
-    """Do the chores until cancelled. `last_check` is when the record was last verified, None for never; `tell` gets
-    what was found. Raises what kept a chore from being done: begun again, it is made up for."""
+    """Do a chore each day `at` this time (UTC) until cancelled. `last` is when it was last done, None for never.
+    Raises what kept it from being done: begun again, it is made up for."""
     # Imported here: a follower is small before it has chores.
     from apscheduler.schedulers.asyncio import AsyncIOScheduler
     from apscheduler.triggers.cron import CronTrigger
 
     due = asyncio.Event()
 
-    async def check() -> None:
+    async def is_due() -> None:
         due.set()  # done below, one at a time, where it is cancelled with everything else
 
-    hour, _, minute = config.self_check_at.partition(":")
+    hour, _, minute = at.partition(":")
     scheduler = AsyncIOScheduler(timezone=UTC)
     # A clock that jumps, or a box that was asleep at that minute: once is enough, and late is better than never.
     scheduler.add_job(
-        check, CronTrigger(hour=hour, minute=minute, timezone=UTC), coalesce=True, misfire_grace_time=None
+        is_due, CronTrigger(hour=hour, minute=minute, timezone=UTC), coalesce=True, misfire_grace_time=None
     )
     now = datetime.now(UTC)
-    if is_late(await last_check(), now):
-        scheduler.add_job(check, "date", run_date=now + SOON, misfire_grace_time=None)
+    if is_late(await last(), now):
+        scheduler.add_job(is_due, "date", run_date=now + SOON, misfire_grace_time=None)
     scheduler.start()
     try:
         while True:
             await due.wait()
             due.clear()
-            await tell(await self_check(config))
+            await chore()
     finally:
         scheduler.shutdown(wait=False)

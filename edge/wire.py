@@ -314,6 +314,17 @@ class TellSelfCheck(_Request):
     took_s: Annotated[float, Field(ge=0)]
 
 
+class TellDrill(_Request):
+    """The follower had the day's backup made and tried: what was tried, and in sentences what does not hold."""
+
+    do: Literal["drill"] = "drill"
+    backup: Annotated[str, Field(max_length=200)]
+    head_seq: Annotated[int, Field(ge=0)]
+    found: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=20)]
+    left_out: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=20)]
+    took_s: Annotated[float, Field(ge=0)]
+
+
 class AskStatus(_Request):
     """The answer carries `picture`."""
 
@@ -348,6 +359,7 @@ Request = Annotated[
     | PruneRows
     | TellSync
     | TellSelfCheck
+    | TellDrill
     | AskStatus,
     Field(discriminator="do"),
 ]
@@ -616,6 +628,18 @@ class AlarmLine(Message):
     since_utc: str
     times: int
     """How often it was raised since it was normal."""
+class DrillView(Message):
+    """The last time that the box made its day's backup and restored the newest one to look at it."""
+
+    utc: str
+    backup: str
+    """The name of the file that was tried; empty when there was none."""
+    head_seq: int
+    """The last row in it."""
+    found: tuple[str, ...]
+    """What did not hold; empty when a box can be restored from it."""
+    left_out: tuple[str, ...]
+    """What was not at hand, and so not verified."""
 
 
 class Picture(Message):
@@ -639,6 +663,8 @@ class Picture(Message):
     dark_s: float
     """How long no runtime was there before this start, when it had not stopped cleanly; else 0."""
     self_check: SelfCheckView | None = None
+    """None while there was none yet."""
+    drill: DrillView | None = None
     """None while there was none yet."""
     notices: tuple[str, ...] = ()
     alarms: tuple[AlarmLine, ...] = ()

@@ -86,6 +86,10 @@ DISK_FULL: Final = Told(
     "Batches are held; they can be stopped and aborted.",
     "Call the engineer: `lineside disk status`.",
 )
+UNRESTORABLE: Final = (
+    "If the box were lost now, it might not come back from a backup of today. Work goes on.",
+    "Look at the home screen for what was found, put the medium right, and try with `lineside drill`.",
+)
 UNSOUND: Final = (
     "What is under way goes on; nothing may be released.",
     "Call quality and the engineer: `lineside verify`.",
@@ -186,9 +190,10 @@ def is_there(watch: AlarmWatch, reading: Reading | None, *, on: bool) -> bool | 
 
 
 def alarms_of_box(
-    connected: Mapping[str, bool], disk: Level, check_found: Sequence[str]
+    connected: Mapping[str, bool], disk: Level, check_found: Sequence[str], drill_found: Sequence[str]
 ) -> Iterator[tuple[AlarmWatch, bool]]:
-    """What the box itself raises: a device that does not answer, a disk that fills, a record that does not hold."""
+    """What the box itself raises: a device that does not answer, a disk that fills, a record or the day's backup that
+    does not hold."""
     for name, answers in connected.items():
         told = Told(
             "high",
@@ -202,6 +207,9 @@ def alarms_of_box(
     first = check_found[0][:200] if check_found else ""
     told = Told("high", f"The record does not hold: {first}", *UNSOUND)
     yield AlarmWatch("self-check", told), bool(check_found)
+    first = drill_found[0][:200] if drill_found else ""
+    told = Told("high", f"The day's backup does not hold: {first}", *UNRESTORABLE)
+    yield AlarmWatch("backup", told), bool(drill_found)
 
 
 Finding = Literal["raised", "cleared", "flooded"]

@@ -190,6 +190,17 @@ class NoteSelfCheck(Command):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoteDrill(Command):
+    """The follower had the day's backup made and tried; see `BackupDrilled`."""
+
+    backup: str
+    head_seq: int
+    found: tuple[str, ...]
+    left_out: tuple[str, ...]
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldOnFullDisk(Command):
     """The disk is full: what runs must wait, so that stops and outcomes can still be written."""
 

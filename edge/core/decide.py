@@ -211,6 +211,8 @@ class _Decision:
                 self.prune_rows(command)
             case cm.NoteSelfCheck():
                 self.note_self_check(command)
+            case cm.NoteDrill():
+                self.note_drill(command)
             case cm.SealValues():
                 self.emit(ev.ValuesSealed(**_facts(command)))
             case cm.MissValues():
@@ -444,6 +446,18 @@ class _Decision:
             ev.SelfChecked(
                 rows=command.rows,
                 checked_seq=command.checked_seq,
+                found=list(command.found),
+                left_out=list(command.left_out),
+                took_s=command.took_s,
+            )
+        )
+
+    def note_drill(self, command: cm.NoteDrill) -> None:
+        """As with a self-check: nothing stops by itself."""
+        self.emit(
+            ev.BackupDrilled(
+                backup=command.backup,
+                head_seq=command.head_seq,
                 found=list(command.found),
                 left_out=list(command.left_out),
                 took_s=command.took_s,

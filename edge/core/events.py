@@ -218,6 +218,19 @@ class SelfChecked(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackupDrilled(Event):
+    """The box made its day's backup and restored the newest one, `backup`, to look at it: its last row is `head_seq`.
+    `found` says, sentence by sentence, what does not hold or kept it from being made; a box can be restored from it
+    when it is empty. `left_out` says what was not at hand. `took_s` is how long all of it took."""
+
+    backup: str
+    head_seq: int
+    found: list[str]
+    left_out: list[str]
+    took_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class IdentityErased(Event):
     """The box's vault forgets the patient identity that this pseudonym stood for; the row's actor decided it, for this
     reason. `previous_seq` is the journal's last row of this kind before it, 0 without one."""

@@ -311,6 +311,17 @@ class SelfCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Drill:
+    """The last time that the box made and tried a backup, what did not hold, and what was not at hand."""
+
+    at: Stamp
+    backup: str
+    head_seq: int
+    found: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """The head. `book` is not part of what rows say and takes no part in comparison.
 
@@ -344,6 +355,7 @@ class Line:
     stored_seq: int = 0
     incarnation: str = ""
     self_check: SelfCheck | None = None
+    drill: Drill | None = None
     record_seq: int = 0
     """The last row that is neither a receipt nor a seal."""
     sealed_seq: int = 0
@@ -445,6 +457,9 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
             return replace(line, stored_seq=event.stored_seq, incarnation=event.incarnation)
         case ev.Sealed():
             return replace(line, sealed_seq=event.sealed_seq, unsealed_since=None)
+        case ev.BackupDrilled():
+            said = (tuple(event.found), tuple(event.left_out))
+            return replace(line, drill=Drill(at, event.backup, event.head_seq, *said))
         case ev.SelfChecked():
             return replace(line, self_check=SelfCheck(at, event.rows, tuple(event.found), tuple(event.left_out)))
         case ev.IdentityErased():

@@ -258,11 +258,12 @@ def test_a_record_lists_the_alarms_of_its_units_and_of_the_box() -> None:
 
 
 def test_what_the_box_itself_raises() -> None:
-    calm = [on for _, on in al.alarms_of_box({"plc": True}, Level.ROOM, ())]
-    assert calm == [False, False, False, False]
-    low = {watch.alarm: on for watch, on in al.alarms_of_box({"plc": False}, Level.LOW, ("row 7 does not hold",))}
-    assert low == {"connection plc": True, "disk low": True, "disk full": False, "self-check": True}
-    assert [on for _, on in al.alarms_of_box({}, Level.FULL, ())] == [True, True, False]
+    calm = [on for _, on in al.alarms_of_box({"plc": True}, Level.ROOM, (), ())]
+    assert calm == [False, False, False, False, False]
+    found = (("row 7 does not hold",), ("no room",))
+    low = {watch.alarm: on for watch, on in al.alarms_of_box({"plc": False}, Level.LOW, *found)}
+    assert low == {"connection plc": True, "disk low": True, "disk full": False, "self-check": True, "backup": True}
+    assert [on for _, on in al.alarms_of_box({}, Level.FULL, (), ())] == [True, True, False, False]
 
 
 def test_alarms_are_shown_in_the_order_in_which_they_matter() -> None:

@@ -69,6 +69,7 @@ def test_a_process_keeps_what_the_clock_needs_and_tells_how_it_does(unit: Path) 
     settings.read_string(text)
     service = dict(settings["Service"])
     assert "SystemCallFilter=adjtimex clock_adjtime" in text
+    assert ("SystemCallFilter=setpriority" in text) is ("follower" in unit.name), "its children get the lowest priority"
     assert "protectclock" not in service
     assert service.get("procsubset", "all") == "all"
     assert service["type"] == "notify"

@@ -46,6 +46,7 @@ def test_whatever_happens_to_a_line_what_must_hold_holds() -> None:
             "IdentityErased",
             "RowsPruned",
             "SelfChecked",
+            "BackupDrilled",
             "ValuesMissing",
             "ValuesSealed",
             "ValuesThinned",

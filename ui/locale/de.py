@@ -102,6 +102,8 @@ TEXT: Final[dict[str, str]] = {
     "home.check.found": "Die Aufzeichnung wurde {when} UTC geprüft und hält nicht. Sagen Sie es der Qualität:",
     "home.check.holds": "Aufzeichnung {when} UTC geprüft: {rows} Zeilen halten",
     "home.check.never": "Die Aufzeichnung wurde noch nicht als Ganzes geprüft",
+    "home.drill.found": "Die Sicherung vom {when} UTC hält nicht. Sagen Sie es der Qualität:",
+    "home.drill.holds": "Sicherung zurückgespielt und geprüft {when} UTC: Zeilen bis {seq}",
     "home.notices": "Zu wissen",
     "start.title": "Eine Charge starten",
     "start.order": "Auftrag (scannen oder tippen)",

@@ -110,6 +110,8 @@ TEXT: Final[dict[str, str]] = {
     "home.check.found": "The record was verified {when} UTC and does not hold. Tell quality now:",
     "home.check.holds": "Record verified {when} UTC: {rows} rows hold",
     "home.check.never": "The record was not verified as a whole yet",
+    "home.drill.found": "The day's backup of {when} UTC does not hold. Tell quality now:",
+    "home.drill.holds": "Backup restored and verified {when} UTC: rows to {seq}",
     "home.notices": "To know",
     # Start
     "start.title": "Start a batch",

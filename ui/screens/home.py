@@ -59,7 +59,7 @@ class Home(View):
                 lines.append(Content.assemble(("✖ ", "bold $error"), f"{name}: ", (health, "bold $error")))
         if not picture.connections:
             lines.append(Content(words("home.no_equipment")))
-        lines += self._self_check(picture)
+        lines += self._self_check(picture) + self._drill(picture)
         self.write("#equipment", Content("\n").join(lines))
         notices = [Content.assemble((words("home.notices"), "bold $quiet"))]
         notices += [Content(f"▲ {notice}") for notice in picture.notices]
@@ -67,16 +67,21 @@ class Home(View):
 
     def _self_check(self, picture: Picture) -> list[Content]:
         """What the box found when it last verified its whole record."""
-        words, last = self.words, picture.self_check
+        last = picture.self_check
         if last is None:
-            return [Content.assemble((words("home.check.never"), "$quiet"))]
+            return [Content.assemble((self.words("home.check.never"), "$quiet"))]
         when = drawing.moment(last.utc)
-        left_out = [Content.assemble((f"  {each}", "$quiet")) for each in last.left_out]
-        if last.found:
-            said = [Content.assemble(("✖ ", "bold $error"), (words("home.check.found", when=when), "bold $error"))]
-            return said + [Content.assemble((f"  {each}", "bold $error")) for each in last.found] + left_out
-        held = words("home.check.holds", when=when, rows=last.rows)
-        return [Content.assemble(("✔ ", "$success"), (held, "$success")), *left_out]
+        wrong, right = "home.check.found", self.words("home.check.holds", when=when, rows=last.rows)
+        return _found(self.words(wrong, when=when), last.found, right, last.left_out)
+
+    def _drill(self, picture: Picture) -> list[Content]:
+        """What the box found when it last restored a backup to look at it."""
+        last = picture.drill
+        if last is None:
+            return []
+        when = drawing.moment(last.utc)
+        wrong, right = "home.drill.found", self.words("home.drill.holds", when=when, seq=last.head_seq)
+        return _found(self.words(wrong, when=when), last.found, right, last.left_out)
 
     def _label(self, batch: BatchCard) -> Content:
         mark, colour = drawing.STATE_MARK[batch.state], drawing.style(batch.state)
@@ -106,3 +111,12 @@ class Home(View):
             self.post_message(Go("alarms"))
         elif event.button.id == "log-out":
             self.post_message(Ask(LogOut(id=uuid4().hex)))
+
+
+def _found(wrong: str, found: tuple[str, ...], right: str, left_out: tuple[str, ...]) -> list[Content]:
+    """`wrong` with what was found, or `right`; and what was not at hand."""
+    quiet = [Content.assemble((f"  {each}", "$quiet")) for each in left_out]
+    if found:
+        said = [Content.assemble(("✖ ", "bold $error"), (wrong, "bold $error"))]
+        return said + [Content.assemble((f"  {each}", "bold $error")) for each in found] + quiet
+    return [Content.assemble(("✔ ", "$success"), (right, "$success")), *quiet]

@@ -50,6 +50,7 @@ from edge.core.serving import module_of, waits_for, word_of
 from edge.core.terms import Reading, Stamp, State, convert
 from edge.wire import (
     AlarmLine,
+    AttachmentLine,
     BatchCard,
     DrillView,
     ExceptionLine,
@@ -311,6 +312,7 @@ def _card(
         duration_s=run.duration_s or run.timeout_s,
         draft=drafts.get((batch.batch, step.id), ""),
         next_title=_next_title(recipe, step),
+        attachments=_attachments(recipe, step),
     )
 
 
@@ -333,6 +335,7 @@ def _service_card(
         elapsed_s=elapsed(run.since, run.before_boot, at).low_s,
         duration_s=run.timeout_s,
         next_title=_next_title(recipe, step),
+        attachments=_attachments(recipe, step),
     )
 
 
@@ -377,6 +380,7 @@ def _ask_card(
         elapsed_s=elapsed(run.since, run.before_boot, at).low_s,
         draft=drafts.get((batch.batch, step.id), ""),
         next_title=_next_title(recipe, step),
+        attachments=_attachments(recipe, step),
     )
 
 
@@ -433,6 +437,14 @@ def _expected(batch: Batch, recipe: Recipe, step: Step) -> str:
     if step.expect == "patient":
         return "patient identity of " + batch.order
     return f"code beginning with {spoken(recipe, step.prefix)}"
+
+
+def _attachments(recipe: Recipe, step: Step) -> tuple[AttachmentLine, ...]:
+    """The step's, then the recipe's."""
+    return tuple(
+        AttachmentLine(file=one.file, sha256=one.sha256, title=spoken(recipe, one.title) or one.file)
+        for one in (*step.attachments, *recipe.attachments)
+    )
 
 
 def _next_title(recipe: Recipe, step: Step) -> str:

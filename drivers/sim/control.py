@@ -2,7 +2,9 @@
 
 One JSON object a line: `{"do": "counters"}`, `{"do": "drop_replies", "n": 2}`, `{"do": "freeze", "tag": "..."}`,
 `{"do": "bad_quality", "tag": "...", "status": "BadSensorFailure"}`, `{"do": "silent", "seconds": 3}` (0: until
-cleared), `{"do": "clamp", "tag": "...", "max": 10}`, `{"do": "clear"}`. Nothing resets the counters.
+cleared), `{"do": "clamp", "tag": "...", "max": 10}`, `{"do": "service", "service": "CP-1.wash", "fault": "stuck"}` (or
+slow, deaf, operator, internal), `{"do": "service", "service": "CP-1.wash", "tell": "abort"}` (what somebody at the
+module does), `{"do": "clear"}`. Nothing resets the counters; `CP-1.wash.starts` counts how often a service was started.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from drivers.sim.services import FAULTS, ServiceModel
 from edge.core.errors import LinesideError
 
 SOCKET_PATH_MAX: Final = 107
@@ -35,6 +38,8 @@ class Faults:
         self.frozen: set[str] = set()
         self.bad: dict[str, str] = {}
         self.clamped: dict[str, float] = {}
+        self.services: dict[str, ServiceModel] = {}
+        """The services that the device offers, by unit and name."""
 
     def drop_this_reply(self) -> bool:
         """True when the reply to the write that was just carried out must not be sent."""
@@ -71,7 +76,15 @@ class Faults:
                 self._silent_until_s = time.monotonic() + seconds if seconds else math.inf
             case {"do": "clamp", "tag": str(tag), "max": int() | float() as most} if tag in self.counters:
                 self.clamped[tag] = float(most)
+            case {"do": "service", "service": str(name), "fault": str(fault)} if (
+                name in self.services and fault in FAULTS
+            ):
+                self.services[name].faults.add(fault)
+            case {"do": "service", "service": str(name), "tell": str(command)} if name in self.services:
+                self.services[name].tell(command)
             case {"do": "clear"}:
+                for service in self.services.values():
+                    service.faults.clear()
                 self._drops_left, self._silent_until_s = 0, 0.0
                 self.frozen.clear()
                 self.bad.clear()
@@ -80,7 +93,7 @@ class Faults:
                 raise _refused(f"{json.dumps(request)[:200]} is no request; tags are {', '.join(sorted(self._tags))}")
         return {
             "ok": True,
-            "counters": dict(self.counters),
+            "counters": self.counters | {f"{name}.starts": one.starts for name, one in self.services.items()},
             "replies_dropped": self.replies_dropped,
             "drops_left": self._drops_left,
             "silent": self.silent,
@@ -92,7 +105,7 @@ def _refused(why: str) -> LinesideError:
         "sim.request",
         f"The simulated device did not understand: {why}.",
         effect="No fault was changed.",
-        todo="Send one of counters, drop_replies, freeze, bad_quality, silent, clamp, clear.",
+        todo="Send one of counters, drop_replies, freeze, bad_quality, silent, clamp, service, clear.",
     )
 
 

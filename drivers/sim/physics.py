@@ -11,6 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final
 
+from drivers.sim.services import ModuleModel
 from edge.core.plant import Plant
 from edge.core.terms import Value
 
@@ -78,7 +79,7 @@ class Pump:
 
 class VirtualCell:
     """The simulated cell of any plant on virtual time, without noise: its bioreactors, pumps and balances by their
-    class. A balance weighs what all pumps have pumped. Other tags, and the same in other units, it does not have."""
+    class, its modules by the services that they declare. A balance weighs what all pumps have pumped. Other tags, and the same in other units, it does not have."""
 
     def __init__(self, plant: Plant) -> None:
         of = {cls: [name for name, unit in plant.units.items() if unit.cls == cls] for cls in _CLASSES}
@@ -87,6 +88,7 @@ class VirtualCell:
         }
         self._pumps = {unit: Pump() for unit in of["pump"]}
         self._tares_g = dict.fromkeys(of["balance"], 0.0)
+        self._modules = {name: ModuleModel(unit) for name, unit in plant.units.items() if unit.services}
         self._tags = frozenset(
             name for name, tag in plant.tags().items() if tag.unit == _UNITS.get(name.partition(".")[2])
         )
@@ -101,10 +103,14 @@ class VirtualCell:
             loop.pass_s(elapsed_s)
         for pump in self._pumps.values():
             pump.pass_s(elapsed_s)
+        for module in self._modules.values():
+            module.pass_s(elapsed_s)
 
     def still(self, tag: str) -> bool:
         """True when what the tag shows does not change any more until something is written."""
         unit, _, name = tag.partition(".")
+        if unit in self._modules and self._modules[unit].read(name) is not None:
+            return self._modules[unit].still(name)
         if loop := self._loops.get(tag):
             return _arrived(loop.value, loop.setpoint)
         pumps = [pump for name, pump in self._pumps.items() if name == unit or unit in self._tares_g]
@@ -113,6 +119,9 @@ class VirtualCell:
 
     def read(self, tag: str) -> Value | None:
         """What the tag shows; None when the cell does not have it."""
+        unit, _, name = tag.partition(".")
+        if unit in self._modules and (shown := self._modules[unit].read(name)) is not None:
+            return shown
         return self._shown(tag) if tag in self._tags else None
 
     def write(self, tag: str, value: Value) -> bool:
@@ -120,6 +129,8 @@ class VirtualCell:
         unit, _, name = tag.partition(".")
         loop = self._loops.get(tag.removesuffix("_setpoint")) if name.endswith("_setpoint") else None
         pump = self._pumps.get(unit)
+        if unit in self._modules and self._modules[unit].write(name, value):
+            return True
         if tag not in self._tags:
             return False
         if loop is not None:

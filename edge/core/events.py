@@ -365,8 +365,8 @@ class StepActivated(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AttachmentsOffered(Event):
-    """These attachments, `file` and `sha256` of each, can be opened at the step from here on; at every step of the batch
-    when `step` is empty."""
+    """These attachments, `file` and `sha256` of each, can be opened at the step from here on; at every step of the
+    batch when `step` is empty."""
 
     step: str
     attachments: list[dict[str, str]]

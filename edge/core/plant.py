@@ -403,9 +403,8 @@ def _safe_problems(
         )
 
 
-_SERVICE_TYPES = {"state": "int", "command": "int", "procedure": "int", "enabled": "int", "unit_mode": "int"} | {
-    key: "bool" for key in ("request", "automatic", "external")
-}
+_SERVICE_TYPES = {"state": "int", "command": "int", "procedure": "int", "enabled": "int", "unit_mode": "int"}
+_SERVICE_TYPES |= dict.fromkeys(("request", "automatic", "external"), "bool")
 _OF_KIND = {"mtp": ("enabled", "automatic", "external"), "packml": ("request", "unit_mode")}
 
 

@@ -138,7 +138,8 @@ def test_every_phase_is_rehearsed() -> None:
     phases = set(get_args(get_args(model.Step)[0]))
     assert set(PHASES) == phases, "teach a new phase to rehearse in edge/core/rehearse/phases.py"
     there = {type(step) for step in recipe(*EVERYTHING).in_order()}
-    assert phases - there == {model.Service}, "one of each stands in EVERYTHING"
+    there |= {type(step) for step in recipe(*SERVICES, **DENSITY).in_order()}
+    assert phases - there == set(), "one of each stands in EVERYTHING or SERVICES"
 
 
 def test_everything_a_recipe_can_do_is_seen() -> None:
@@ -380,3 +381,35 @@ def test_a_report_that_cannot_be_written_is_refused_in_words(tmp_path: Path) -> 
     )
     assert isinstance(done.exception, LinesideError)
     assert done.exception.code == "file.cannot_write"
+
+
+# Services of modules -------------------------------------------------------------------------------------------------
+
+MODULE: dict[str, Any] = {
+    "reactor": {"class": "bioreactor"}, "pump": {"class": "pump"}, "balance": {"class": "balance"},
+    "processor": {"class": "cell_processor"},
+}  # fmt: skip
+SERVICES: Steps = [
+    {"id": "110", "phase": "service", "title": "Wash", "unit": "processor", "service": "wash", "procedure": "wash",
+     "parameters": {"volume": 500, "cycles": 3}, "timeout": "1 h",
+     "reports": [{"report": "used", "name": "used", "unit": "mL"}]},
+    {"id": "120", "phase": "service", "title": "Grow", "unit": "processor", "service": "culture",
+     "parameters": {"temperature": 37}, "until": "processor.culture_density >= 2", "timeout": "1 d"},
+]  # fmt: skip
+DENSITY = {"readings": {"processor.culture_density": "1e6/mL"}, "units": MODULE}
+
+
+@pytest.mark.parametrize("policy", [{}, {"on_held": "wait", "on_aborted": "abort", "on_timeout": "abort"}])
+def test_services_are_rehearsed_with_all_their_ends(policy: dict[str, str]) -> None:
+    report = played(recipe(*({**step, **policy} for step in SERVICES), **DENSITY))
+    assert report.ok, as_text(report)
+    assert report.made_up == ()
+    assert {one.code for one in report.exceptions} >= {
+        "service.mode", "service.held", "service.aborted", "service.timeout", "command.unknown", "reading.bad_quality",
+    }  # fmt: skip
+
+
+def test_planted_bug_a_module_that_aborts_unseen_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.core.serve._broken_off", lambda *_: None)
+    report = played(recipe(*SERVICES, **DENSITY))
+    assert {("110", "it aborts"), ("120", "it aborts")} == not_seen(report)

@@ -24,7 +24,6 @@ from edge.core.recipe.model import (
     Recipe,
     Record,
     Sample,
-    Service,
     Sign,
     Step,
     Test,
@@ -114,7 +113,7 @@ def _test(asked: Asked, recipe: Recipe, step: Step, test: Test, path: Path) -> I
             place=asked.place((*path, "type")),
         )
     if test.limit is not None:
-        yield from _limit(asked, recipe, step, test.limit, test.unit, (*path, "limit"))
+        yield from limit_problems(asked, recipe, step, test.limit, test.unit, (*path, "limit"))
         if test.type not in {"number", "at_most"}:
             yield LinesideError(
                 "recipe.not_a_number",
@@ -124,7 +123,10 @@ def _test(asked: Asked, recipe: Recipe, step: Step, test: Test, path: Path) -> I
             )
 
 
-def _limit(asked: Asked, recipe: Recipe, step: Step, limit: Limit, unit: str, path: Path) -> Iterator[LinesideError]:
+def limit_problems(
+    asked: Asked, recipe: Recipe, step: Step, limit: Limit, unit: str, path: Path
+) -> Iterator[LinesideError]:
+    """Whether the limit of a value in `unit` is one."""
     if limit.low is None and limit.high is None:
         yield LinesideError(
             "recipe.limit_open",
@@ -205,13 +207,6 @@ def problems(asked: Asked, recipe: Recipe, step: Step, path: Path) -> Iterator[L
                     todo="Give a rate above 0; the direction follows from where the set-point stands.",
                     place=asked.place((*path, "rate")),
                 )
-        case Service():
-            yield LinesideError(
-                "recipe.no_service",
-                f"Step {step.id} calls the service {step.service!r}; no driver of this version offers services.",
-                todo="Set the unit's set-points with `set` and wait for its readings.",
-                place=asked.place((*path, "service")),
-            )
         case _:
             return
 
@@ -361,7 +356,7 @@ def _transfer(asked: Asked, recipe: Recipe, step: Transfer, path: Path) -> Itera
             place=asked.place((*path, "to")),
         )
     if step.limit is not None:
-        yield from _limit(asked, recipe, step, step.limit, step.unit, (*path, "limit"))
+        yield from limit_problems(asked, recipe, step, step.limit, step.unit, (*path, "limit"))
 
 
 def _signers(

@@ -10,7 +10,7 @@ from edge.core.document import Path, closest
 from edge.core.errors import LinesideError, Place
 from edge.core.formula import Formula, compile_formula, names_in
 from edge.core.plant import Plant, numeric, unknown_unit
-from edge.core.recipe.model import PASSES_MAX, Calculate, Loop, Parallel, Select, Step, Wait
+from edge.core.recipe.model import PASSES_MAX, Loop, Parallel, Select, Service, Step, Wait
 from edge.core.recipe.read import RecipeDocument
 from edge.core.recipe.values import ITERATION, number_of, variables
 from edge.core.terms import MEASURES, same_dimension
@@ -74,7 +74,7 @@ class _Flow:
                     yield from self._loop(step, path)
                 case Select():
                     yield from self._select(step, path)
-                case Wait() if step.until:
+                case Wait() | Service() if step.until:
                     yield from self._until(step)
                 case _:
                     pass
@@ -155,7 +155,7 @@ class _Flow:
 
     def _formula(self, step: Step, text: str, path: Path) -> Iterator[LinesideError]:
         place = self._document.place(path)
-        wanted = "number" if isinstance(step, Calculate) else "bool"
+        wanted = "number" if path[-1] == "formula" else "bool"
         try:
             formula = compile_formula(text, self._variables, wanted)  # type: ignore[arg-type]
         except LinesideError as refused:
@@ -255,7 +255,7 @@ class _Flow:
                 place=place,
             )
 
-    def _until(self, step: Wait) -> Iterator[LinesideError]:
+    def _until(self, step: Wait | Service) -> Iterator[LinesideError]:
         beside = {
             one.id
             for _, parallel in self._document.steps()
@@ -263,6 +263,8 @@ class _Flow:
             for one in _all(s for _, steps in parallel.inner() for s in steps)
         }
         for where, formula in self._used.get(step.id, []):
+            if where[-1] != "until":
+                continue
             if not set(formula.names) & set(self._recipe.readings) and step.id not in beside:
                 yield LinesideError(
                     "recipe.constant_condition",

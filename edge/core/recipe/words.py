@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from edge.core.recipe.model import Attachment, Limit, Recipe, Step
+from edge.core.recipe.model import Attachment, Limit, Recipe, Step, Test, Tolerance
 from edge.core.recipe.values import shown
 
 
@@ -151,10 +151,14 @@ def word(field: str, inside: str = "") -> Word:
 
 
 def number(recipe: Recipe, value: object, unit: str = "") -> str:
-    """A value with its unit; a parameter's own value, and which parameter it is."""
+    """A value with its unit; a parameter's own value, and which parameter it is. A dagger as in `span`."""
     if isinstance(value, str) and value.startswith("$"):
         parameter = recipe.parameters.get(value[1:])
-        return f"{shown(parameter)} ({value[1:].replace('_', ' ')})" if parameter else value
+        mark = "†" if parameter and parameter.placeholder else ""
+        if parameter is None:
+            return value
+        said = shown(parameter).removesuffix(" 1") if parameter.unit == "1" else shown(parameter)
+        return f"{said}{mark} ({value[1:].replace('_', ' ')})"
     if isinstance(value, float):
         value = repr(value).removesuffix(".0")
     return f"{value} {unit}".strip()
@@ -163,10 +167,12 @@ def number(recipe: Recipe, value: object, unit: str = "") -> str:
 def span(recipe: Recipe, limit: Limit, unit: str = "") -> str:
     """A limit in words: "36.5 to 37.5 degC", "at least 5 %"; a dagger when the process owner must still set it."""
     unit = limit.unit or unit
-    low = "" if limit.low is None else number(recipe, limit.low)
-    high = "" if limit.high is None else number(recipe, limit.high)
+    unit = "" if unit == "1" else unit
+    named = any(isinstance(end, str) for end in (limit.low, limit.high))  # by parameters, which have units themselves
+    low = "" if limit.low is None else number(recipe, limit.low, unit if named else "")
+    high = "" if limit.high is None else number(recipe, limit.high, unit if named else "")
     ends = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else "open"
-    return f"{ends} {'' if '(' in ends or unit == '1' else unit}".rstrip() + ("†" if limit.placeholder else "")
+    return f"{ends} {'' if named else unit}".rstrip() + ("†" if limit.placeholder else "")
 
 
 def facts(recipe: Recipe, step: Step) -> list[str]:
@@ -192,6 +198,15 @@ def _said(recipe: Recipe, value: object, unit: str) -> str:
         return span(recipe, value, unit)
     if isinstance(value, Attachment):
         return value.title or value.file
+    if isinstance(value, Tolerance):
+        ends = [number(recipe, end, value.unit) for end in (value.below, value.above)]
+        said = f"± {ends[0]}" if ends[0] == ends[1] else f"− {ends[0]}, + {ends[1]}"
+        return said + ("†" if value.placeholder else "")
+    if isinstance(value, Test):
+        kind = "" if value.type == "number" else value.type.replace("_", " ")
+        limits = "" if value.limit is None else span(recipe, value.limit, value.unit)
+        later = "later" if value.later else ""
+        return f"{value.name} " + ", ".join(part for part in (kind, limits, *value.choices, later) if part)
     if isinstance(value, BaseModel):
         value = {info.alias or field: getattr(value, field) for field, info in type(value).model_fields.items()}
         value = {key: one for key, one in value.items() if one not in ("", None, (), False)}
@@ -200,7 +215,9 @@ def _said(recipe: Recipe, value: object, unit: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(_said(recipe, one, "") for one in value)
+        return ("; " if any(isinstance(one, Test) for one in value) else ", ").join(
+            _said(recipe, one, "") for one in value
+        )
     return number(recipe, value, unit)
 
 

@@ -44,9 +44,21 @@ from edge.core.recipe.model import (
     Weigh,
 )
 from edge.core.recipe.values import ITERATION, whole
-from edge.core.rehearse.play import ALARM_RAISED, ALARM_SEEN, ANSWERS, MADE_UP, PATIENT, PERSON_S, POWER_CUT, Play, is_trouble
+from edge.core.rehearse.play import (
+    ALARM_RAISED,
+    ALARM_SEEN,
+    ANSWERS,
+    MADE_UP,
+    PATIENT,
+    PERSON_S,
+    POWER_CUT,
+    Play,
+    is_trouble,
+)
 from edge.core.rehearse.stage import Phase, Points, Stage, branch_name, branch_wishes, who
-from edge.core.terms import ClockQuality, Role, Stamp, Value, convert
+from edge.core.service import EXECUTE
+from edge.core.serving import Module, module_of
+from edge.core.terms import ClockQuality, Role, Stamp, State, Value, convert
 
 ANOTHER: Final = "=REHEARSAL2"
 OTHER_ROLE: Final = "another role is refused"
@@ -346,7 +358,7 @@ def _balance(play: Play, step: Weigh, run: StepRun, ask: Ask) -> bool:
 # Equipment ---------------------------------------------------------------------------------------------------------
 
 
-def _write_points(_stage: Stage, _step: Set | Ramp) -> Points:
+def _write_points(_stage: Stage, _step: Set | Ramp | Service) -> Points:
     for outcome, answers in ANSWERS.items():
         for answer in answers:
             yield "questions", f"{outcome}, {answer}"
@@ -397,7 +409,7 @@ def _wait_points(stage: Stage, step: Wait) -> Points:
             yield "quality", "lost"
 
 
-def _wait_wishes(_stage: Stage, step: Wait, _what: str) -> Sequence[Wish]:
+def _wait_wishes(_stage: Stage, step: Wait | Service, _what: str) -> Sequence[Wish]:
     return [(step.until, step.id, True)] if step.until else ()
 
 
@@ -460,6 +472,64 @@ def _keep(play: Play, step: Hold | Monitor, run: StepRun) -> bool:
             play.lose(run, [watch.tag], holds=step.on_bad_quality == "hold")
         return True
     return False
+
+
+# Modules -----------------------------------------------------------------------------------------------------------
+
+
+def _modes(module: Module) -> Iterator[tuple[str, Value]]:
+    """The tags that say whether the module takes commands, each with what it shows when it does not."""
+    declared = module.declared
+    wrong: tuple[tuple[str | None, Value], ...] = (
+        (declared.automatic, False), (declared.external, False), (declared.unit_mode, 0)
+    )  # fmt: skip
+    yield from ((module.full(tag), value) for tag, value in wrong if tag is not None)
+
+
+def _service_points(stage: Stage, step: Service) -> Points:
+    yield from _write_points(stage, step)
+    if step.until:
+        yield "limits", "met"
+    yield "time-outs", "passed"
+    yield "quality", "lost"
+    yield "modules", "it holds"
+    yield "modules", "it aborts"
+    if any(_modes(module_of(stage.plant, stage.units, step))):
+        yield "modules", "it is in another mode"
+
+
+def _service(play: Play, step: Service, run: StepRun) -> bool:
+    """The module does not do as it should, each in a batch of its own; in this one it does."""
+    module = module_of(play.stage.plant, play.batch.units, step)
+    codes, state = module.machine.codes, module.state_tag
+    modes = list(_modes(module))
+    if "started" not in run.given:
+        if modes and play.try_once(step.id, "modules", "it is in another mode"):
+            _disturb(play, step, "it is in another mode", dict(modes[:1]), "service.mode")
+    elif run.given.get("state") == EXECUTE:
+        if play.try_once(step.id, "modules", "it holds"):
+            _disturb(play, step, "it holds", {state: codes["held"]}, "service.held")
+        if play.try_once(step.id, "modules", "it aborts"):
+            other = _disturb(play, step, "it aborts", {state: codes["aborted"]}, "service.aborted")
+            decided = bool(other.batch.questions) or other.batch.state in {State.ABORTING, State.ABORTED}
+            play.stage.cover(step.id, "modules", "it aborts", decided, "nothing followed")
+        if play.try_once(step.id, "time-outs", "passed"):
+            other = play.fork("it never completes")
+            other.shown[state] = codes["completing"]
+            seen = other.look_for(math.inf, lambda event: is_trouble(event, "service.timeout", step.id))
+            play.stage.cover(step.id, "time-outs", "passed", seen, "it stayed completing, and no time-out passed")
+        if play.try_once(step.id, "quality", "lost"):
+            play.fork("its state cannot be read").lose(run, [state], holds=True)
+    return False
+
+
+def _disturb(play: Play, step: Service, what: str, shown: Mapping[str, Value], code: str) -> Play:
+    other = play.fork(what)
+    other.shown |= shown
+    seen = other.look_for(PERSON_S, lambda event: is_trouble(event, code, step.id))
+    if code != "service.aborted":
+        play.stage.cover(step.id, "modules", what, seen, f"{what}, and no exception was raised")
+    return other
 
 
 # What formulas decide ----------------------------------------------------------------------------------------------
@@ -536,7 +606,7 @@ PHASES: Final[Mapping[type, Phase]] = {
     Loop: Phase(_loop_points, wishes=_loop_wishes),
     Parallel: Phase(_none),
     Call: Phase(_none),
-    Service: Phase(_none),  # no recipe that is checked has one: no driver offers a service
+    Service: Phase(_service_points, _service, _wait_wishes),
 }
 """How each phase is rehearsed. A phase that is not here cannot be: `rehearse.phase`."""
 

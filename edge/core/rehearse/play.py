@@ -45,11 +45,14 @@ from edge.core.recipe.model import (
     Monitor,
     Ramp,
     Select,
+    Service,
     Step,
     Wait,
 )
 from edge.core.rehearse.report import Aspect, Played, Raised
 from edge.core.rehearse.stage import Cell, Stage, Way, branch_name, who
+from edge.core.service import COMPLETED
+from edge.core.serving import module_of
 from edge.core.terms import Act, ClockQuality, Quality, Reading, Role, Stamp, State, Value, convert
 
 LOOK_S: Final = 0.5
@@ -238,11 +241,7 @@ class Play:
         What a step waits for is the cell's affair: the first ones are then as they are. What is chosen afterwards is
         led by the inputs."""
         count = itertools.count()
-        waits = (
-            len(self.stage.readings_of(self.stage.recipe.steps()[command.step]))
-            if isinstance(command, cm.AskCondition)
-            else 0
-        )
+        waits = self.waited_for(command.step) if isinstance(command, cm.AskCondition) else 0
 
         def reading(tag: str) -> Reading | None:
             place = next(count)
@@ -250,6 +249,14 @@ class Play:
             return _bad(given) if given and tag in bad and place >= bad_from else given
 
         return self.stage.decide(self.line, command, Now(self.stamp(), reading))
+
+    def waited_for(self, step_id: str) -> int:
+        """How many readings are looked at for what a step waits for, before anything is chosen because of it."""
+        step = self.stage.recipe.steps()[step_id]
+        if not isinstance(step, Service):
+            return len(self.stage.readings_of(step))
+        state, _ = module_of(self.stage.plant, self.batch.units, step).state(self.reading)
+        return 1 + len(step.reports) if state == COMPLETED else READINGS_MAX
 
     def with_bad_readings(self, command: cm.Command, rows: list[RowBody]) -> list[RowBody]:
         """The rows as they are when the readings are bad that a step's formula needs, and no other's: from the first
@@ -567,7 +574,7 @@ class Play:
         until_s = self.now_s + (tag.settle_s if tag else 0.0)
         while True:
             seen = self.reading(shown_tag(self.line, write.tag))
-            if tag is not None and seen is not None and agrees(tag, self.as_shown(write, tag), seen):
+            if tag is not None and seen is not None and self.took(write, tag, seen):
                 self.conclude(write, "confirmed", seen.value, "")
                 return
             if self.now_s >= until_s:
@@ -575,6 +582,12 @@ class Play:
             self.go_to(min(self.now_s + LOOK_S, until_s))
         shown = f"{seen.value} {seen.unit}".rstrip() if seen else "nothing"
         self.conclude(write, "unknown", None, f"The read-back does not agree in time: it shows {shown}.")
+
+    def took(self, write: Write, tag: Tag, seen: Reading) -> bool:
+        """Whether what is read back shows that the write was carried out."""
+        if write.shown_by:
+            return seen.good and seen.value in write.shown_by
+        return agrees(tag, self.as_shown(write, tag), seen)
 
     def as_shown(self, write: Write, tag: Tag) -> Value:
         """What was written, in the unit of what it is read back from."""
@@ -632,7 +645,7 @@ class Play:
         ways: list[Answer] = ["again", "happened"] if outcome == "unknown" else ["again"]
         answer = next((one for one in ways if one in left), ways[-1])
         events = self.give_answer(question, answer)
-        wanted = ev.StepCompleted | ev.RampStepped if answer == "happened" else ev.CommandIntended
+        wanted = ev.StepCompleted | ev.RampStepped | ev.ServiceSet if answer == "happened" else ev.CommandIntended
         seen = any(isinstance(event, wanted) and event.step == question.step for event in events)
         self.stage.cover(question.step, "questions", f"{outcome}, {answer}", seen, "the answer had no effect")
 

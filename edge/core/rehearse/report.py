@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
-Aspect = Literal["steps", "limits", "branches", "people", "questions", "time-outs", "quality"]
-ASPECTS: Final[tuple[Aspect, ...]] = ("steps", "limits", "branches", "people", "questions", "time-outs", "quality")
+Aspect = Literal["steps", "limits", "branches", "people", "questions", "time-outs", "quality", "modules"]
+ASPECTS: Final[tuple[Aspect, ...]] = get_args(Aspect)
 
 
 @dataclass(frozen=True, slots=True)

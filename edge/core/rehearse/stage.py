@@ -24,6 +24,7 @@ from edge.core.recipe.model import (
     Loop,
     Recipe,
     Select,
+    Service,
     Step,
     UnitNeed,
     Wait,
@@ -133,7 +134,7 @@ class Stage:
         every: list[Wish] = []
         for step in self.recipe.in_order():
             wishes = [*self.phases[type(step)].wishes(self, step, "met")] if isinstance(step, Calculate) else []
-            if isinstance(step, Loop | Wait) and step.until and ITERATION not in names_in(step.until):
+            if isinstance(step, Loop | Wait | Service) and step.until and ITERATION not in names_in(step.until):
                 wishes = [(step.until, step.id, True)]
             if wishes:
                 found = {**(self.finder.find(wishes, found) or self.finder.find(wishes) or {}), **found}

@@ -14,7 +14,7 @@ from edge.core.recipe import read_recipe, seal
 from edge.identity import DeviceKey
 from edge.pack import Manifest, make_pack, read_pack, unpack
 from edge.tarred import header, padding
-from tests.exchange.documents import CART_B1, SHIPPED
+from tests.exchange.documents import SHIPPED, recipe
 
 SMALL = b"""\
 recipe: S
@@ -66,11 +66,17 @@ def test_a_pack_brings_recipe_whys_history_and_rehearsal_to_a_second_site(tmp_pa
         assert tar.getnames()[:2] == ["manifest.json", "manifest.sig"]
 
 
-def test_every_why_of_cart_b1_is_told(tmp_path: Path, key: DeviceKey) -> None:
-    pack, _ = packed(tmp_path, key, dict(SHIPPED)["cart-b1.yaml"])
-    told = read_pack(pack.read_bytes(), key.public)[1]["WHYS.md"].decode()
-    assert all(step.why in told for step in CART_B1.in_order())
-    assert CART_B1.parameters["feed_flow"].why in told
+@pytest.mark.parametrize(("name", "data"), SHIPPED)
+def test_every_why_of_a_shipped_recipe_is_told_and_a_site_without_the_library_gets_its_seal(
+    name: str, data: bytes, tmp_path: Path, key: DeviceKey
+) -> None:
+    pack, _ = packed(tmp_path, key, data)
+    shipped = recipe(data)
+    unpack(pack, key.public, tmp_path / "site")
+    told = (tmp_path / "site" / "WHYS.md").read_text()
+    assert [step.id for step in shipped.in_order() if step.why not in told] == []
+    assert [key for key, one in shipped.parameters.items() if one.why not in told] == []
+    assert seal(read_recipe((tmp_path / "site" / "draft.yaml").read_bytes(), name).recipe) == seal(shipped)
 
 
 def test_every_flipped_bit_is_found(tmp_path: Path, key: DeviceKey) -> None:

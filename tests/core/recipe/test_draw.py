@@ -18,11 +18,13 @@ from edge.core.recipe import draw, model, read_recipe, seal
 from edge.core.recipe.draw import SHEET, Block, Box, Chart, Frame, Mark, Path, Text, as_svg, as_terminal, cells, chart
 from edge.core.recipe.model import Parallel, Recipe, Select
 from edge.core.review import AsBuilt, BuiltException, BuiltStep, Datum, Written
+from edge.library import read_recipe_file
 from tests.core.recipe.trees import any_recipe
 
 CART_B1 = read_recipe(
     (resources.files("edge.core.recipe.shipped") / "cart-b1.yaml").read_bytes(), "cart-b1.yaml"
 ).recipe
+SHIPPED = sorted(Folder(model.__file__).parent.joinpath("shipped").glob("*.yaml"))
 NS = "{http://www.w3.org/2000/svg}"
 EVERYTHING = b"""
 recipe: EVERYTHING
@@ -155,6 +157,26 @@ def test_any_recipe_reads_right(seed: int) -> None:
     recipe = any_recipe(seed)
     assert_reads_right(recipe)
     assert_reads_right(recipe, batch_of(recipe, seed % 30))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_recipe_reads_right(path: Folder) -> None:
+    recipe = read_recipe_file(path).recipe
+    assert_reads_right(recipe)
+    assert_reads_right(recipe, batch_of(recipe, 30))
+
+
+def test_limits_tolerances_and_tests_read_as_people_say_them() -> None:
+    recipe = read_recipe_file(next(path for path in SHIPPED if path.stem == "mab-fb")).recipe
+    said = "\n".join(line.strip(" │║") for line in as_terminal(recipe, width=200).splitlines())
+    for one in (
+        "tolerance: ± 1 %† (medium tolerance)",
+        "inoculum_viability 95 %† (seed viability) to 100 %",
+        "tests: titer 1 to 10 g/L†; bioburden negative to date, later; mycoplasma negative to date, later",
+        "cal_offset_size at most 30† (offset most 020)",
+        "at most 14† (last day) passes",
+    ):
+        assert one in said, one
 
 
 def test_the_judge_sees_boxes_that_overlap_and_text_that_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

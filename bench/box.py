@@ -215,7 +215,9 @@ def lay_out(folder: Path, state: Path, port: int, *, channels: int, rounds: int)
     lies in `state`."""
     box, desk = folder / "box", folder / "desk.sock"
     init_device(box, box="BOX-1", people=[ANA])
-    (box / "lineside.toml").write_text(f'box = "BOX-1"\nstate_dir = "{state}"\ndesk_socket = "{desk}"\n')
+    (box / "lineside.toml").write_text(
+        f'box = "BOX-1"\nstate_dir = "{state}"\ndesk_socket = "{desk}"\nrecipe_approval = "from_folder"\n'
+    )
     units = "".join(
         f"  U-{channel}:\n    class: cell\n    tags:\n"
         f"      cue: {{connection: plc, address: input {channel} uint16}}\n"

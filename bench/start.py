@@ -192,7 +192,7 @@ class _Box:
         """A box as it is after its first start, with many rows behind it and a clean stop."""
         init_device(self.folder, box="BOX-1", people=[ANA])
         (self.folder / "recipes" / "start.yaml").write_text(RECIPE)
-        (self.folder / "lineside.toml").write_text('box = "BOX-1"\n')
+        (self.folder / "lineside.toml").write_text('box = "BOX-1"\nrecipe_approval = "from_folder"\n')
         async with self.running():
             pass
         line = self.head(self.state / "none")

@@ -229,7 +229,7 @@ class Rig:
     def settle(self, broker_port: int) -> None:
         """Write the settings, once the ports are known. `broker_port` is the box's way to the broker."""
         (self.box / "lineside.toml").write_text(
-            f'box = "BOX-1"\nspeed = {self.speed}\n\n[broker]\nurl = "mqtt://127.0.0.1:{broker_port}"\n\n'
+            f'box = "BOX-1"\nspeed = {self.speed}\nrecipe_approval = "from_folder"\n\n[broker]\nurl = "mqtt://127.0.0.1:{broker_port}"\n\n'
             f'[hub]\npublic_key = "hub.pub"\n\n[mirror]\npath = "{self.folder / "second-medium"}"\n'
         )
         (self.folder / "second-medium").mkdir(exist_ok=True)

@@ -282,6 +282,8 @@ def _fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[st
             default = words.get("default", ast.Constant(()) if "default_factory" in words else None)
         if isinstance(default, ast.Call) and _name(default.func) == "Path":
             default = default.args[0]
+        if isinstance(default, ast.Attribute):  # a member of an enumeration, as it stands in a file
+            default = ast.Constant(default.attr.lower())
         value = "required" if default is None else f"`{ast.unparse(default)}`"
         yield f"| `{name}` | `{_cell(shown)}` | {_cell(value)} | {_cell(_prose(about))} |"
 

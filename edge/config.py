@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_core import ErrorDetails
 
 from edge.core.errors import LinesideError, Place
+from edge.core.lifecycle import Approval
 
 CONFIG_NAME: Final = "lineside.toml"
 CONFIG_BYTES_MAX: Final = 262_144
@@ -119,7 +120,15 @@ class Config(Document):
         default=Path("state"), description="Folder of the journal and everything else that changes."
     )
     plant: Path = Field(default=Path("plant.yaml"), description="The plant file: connections, units, tags.")
-    recipes: Path = Field(default=Path("recipes"), description="Folder of the recipes that may be started here.")
+    recipes: Path = Field(
+        default=Path("recipes"),
+        description="Folder of recipe files: drafts, or with from_folder all that may be started here.",
+    )
+    recipe_approval: Approval = Field(
+        default=Approval.TWO_SIGNATURES,
+        description="How recipes become effective: two_signatures (GMP) or one_signature, as signed rows; from_folder: "
+        "what is in the folder of recipes may be started, and nobody signs.",
+    )
     directory: Path = Field(default=Path("directory.toml"), description="The people who may log in.")
     device_key: Path = Field(
         default=Path("device.key"), description="The device's private key; readable by its owner only."

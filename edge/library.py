@@ -1,4 +1,5 @@
-"""Sealed objects on this box: recipes and plants, each under the hash of its content, fsynced before a row names it."""
+"""Sealed objects on this box: recipes, plants and reports of rehearsals, each under the hash of its content, fsynced
+before a row names it."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from edge.core.recipe.model import Recipe
 from edge.identity import make_folder, sync_folder
 
 RECIPES_MAX: Final = 500
-Kind = Literal["recipe", "plant"]
+REPORT_BYTES_MAX: Final = 16 * 1024 * 1024
+Kind = Literal["recipe", "plant", "report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +71,56 @@ class Library:
 
     def recipe(self, name: str) -> Recipe:
         """The recipe with this seal, verified against it."""
+        return self.recipe_document(name).recipe
+
+    def recipe_document(self, name: str) -> RecipeDocument:
+        """As `recipe`, for the checker."""
         data = self._read("recipe", name)
         try:
-            recipe = read_recipe(data, name).recipe
+            document = read_recipe(data, name)
         except LinesideError as error:
-            raise _damaged(self._folder / "recipe" / name) from error
-        if seal(recipe) != name:
-            raise _damaged(self._folder / "recipe" / name)
-        return recipe
+            raise _damaged(self.path("recipe", name)) from error
+        if seal(document.recipe) != name:
+            raise _damaged(self.path("recipe", name))
+        return document
+
+    def report(self, name: str) -> bytes:
+        """The report of a rehearsal with this hash, verified against it."""
+        data = read_bounded(self.path("report", name), REPORT_BYTES_MAX)
+        if hashlib.sha256(data).hexdigest() != name:
+            raise _damaged(self.path("report", name))
+        return data
 
     def plant(self, name: str) -> Plant:
         """The plant with this content hash, verified against it."""
         data = self._read("plant", name)
         if hashlib.sha256(data).hexdigest() != name:
-            raise _damaged(self._folder / "plant" / name)
+            raise _damaged(self.path("plant", name))
         return read_plant(data, name)
+
+    def path(self, kind: Kind, name: str) -> Path:
+        """The file of an object."""
+        return self._folder / kind / name
+
+    def verify(self, kind: str, name: str) -> None:
+        """Raise what is wrong with an object."""
+        if kind not in _VERIFIED:
+            raise _damaged(self._folder / kind / name)
+        _VERIFIED[kind](self, name)
 
     def names(self) -> list[tuple[str, str]]:
         """Kind and name of every object that is here; one that is being written has no name yet."""
         return sorted((path.parent.name, path.name) for path in self._folder.glob("*/[!.]*"))
 
-    def _read(self, kind: str, name: str) -> bytes:
-        return read_bounded(self._folder / kind / name)
+    def _read(self, kind: Kind, name: str) -> bytes:
+        return read_bounded(self.path(kind, name))
 
 
-_VERIFIED: Final[dict[Kind, Callable[[Library, str], object]]] = {"recipe": Library.recipe, "plant": Library.plant}
+_VERIFIED: Final[dict[str, Callable[[Library, str], object]]] = {
+    "recipe": Library.recipe,
+    "plant": Library.plant,
+    "report": Library.report,
+}
 
 
 def _sync_file(path: Path) -> None:
@@ -115,11 +142,11 @@ def _damaged(path: Path) -> LinesideError:
     )
 
 
-def read_bounded(path: Path) -> bytes:
+def read_bounded(path: Path, bytes_max: int = FILE_BYTES_MAX) -> bytes:
     """The file's bytes. A file beyond the bound is refused without being read."""
     try:
         with path.open("rb") as stream:
-            data = stream.read(FILE_BYTES_MAX + 1)
+            data = stream.read(bytes_max + 1)
     except OSError as error:
         raise LinesideError(
             "file.missing",
@@ -127,10 +154,10 @@ def read_bounded(path: Path) -> bytes:
             todo="Look whether the name is right and the file is there.",
             place=Place(str(path)),
         ) from error
-    if len(data) > FILE_BYTES_MAX:
+    if len(data) > bytes_max:
         raise LinesideError(
             "file.too_large",
-            f"{path.name} is larger than {FILE_BYTES_MAX // 1024} KiB.",
+            f"{path.name} is larger than {bytes_max // 1024} KiB.",
             todo="Look whether it is the right file.",
             place=Place(str(path)),
         )

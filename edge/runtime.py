@@ -14,6 +14,7 @@ from typing import Final
 
 import edge
 from edge import notify
+from edge.approval import Approvals, fitting
 from edge.archive import Record, archive_keys, record_of
 from edge.checkpoints import Keeper, read_head
 from edge.clock import SystemClock
@@ -22,6 +23,7 @@ from edge.core import commands as cm
 from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
 from edge.core.events import Event, decode
+from edge.core.lifecycle import Approval, RecipeState
 from edge.core.line import Book, Line, apply
 from edge.core.plant import Plant, read_plant
 from edge.core.pseudonym import is_pseudonym
@@ -51,10 +53,12 @@ SWITCH_S: Final = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the box folder offers now: the plant file's content and the recipes that may be started."""
+    """What the box folder offers now: the plant file's content, how recipes become effective, and those of the folder
+    where that is how."""
 
     plant: Plant
     plant_data: bytes
+    approval: Approval
     recipes: tuple[Sealed, ...]
 
     @property
@@ -64,11 +68,12 @@ class Reference:
 
 
 def read_reference(config: Config) -> Reference:
-    """Read and check plant and recipes. Raises the first finding; nothing was started then."""
+    """Read and check plant and recipes. Raises the first finding; nothing was started then. Where recipes are signed,
+    the files of the folder are drafts: what is in them concerns nobody here."""
     data = read_bounded(config.plant)
     plant = read_plant(data, str(config.plant))
-    recipes = tuple(read_checked_recipe(path, plant) for path in recipe_files(config.recipes))
-    return Reference(plant, data, recipes)
+    files = recipe_files(config.recipes) if config.recipe_approval is Approval.FROM_FOLDER else []
+    return Reference(plant, data, config.recipe_approval, tuple(read_checked_recipe(path, plant) for path in files))
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
@@ -103,7 +108,8 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
             continues = reader.rows_back(1)[0] if journal.restored else None
             vault.catch_up(head.line.erased_seq, lambda seq: _event_at(reader, seq))
         _keep(library, reference)  # first: rows fetched behind a backup may pin what only the box's files have
-        line = replace(head.line, book=_book(head.line, library, reference))
+        book, unfit = _book(head.line, library, reference)
+        line = replace(head.line, book=book)
         woken: list[Engine] = []
         history = History(config.state_dir / "history.db", line.book.plant, now_us=clock.utc_us)
         equipment = Equipment(
@@ -136,11 +142,13 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 speed=config.speed,
                 drafts=Drafts(config.state_dir / "drafts.json"),
                 vault=vault,
+                approvals=Approvals(engine, config.state_dir / "library"),
                 sync=_first_sync(config, line),
                 hub_public=hub_public,
                 connections=lambda: {name: health.words for name, health in equipment.health().items()},
                 notices=lambda: (
                     *notices,
+                    *unfit,
                     *unknown_patients,
                     *disk.notices(),
                     *journal.notices(),
@@ -194,14 +202,22 @@ async def _serve(
             raise result
 
 
-def _book(line: Line, library: Library, reference: Reference) -> Book:
-    """What decisions read. What a running batch pins comes from the library, whatever the files say now."""
+def _book(line: Line, library: Library, reference: Reference) -> tuple[Book, tuple[str, ...]]:
+    """What decisions read. What a running batch pins comes from the library, whatever the files say now, and so does
+    what was released; a sentence for each of those that cannot be started on this plant."""
     pinned = {seal: library.recipe(seal) for seal in {batch.seal for batch in line.batches.values()}}
     plant = reference.plant
     if line.plant_content and line.plant_content != reference.content and line.live():
         plant = library.plant(line.plant_content)
     effective = {sealed.seal: sealed.recipe for sealed in reference.recipes}
-    return Book(plant, pinned | effective, frozenset(effective))
+    unfit = []
+    for life in line.lives.values() if reference.approval is not Approval.FROM_FOLDER else ():
+        if life.state is RecipeState.EFFECTIVE:
+            try:
+                effective[life.seal] = fitting(library, life.seal, plant)
+            except LinesideError as why:
+                unfit.append(f"{life.recipe} {life.version} cannot be started: {why.what}")
+    return Book(plant, pinned | effective, frozenset(effective)), tuple(unfit)
 
 
 def _keep(library: Library, reference: Reference) -> None:
@@ -229,6 +245,7 @@ async def _start(
     commands: list[cm.Command] = [
         start,
         cm.LoadPlant(plant=reference.plant.plant, content=reference.content),
+        cm.SetRecipeApproval(approval=reference.approval),
     ]
     commands += [
         cm.LoadRecipe(recipe=s.recipe.recipe, version=s.recipe.version, title=s.recipe.title, seal=s.seal)

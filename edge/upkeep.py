@@ -113,7 +113,7 @@ def damaged_objects(library: Library) -> list[str]:
     found = []
     for kind, name in library.names():
         try:
-            library.recipe(name) if kind == "recipe" else library.plant(name)
+            library.verify(kind, name)
         except LinesideError as error:
             found.append(f"{kind} {name[:16]}: {error.what}")
     return found

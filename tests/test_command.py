@@ -201,6 +201,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def make_box(folder: Path) -> Path:
     init_device(folder, box="BOX-1", people=PEOPLE)
+    with (folder / "lineside.toml").open("a") as settings:
+        settings.write('recipe_approval = "from_folder"\n')
     (folder / "plant.yaml").write_text(PLANT)
     (folder / "recipes" / "small.yaml").write_text(SMALL_RECIPE)
     return folder

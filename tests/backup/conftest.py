@@ -57,6 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     )
     init_device(folder, box="BOX-T", people=people)
     (folder / "recipes" / "paper.yaml").write_text(RECIPE)
+    (folder / "lineside.toml").write_text('box = "BOX-T"\nrecipe_approval = "from_folder"\n')
     config = read_config(folder)
 
     async def begin() -> None:

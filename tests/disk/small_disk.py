@@ -45,7 +45,7 @@ def make_box(folder: Path) -> Path:
     """A box folder with a recipe of `STEPS` steps; hashing its PIN takes time."""
     init_device(folder, box="BOX-D", people=(NewPerson("chi", "Chi", (Role.SUPERVISOR, Role.OPERATOR), "3690", "B"),))
     (folder / "recipes" / "paper.yaml").write_text(RECIPE)
-    (folder / "lineside.toml").write_text('box = "BOX-D"\n')
+    (folder / "lineside.toml").write_text('box = "BOX-D"\nrecipe_approval = "from_folder"\n')
     return folder
 
 

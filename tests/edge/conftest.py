@@ -44,7 +44,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("box") / "box"
     init_device(folder, box="BOX-T", people=PEOPLE)
     (folder / "recipes" / "paper.yaml").write_text(RECIPE)
-    (folder / "lineside.toml").write_text('box = "BOX-T"\nspeed = 100000.0\n')
+    (folder / "lineside.toml").write_text('box = "BOX-T"\nspeed = 100000.0\nrecipe_approval = "from_folder"\n')
     return folder
 
 

@@ -65,6 +65,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     init_device(folder, box="BOX-V", people=people)
     (folder / "recipes" / "scans.yaml").write_text(RECIPE)
+    (folder / "lineside.toml").write_text('box = "BOX-V"\nrecipe_approval = "from_folder"\n')
     return folder
 
 

@@ -6,6 +6,7 @@ must always hold. What breaks raises `Broken` with the seed in it.
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from edge.core.forms import open_ask
 from edge.core.line import (
     BY_HAND,
     OVER,
+    PASSED,
     SAFE_STEP,
     Batch,
     Book,
@@ -33,6 +35,7 @@ from edge.core.line import (
     elapsed,
 )
 from edge.core.plant import Plant
+from edge.core.recipe.amend import Change, allowed, guards_identity, offers
 from edge.core.recipe.model import (
     Calculate,
     Clearance,
@@ -116,7 +119,40 @@ def random_recipe(chance: random.Random) -> Recipe:
     """A recipe of few steps in which every phase may stand, branches, selections, loops and jumps included."""
     numbers = iter(range(10, 1000, 10))
     steps = [*_sequence(chance, numbers, chance.randint(1, 6), depth=0), *RECORDS]
-    return recipe(steps, parameters={"top": {"value": 50.0, "unit": "%"}}, readings={"reactor.temperature": "degC"})
+    return recipe(
+        steps,
+        parameters={"top": {"value": 50.0, "unit": "%"}},
+        readings={"reactor.temperature": "degC"},
+        amendments=_amendments(chance, recipe(steps)),
+    )
+
+
+def _amendments(chance: random.Random, drawn: Recipe) -> dict[str, Any]:
+    """What may be amended: all that can be, and some steps be skipped."""
+    bounds: list[dict[str, Any]] = [{"parameter": "top", "low": 10.0, "high": 90.0}]
+    for step in drawn.in_order():
+        of = {"step": step.id}
+        if isinstance(step, Hold | Monitor) or (isinstance(step, Wait) and step.limit):
+            bounds.append({**of, "field": "limit.high", "low": 37.0, "high": 39.0})
+        if isinstance(step, Wait | Hold) and step.duration:
+            bounds.append({**of, "field": "duration", "low": "10 min", "high": "5 h"})
+        if isinstance(step, Set):
+            bounds.append({**of, "field": "value", "low": 20.0, "high": 40.0})
+        if isinstance(step, Loop):
+            bounds.append({**of, "field": "times", "low": 1, "high": 5})
+    skip = [step.id for step in drawn.in_order() if not guards_identity(step) and chance.random() < 0.5]
+    roles = chance.choice([[], ["supervisor", "verifier"]])
+    return {"bounds": bounds, "skip": skip, "add": ["instruct"], "signed_by": roles}
+
+
+def another_version(drawn: Recipe) -> Recipe:
+    """The same and one more step at its end; a batch under way may go over to it."""
+    data = drawn.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    data |= {"version": "2", "amendments": {**data["amendments"], "adopt": True}}
+    data["procedure"][-1]["operations"][-1]["steps"].append(
+        {"id": "r4", "title": "More", "phase": "instruct", "text": "Do more."}
+    )
+    return Recipe.model_validate(data)
 
 
 # Whatever a formula names is recorded by some step: here at the latest.
@@ -224,7 +260,9 @@ class Run:
         self.chance = random.Random(seed)
         self.recipe = self.drawn()
         plant: Plant = self.chance.choice([PLANT, PLANT_2])
-        self.line = Line(Book(plant, {"seal": self.recipe}, frozenset({"seal"})))
+        self.second = another_version(self.recipe)
+        known = {"seal": self.recipe, "second": self.second}
+        self.line = Line(Book(plant, known, frozenset(known)))
         self.true_s = 1000.0
         self.boot, self.boot_s = 1, 0.0
         self.cuts = 0
@@ -256,6 +294,7 @@ class Run:
             (8, self.somebody_answers),
             (3, self.somebody_adds_a_result),
             (2, self.somebody_corrects),
+            (12, self.somebody_amends),
             (3, self.somebody_does_anything),
             (2, self.somebody_repeats),
             (14, self.writes_begin),
@@ -279,6 +318,7 @@ class Run:
         self.started, self.flying = set(), {}
         self.do(cm.StartRuntime(version="t"))
         self.do(cm.LoadRecipe(recipe="R", version="1", title="A recipe", seal="seal"))
+        self.do(cm.LoadRecipe(recipe="R", version="2", title="A recipe", seal="second"))
         for person, roles in PEOPLE.items():
             self.do(cm.OpenSession(session=person, person=person, roles=roles, method="badge and PIN"))
         self.rows_become_durable()
@@ -312,7 +352,7 @@ class Run:
 
     def somebody_answers_an_ask(self, batch: Batch, run: StepRun, step: Step, name: Any, *, good: bool) -> None:
         """What a step of several parts asks for now, by its name or not; sometimes what was asked before."""
-        ask = open_ask(self.recipe, batch, step, run)
+        ask = open_ask(self.line.recipe(batch), batch, step, run)
         if ask is None:
             return
         part = self.chance.choice(["", ask.part] if good else ["check 1", "w.tare"])
@@ -358,6 +398,40 @@ class Run:
                     signed=self.signed(Role.SUPERVISOR),
                 )
             )
+
+    def somebody_amends(self) -> None:
+        """Ask for an amendment, or settle the one that waits: by whoever, agreed or refused."""
+        if not self.line.live():
+            return
+        batch = self.chance.choice(self.line.live())
+        name = {"command_id": f"c{len(self.commands)}", "session": self.person(), "batch": batch.batch}
+        if batch.requested is not None:
+            role = Role(self.chance.choice(batch.requested.needs).partition("|")[0])
+            agree = self.chance.random() < 0.9
+            told = {"amendment": batch.requested.amendment, "agree": agree, "reason": "so", "signed": self.signed(role)}
+            self.do(cm.SettleAmendment(**name, **told))
+            return
+        recipe = self.line.recipe(batch)
+        adopts, changes = "", tuple(self.a_change(batch, recipe) for _ in range(self.chance.choice([1, 1, 2])))
+        if self.chance.random() < 0.2:
+            adopts, changes = self.chance.choice(["seal", "second"]), ()
+        step = self.chance.choice([one.id for one in self.second.main()[-5:]])
+        told = {"changes": changes, "adopts": adopts, "from_step": step, "reason": "so"}
+        self.do(cm.RequestAmendment(**name, **told, signed=self.signed(Role.OPERATOR)))
+
+    def a_change(self, batch: Batch, recipe: Recipe) -> Change:
+        kind = self.chance.choice(["value", "value", "skip", "skip", "add"])
+        if kind == "value":
+            offer = self.chance.choice(offers(recipe))
+            text = self.chance.choice(
+                ["1 h", "3 h", "9 h"] if offer.kind == "duration" else ["2", "3", "25", "38", "99"]
+            )
+            return Change("value", offer.subject, offer.field, new=text)
+        begun = self.chance.choice([*batch.steps, *recipe.steps()])
+        if kind == "skip":
+            return Change("skip", self.chance.choice([begun, *allowed(recipe).skip]))
+        added = {"id": f"a{batch.amendments}", "phase": "instruct", "title": "Added", "text": "Do it."}
+        return Change("add", added["id"], begun, new=json.dumps(added))
 
     def somebody_acts(self) -> None:
         if batch := self.any_batch():
@@ -532,7 +606,9 @@ class Run:
         for row in rows:
             data = encode(row)
             self.judge_row(row.event)
+            old = self.line
             self.line = apply(self.line, decode(data))
+            self.judge_recipes(old, row.event)
             self.made.append(Made(row, data, self.true_s, self.line))
         if rows:
             self.ends.append(len(self.made))
@@ -568,19 +644,64 @@ class Run:
             case ev.StepActivated():
                 same = [e for e in self.events(ev.StepActivated, event) if e.attempt == event.attempt]
                 self.hold(not same, f"begun twice: {event}")
-                loop = self.recipe.loop_of(event.step)
+                loop = self.line.recipe(self.line.batches[event.batch]).loop_of(event.step)
                 now = self.line.batches[event.batch].steps[loop].body if loop else 1
                 self.hold(event.iteration == now, f"begun in iteration {event.iteration}, not {now}: {event}")
             case ev.BranchTaken():
                 self.hold(not self.events(ev.BranchTaken, event), f"chosen twice: {event}")
             case ev.PassBegun():
                 self.judge_pass(event)
+            case ev.AmendmentMade():
+                self.judge_amendment(event)
+            case ev.StepSkipped():
+                assert batch is not None
+                self.hold(event.step in batch.skips, f"nobody signed that it is skipped: {event}")
             case _:
                 pass
 
+    def judge_amendment(self, event: ev.AmendmentMade) -> None:
+        """Signed by all who must, each another person, in a row before it; within bounds; of nothing that is done."""
+        batch = self.line.batches[event.batch]
+        mine = [made.body.event for made in self.made if made.body.event.batch == event.batch]
+        asked = [one for one in mine if isinstance(one, ev.AmendmentRequested) and one.amendment == event.amendment]
+        self.hold(len(asked) == 1, f"requested {len(asked)} times: {event}")
+        signed = [
+            one.person for one in mine[mine.index(asked[0]) - 1 :] if isinstance(one, ev.SignatureMade) and not one.step
+        ]
+        people = 1 + len(asked[0].needs)
+        self.hold(event.person in signed and len(set(signed)) >= people, f"not signed by {people} people: {event}")
+        recipe = self.line.recipe(batch)
+        assert recipe.amendments is not None
+        for change in event.changes:
+            subject, run = change["subject"], batch.steps.get(change["subject"])
+            if change["kind"] != "add" and run is not None:
+                done = run.state == "done" and recipe.loop_of(subject) is None
+                self.hold(not done, f"what is done is changed: {event}")
+            if change["kind"] == "value" and change["field"] != "duration":
+                named = [one for one in recipe.amendments.bounds if subject in {one.step, f"${one.parameter}"}]
+                (bound,) = [one for one in named if one.field == change["field"]]
+                within = bound.low <= float(change["new"]) <= bound.high  # type: ignore[operator]
+                self.hold(within, f"out of its bounds: {change}")
+
+    def judge_recipes(self, old: Line, event: ev.Event) -> None:
+        """No batch runs by another recipe than before, but for the one whose amendment was made just now; and what is
+        being written stays what it is."""
+        for name, batch in self.line.batches.items():
+            was = old.batches.get(name)
+            if was is None:
+                continue
+            same = (was.seal, was.changes, was.amended) == (batch.seal, batch.changes, batch.amended)
+            mine = isinstance(event, ev.AmendmentMade) and event.batch == name
+            self.hold(same or mine, f"{name} runs by another recipe after {event}")
+            self.hold(not mine or was.intents == batch.intents, f"a pending write was changed by {event}")
+
+    def steps_of(self, batch: str) -> Any:
+        """The steps of the recipe by which the batch runs now."""
+        return self.line.recipe(self.line.batches[batch]).steps()
+
     def judge_pass(self, event: ev.PassBegun) -> None:
         """Passes come one after another, each when the one before is done, and no more than the recipe says."""
-        step, run = self.recipe.steps()[event.step], self.line.batches[event.batch].steps[event.step]
+        step, run = self.steps_of(event.batch)[event.step], self.line.batches[event.batch].steps[event.step]
         assert isinstance(step, Loop)
         self.hold(event.number == run.passes + 1 <= event.times == step.times, f"out of turn: {event}")
         self.hold(event.number == 1 or self.is_done(event.batch, step.steps, run.body), f"not all done: {event}")
@@ -588,7 +709,7 @@ class Run:
     def is_done(self, batch: str, steps: Any, iteration: int) -> bool:
         """The last step of a sequence is done in this iteration."""
         run = self.line.batches[batch].steps.get(steps[-1].id)
-        return run is not None and run.state == "done" and run.iteration == iteration
+        return run is not None and run.state in PASSED and run.iteration == iteration
 
     def judge_intent(self, event: ev.CommandIntended) -> None:
         same = [e for e in self.events(ev.CommandIntended, event) if (e.attempt, e.tag) == (event.attempt, event.tag)]
@@ -610,7 +731,7 @@ class Run:
         self.hold(passed_s >= length_s - SLACK_S, f"{event} after {passed_s} s of {length_s} s")
 
     def judge_completion(self, event: ev.StepCompleted) -> None:
-        step = self.recipe.steps()[event.step]
+        step = self.steps_of(event.batch)[event.step]
         match step:
             case Wait() | Hold() if step.duration:
                 done = any(e.timer == "duration" for e in self.events(ev.TimerDue, event))
@@ -626,7 +747,7 @@ class Run:
                 self.hold(bool(self.events(ev.ConditionMet, event)), f"done before its condition: {event}")
             case Weigh() | Sample() | Label() | Transfer() | Custody() | Clearance():
                 batch = self.line.batches[event.batch]
-                left = open_ask(self.recipe, batch, step, batch.steps[event.step])
+                left = open_ask(self.line.recipe(batch), batch, step, batch.steps[event.step])
                 self.hold(left is None, f"done although it asks for {left}: {event}")
                 run = batch.steps[event.step]
                 typed = isinstance(step, Weigh) and (not step.balance or BY_HAND in run.given)
@@ -725,8 +846,9 @@ class Run:
         return self.chance.choice(list(self.line.batches.values())) if self.line.batches else None
 
     def any_active(self) -> tuple[Batch, StepRun, Step] | None:
-        steps = self.recipe.steps()
-        found = [(batch, run, steps[run.step]) for batch in self.line.live() for run in batch.active()]
+        found = [
+            (batch, run, self.steps_of(batch.batch)[run.step]) for batch in self.line.live() for run in batch.active()
+        ]
         return self.chance.choice(found) if found else None
 
     def person(self) -> str:

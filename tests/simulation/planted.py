@@ -8,6 +8,8 @@ from typing import Any
 from edge.core import commands as cm
 from edge.core import decide
 from edge.core import events as ev
+from edge.core import line as head
+from edge.core.recipe import amend
 from edge.core.terms import Elapsed
 
 
@@ -42,6 +44,48 @@ def choose_again(self: decide._Decision, batch_id: str, step: Any, iteration: in
 GO_ONE_WAY = decide._Decision.go_one_way
 
 
+def made_when_it_is_requested(self: decide._Decision, command: cm.RequestAmendment) -> None:
+    REQUEST(self, command)
+    batch = self.line.batches[command.batch]
+    assert batch.requested is not None
+    plan = self.plan(batch, command.changes, command.adopts, command.from_step)
+    self.make_amendment(batch, batch.requested, plan, command.signed)
+
+
+REQUEST = decide._Decision.request_amendment
+
+
+def one_person_is_enough(self: decide._Decision, command: cm.SettleAmendment) -> None:
+    batch = self.line.batches.get(command.batch)
+    if batch is not None and batch.requested is not None:
+        asked = replace(batch.requested, people=("nobody",))
+        self.line = replace(self.line, batches={**self.line.batches, batch.batch: replace(batch, requested=asked)})
+    SETTLE(self, command)
+
+
+SETTLE = decide._Decision.settle_amendment
+
+
+def without_bounds(recipe: Any) -> Any:
+    return [replace(offer, low="", high="") for offer in OFFERS(recipe)]
+
+
+OFFERS = amend.offers
+
+
+def every_batch(line: Any, row: Any, seq: int) -> Any:
+    changed = APPLY(line, row, seq)
+    event = row.event
+    if isinstance(event, ev.AmendmentMade):
+        fields = ("seal", "changes", "amended")
+        made = {name: getattr(changed.batches[event.batch], name) for name in fields}
+        return replace(changed, batches={name: replace(batch, **made) for name, batch in changed.batches.items()})
+    return changed
+
+
+APPLY = head._apply
+
+
 PLANTED: dict[str, tuple[dict[str, Any], str]] = {
     "open intents are taken up again": (
         {
@@ -64,4 +108,18 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
         "begun in iteration|not all done|out of turn|no step is under way",
     ),
     "a selection is made anew at every look": ({"edge.core.decide._Decision.go_one_way": choose_again}, "chosen twice"),
+    "an amendment is made before it is signed by all": (
+        {"edge.core.decide._Decision.request_amendment": made_when_it_is_requested},
+        "not signed by",
+    ),
+    "one person signs an amendment twice": (
+        {"edge.core.decide._Decision.settle_amendment": one_person_is_enough},
+        "not signed by",
+    ),
+    "an amendment goes beyond the bounds": (
+        {"edge.core.recipe.amend.offers": without_bounds, "edge.core.recipe.amend.problems": lambda _: iter(())},
+        "out of its bounds",
+    ),
+    "what is done is amended": ({"edge.core.amending.standing": lambda *_: "todo"}, "what is done is changed"),
+    "an amendment of one batch is one of every batch": ({"edge.core.line._apply": every_batch}, "another recipe after"),
 }

@@ -52,6 +52,7 @@ sync_app = typer.Typer(no_args_is_help=True, help="What is saved, copied and at 
 vault_app = typer.Typer(no_args_is_help=True, help="The vault of a box: patient identities, which can be erased.")
 disk_app = typer.Typer(no_args_is_help=True, help="The disk of a box.")
 device_app = typer.Typer(no_args_is_help=True, help="A box's first files.")
+equipment_app = typer.Typer(no_args_is_help=True, help="Devices: what they offer, and whether they are believed.")
 for name, group in (
     ("edge", edge_app),
     ("hub", hub_app),
@@ -66,6 +67,7 @@ for name, group in (
     ("vault", vault_app),
     ("disk", disk_app),
     ("device", device_app),
+    ("equipment", equipment_app),
 ):
     app.add_typer(group, name=name)
 
@@ -189,6 +191,74 @@ def device_person(
     add_person_at_terminal(box, person, name, role, badge)
 
 
+# Equipment -------------------------------------------------------------------------------------------------------
+
+
+@equipment_app.command("browse")
+def equipment_browse(
+    device: Annotated[str, typer.Argument(help="The connection in the plant file.")],
+    text: Annotated[str, typer.Argument(help="Only what has this in its name or address.")] = "",
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """What a device offers: addresses as a plant file takes them, names, types, and whether they can be written.
+
+    Connects by itself, also while the box runs. A server whose certificate is not trusted is refused, with what to do.
+
+    Example: lineside equipment browse reactor-plc temp
+    """
+    from edge.clock import SystemClock
+    from edge.config import read_config
+    from edge.core.terms import ClockQuality
+    from edge.equipment import Home
+    from provisioning.equipment import found_at, write_found
+
+    config, clock = read_config(box), SystemClock()
+    home = Home(config.box, config.folder, config.state_dir, lambda: clock.quality() is ClockQuality.SYNCED)
+    found, remark = asyncio.run(found_at(config, device, text, home=home, now_s=clock.now_s, utc=clock.utc))
+    write_found(found, remark, as_json=as_json)
+
+
+@equipment_app.command("trust")
+def equipment_trust(
+    what: Annotated[str, typer.Argument(help="A connection whose certificate was refused, or a file.")],
+    fingerprint: Annotated[str, typer.Option(help="The SHA-256 fingerprint that the server itself shows.")] = "",
+    issuer: Annotated[bool, typer.Option("--issuer", help="An authority in between: known, not trusted.")] = False,
+    box: Box = Path(),
+) -> None:
+    """Trust a server's or an authority's certificate, after comparing its fingerprint. Also takes revocation lists.
+
+    Example: lineside equipment trust reactor-plc
+    """
+    from edge.config import read_config
+    from provisioning.equipment import trust_at_terminal
+
+    trust_at_terminal(read_config(box), what, fingerprint, issuer=issuer)
+
+
+@equipment_app.command("certificate")
+def equipment_certificate(
+    renew: Annotated[bool, typer.Option("--renew", help="Make a new one; the former is kept until it ends.")] = False,
+    export: Annotated[Path | None, typer.Option(help="Write it to this file (DER), for the server.")] = None,
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """This box's certificate for OPC UA servers, and what the box trusts and refused. Makes the first.
+
+    Example: lineside equipment certificate --export box.der
+    """
+    from datetime import UTC, datetime
+
+    from drivers.opcua_trust import BoxClock
+    from edge.clock import SystemClock
+    from edge.config import read_config
+    from edge.core.terms import ClockQuality
+    from provisioning.equipment import certificate_at_terminal
+
+    clock = BoxClock(datetime.now(UTC), SystemClock().quality() is ClockQuality.SYNCED)
+    certificate_at_terminal(read_config(box), clock, renew=renew, export=export, as_json=as_json)
+
+
 # The hub ---------------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +378,59 @@ def recipe_check(
         print(f"{sealed.recipe.recipe} {sealed.recipe.version}: {steps} steps, nothing wrong. Seal {sealed.seal}")
         for remark in worth:
             print(f"remark: {remark}")
+
+
+@recipe_app.command("attach")
+def recipe_attach(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    file: Annotated[Path, typer.Argument(help="A text, picture, video or PDF.")],
+    step: Annotated[str, typer.Option(help="The id of the step; the whole recipe when absent.")] = "",
+    title: Annotated[str, typer.Option(help="What the operator reads; the file's name when absent.")] = "",
+) -> None:
+    """Copy a file into the folder `attachments` beside a recipe, and say which lines name it there.
+
+    The recipe file is not changed: write the lines where they belong.
+
+    Example: lineside recipe attach cart-b1.yaml welding.png --step 035 --title "How to weld"
+    """
+    from edge import attachments
+    from edge.core.document import closest
+    from edge.library import read_recipe_file
+
+    steps = read_recipe_file(recipe).recipe.steps()
+    if step and step not in steps:
+        raise LinesideError(
+            "attachment.step", f"The recipe has no step {step[:40]!r}.", todo=closest(step, sorted(steps))
+        )
+    content = attachments.attach(recipe, file)
+    told = f", title: {json.dumps(title, ensure_ascii=False)}" if title else ""
+    print(f"Write this into {f'step {step}' if step else 'the recipe, before `procedure`'}:\n")
+    print(f"attachments:\n  - {{file: {file.name}, sha256: {content}{told}}}")
+
+
+@recipe_app.command("attachment")
+def recipe_attachment(
+    content: Annotated[str, typer.Argument(help="The SHA-256 of the attachment, or how it begins (8 digits or more).")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    box: Box = Path(),
+) -> None:
+    """Write an attachment out of a box's library, to open it on another computer.
+
+    Example: lineside recipe attachment 3f7a9c0d12 --out welding.png --box /var/lib/lineside
+    """
+    from edge.config import read_config
+    from edge.library import Library, write_whole
+
+    library = Library(read_config(box).state_dir / "library")
+    found = [name for kind, name in library.names() if kind == "attachment" and name.startswith(content)]
+    if len(content) < 8 or len(found) != 1:
+        raise LinesideError(
+            "attachment.which",
+            f"{len(found)} attachments in this box's library begin with {content[:64]!r}.",
+            todo="Give the SHA-256 that the step shows, at least its first eight digits.",
+        )
+    write_whole(out, library.attachment(found[0]).read_bytes())
+    print(f"{out}: SHA-256 {found[0]}, verified.")
 
 
 @recipe_app.command("rehearse")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from edge.attachments import FOLDER, problems
 from edge.core import commands as cm
 from edge.core.approve import effective_version, refuse_from_folder, state_of
 from edge.core.errors import LinesideError
@@ -35,10 +36,11 @@ LISTED_MAX: Final = 600
 class Approvals:
     """The recipes of one box, for its desk."""
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
-        """`folder` is the library's."""
+    def __init__(self, engine: Engine, folder: Path, *, beside: Path) -> None:
+        """`folder` is the library's; attachments of what is offered stand in `beside`."""
         self._engine = engine
         self._folder = folder
+        self._beside = beside
         self._library = Library(folder)
         self._rehearsing = asyncio.Lock()
         self._offers: dict[str, cm.Offered] = {}
@@ -50,8 +52,11 @@ class Approvals:
         refuse_from_folder(self._engine.shown)
         plant, content = self._engine.shown.book.plant, self._engine.shown.plant_content
         data = text.encode()
-        document = await asyncio.to_thread(_checked, data, plant)
+        document = await asyncio.to_thread(_checked, data, plant, self._beside)
         name = seal(document.recipe)
+        for attachment in document.recipe.attached().values():
+            source = self._beside / FOLDER / attachment.file
+            await asyncio.to_thread(self._library.put_file, attachment.sha256, source)
         await asyncio.to_thread(self._library.put, "recipe", name, sealed_bytes(document.recipe, data))
         async with self._rehearsing:
             rehearsed = await rehearse(self._folder, name, content)
@@ -157,18 +162,17 @@ class Approvals:
 def fitting(library: Library, name: str, plant: Plant) -> Recipe:
     """The sealed recipe, checked on this plant. Raises the first finding with all others in `others`."""
     document = library.recipe_document(name)
-    _refuse_findings(document, plant)
+    _refuse(check_recipe(document, plant))
     return document.recipe
 
 
-def _checked(data: bytes, plant: Plant) -> RecipeDocument:
+def _checked(data: bytes, plant: Plant, beside: Path) -> RecipeDocument:
     document = read_recipe(data, "the recipe")
-    _refuse_findings(document, plant)
+    _refuse([*check_recipe(document, plant), *problems(document, beside)])
     return document
 
 
-def _refuse_findings(document: RecipeDocument, plant: Plant) -> None:
-    findings = check_recipe(document, plant)
+def _refuse(findings: list[LinesideError]) -> None:
     if findings:
         first, *others = findings
         first.others = tuple(others)

@@ -7,6 +7,7 @@ answered. The socket is open to the box's own group only; a person proves who th
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -41,6 +42,7 @@ from edge.directory import Directory, Person
 from edge.engine import Engine
 from edge.identity import sync_folder
 from edge.journal import Journal
+from edge.library import Library
 from edge.picture import picture
 from edge.prune import Pruner
 from edge.vault import PART_CHARS_MIN, Vault
@@ -125,6 +127,7 @@ class Desk:
         hub_public: bytes | None,
         connections: Callable[[], Mapping[str, str]],
         notices: Callable[[], tuple[str, ...]] = tuple,
+        library: Library,
         pruner: Pruner | None = None,
     ) -> None:
         """`sync` is what is known before the follower speaks; `hub_public` is the hub's key, None without a hub, and
@@ -145,6 +148,7 @@ class Desk:
         self.hub_public = hub_public
         self.connections = connections
         self.notices = notices
+        self.library = library
         self.pruner = pruner
         self._clients: set[_Client] = set()
 
@@ -347,6 +351,8 @@ class _Client:
                 await self._request_amendment(request)
             case wire.SettleAmendment():
                 await self._settle_amendment(request)
+            case wire.ReadAttachment():
+                return await asyncio.to_thread(self._attachment_part, request)
             case wire.AcknowledgeAlarm():
                 facts = request.model_dump(exclude={"id", "do"})
                 await engine.submit(cm.AcknowledgeAlarm(command_id=request.id, session=self.session, **facts))
@@ -369,6 +375,21 @@ class _Client:
             case _:
                 assert_never(request)
         return {}
+
+    def _attachment_part(self, request: wire.ReadAttachment) -> dict[str, Any]:
+        recipes = self.desk.engine.shown.book.recipes.values()
+        if not any(request.sha256 in recipe.attached() for recipe in recipes):
+            raise LinesideError(
+                "attachment.unknown",
+                "No recipe on this box names this attachment.",
+                effect="Nothing was opened.",
+                todo="Open one that the step shows.",
+            )
+        path = self.desk.library.attachment(request.sha256)
+        with path.open("rb") as stream:
+            stream.seek(request.offset)
+            data = stream.read(wire.ATTACHMENT_PART_BYTES)
+        return {"data": base64.b64encode(data).decode(), "size": path.stat().st_size}
 
     async def _enter(self, request: wire.ConfirmStep | wire.EnterValue | wire.ScanCode) -> None:
         """What a person does at a step. The draft of it goes; a refused scan is a row first, then it is said."""

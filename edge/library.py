@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
 
+from edge.attachments import CHUNK_BYTES, problems
 from edge.core.document import FILE_BYTES_MAX
 from edge.core.errors import LinesideError, Place
 from edge.core.plant import Plant, read_plant
@@ -21,7 +22,7 @@ from edge.identity import make_folder, sync_folder
 
 RECIPES_MAX: Final = 500
 REPORT_BYTES_MAX: Final = 16 * 1024 * 1024
-Kind = Literal["recipe", "plant", "report"]
+Kind = Literal["recipe", "plant", "report", "attachment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,55 @@ class Library:
             raise _damaged(self.path("report", name))
         return data
 
+    def put_file(self, name: str, source: Path) -> None:
+        """As `put`, for an attachment, which may be large. Raises `attachment.changed` when `source` is not `name`."""
+        folder, target = self._folder / "attachment", self.path("attachment", name)
+        try:
+            make_folder(folder)
+            if target.exists():
+                self.attachment(name)
+                _sync_file(target)
+            else:
+                partial = folder / f".{name}.partial"
+                if _copied(source, partial) != name:
+                    partial.unlink()
+                    raise LinesideError(
+                        "attachment.changed",
+                        f"{source.name} was changed while it was read.",
+                        effect="It was not kept, and no row names it.",
+                        todo="Check the recipe again.",
+                        place=Place(str(source)),
+                    )
+                partial.replace(target)
+            sync_folder(folder)
+        except OSError as error:
+            raise LinesideError(
+                "library.cannot_write",
+                f"The attachment {source.name} cannot be kept: {error.strerror or error}.",
+                effect="No row names it, and nothing was started with it.",
+                todo="Check the disk (`lineside disk status`), then try again.",
+                place=Place(str(target)),
+            ) from error
+
+    def attachment(self, name: str) -> Path:
+        """The file of the attachment with this content, verified against it."""
+        path, hashed = self.path("attachment", name), hashlib.sha256()
+        try:
+            with path.open("rb") as stream:
+                while chunk := stream.read(CHUNK_BYTES):
+                    hashed.update(chunk)
+        except OSError as error:
+            raise LinesideError(
+                "attachment.missing",
+                f"The attachment {name[:16]}… is not in the library of this box: {error.strerror or error}.",
+                effect="It cannot be opened; the step goes on.",
+                todo="Put the file into the folder `attachments` beside the recipes and start the runtime again.",
+                place=Place(str(path)),
+            ) from error
+        if hashed.hexdigest() != name:
+            raise _damaged(path)
+        return path
+
     def plant(self, name: str) -> Plant:
         """The plant with this content hash, verified against it."""
         data = self._read("plant", name)
@@ -120,7 +170,20 @@ _VERIFIED: Final[dict[str, Callable[[Library, str], object]]] = {
     "recipe": Library.recipe,
     "plant": Library.plant,
     "report": Library.report,
+    "attachment": Library.attachment,
 }
+
+
+def _copied(source: Path, target: Path) -> str:
+    """Copy a file, durably; the SHA-256 of what was copied."""
+    hashed = hashlib.sha256()
+    with source.open("rb") as read, target.open("wb") as stream:
+        while chunk := read.read(CHUNK_BYTES):
+            hashed.update(chunk)
+            stream.write(chunk)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return hashed.hexdigest()
 
 
 def _sync_file(path: Path) -> None:
@@ -188,7 +251,7 @@ def read_checked_recipe(path: Path, plant: Plant | None) -> Sealed:
     """Read, check and seal one recipe file. Raises the first finding with all others in `others`."""
     data = read_bounded(path)
     document = read_recipe_file(path, data)
-    findings = check_recipe(document, plant)
+    findings = [*check_recipe(document, plant), *problems(document, path.parent)]
     if findings:
         first, *others = findings
         first.others = tuple(others)

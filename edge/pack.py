@@ -2,7 +2,8 @@
 
 A tar file: `manifest.json`, `manifest.sig`, then the files that the manifest names, in its order. Every byte is the one
 that this module would write. In it: `recipe.yaml` as it is, `recipe.xml` (BatchML), `WHYS.md`, `HISTORY.md` with each
-earlier version under `history/`, and the report of the rehearsal when there was one.
+earlier version under `history/`, the report of the rehearsal when there was one, and `attachments/` with the files that
+the recipe names.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edge.attachments import FILES_MAX as ATTACHMENTS_MAX
+from edge.attachments import FOLDER as ATTACHMENTS
 from edge.clock import SystemClock
 from edge.core.errors import LinesideError, Place
 from edge.core.recipe import Recipe, read_recipe, seal, sealed_bytes
 from edge.core.recipe.compare import compare
+from edge.core.recipe.model import ATTACHMENT_FILE
 from edge.core.record import Signer, fingerprint, signature_holds
 from edge.exchange import BYTES_MAX, export, read
 from edge.identity import sync_folder
@@ -35,9 +39,11 @@ PACK_BYTES_MAX: Final = 64 * 1024 * 1024
 MANIFEST_BYTES_MAX: Final = 256 * 1024
 REHEARSAL_BYTES_MAX: Final = 16 * 1024 * 1024
 EARLIER_MAX: Final = 99
+ATTACHED_BYTES_MAX: Final = 40 * 1024 * 1024
 DRAFT: Final = "draft.yaml"
 _NAME: Final = re.compile(
-    r"recipe\.yaml|recipe\.xml|WHYS\.md|HISTORY\.md|history/[0-9]{2}\.yaml|rehearsal\.(json|txt|md)"
+    r"recipe\.yaml|recipe\.xml|WHYS\.md|HISTORY\.md|history/[0-9]{2}\.yaml|rehearsal\.(json|txt|md)|"
+    rf"{ATTACHMENTS}/({ATTACHMENT_FILE.pattern})"
 )
 
 
@@ -52,7 +58,7 @@ class Manifest(BaseModel):
     recipe: str = Field(max_length=64)
     version: str = Field(max_length=64)
     seal: str = Field(pattern=r"^[0-9a-f]{64}$")
-    files: tuple[FileEntry, ...] = Field(strict=False, min_length=4, max_length=EARLIER_MAX + 5)
+    files: tuple[FileEntry, ...] = Field(strict=False, min_length=4, max_length=EARLIER_MAX + 5 + ATTACHMENTS_MAX)
 
 
 def make_pack(
@@ -83,6 +89,7 @@ def make_pack(
     files |= {f"history/{number:02}.yaml": data for number, (data, _) in enumerate(versions, 1)}
     if rehearsal is not None:
         files["rehearsal" + (rehearsal.suffix if rehearsal.suffix in (".txt", ".md") else ".json")] = _report(rehearsal)
+    files |= _attachments(sealed.recipe, recipe.parent)
     manifest = Manifest(
         format=FORMAT,
         device=fingerprint(signer.public),
@@ -101,6 +108,20 @@ def make_pack(
     read_pack(packed, signer.public)
     _write_new(out, packed)
     return manifest
+
+
+def _attachments(recipe: Recipe, folder: Path) -> dict[str, bytes]:
+    """The attachments of a recipe whose files were checked, as they stand in the pack."""
+    found = {f"{ATTACHMENTS}/{one.file}": one for one in recipe.attached().values()}
+    sizes = sum((folder / name).stat().st_size for name in found)
+    if sizes > ATTACHED_BYTES_MAX:
+        raise LinesideError(
+            "pack.attachments",
+            f"The attachments have {sizes // 1024**2} MiB; a pack holds at most {ATTACHED_BYTES_MAX // 1024**2}.",
+            effect="No pack was made.",
+            todo="Make videos and pictures smaller.",
+        )
+    return {name: _bounded(folder / name, ATTACHED_BYTES_MAX) for name in found}
 
 
 def read_pack(packed: bytes, public: bytes) -> tuple[Manifest, dict[str, bytes]]:
@@ -206,6 +227,10 @@ def _agree(manifest: Manifest, files: dict[str, bytes]) -> None:
     named = (recipe.recipe, recipe.version, seal(recipe))
     if named != (manifest.recipe, manifest.version, manifest.seal) or seal(from_xml) != manifest.seal:
         raise _damaged("Its recipe is not the one that the manifest names.")
+    wanted = {(f"{ATTACHMENTS}/{one.file}", one.sha256) for one in recipe.attached().values()}
+    given = {(entry.name, entry.sha256) for entry in manifest.files if entry.name.startswith(f"{ATTACHMENTS}/")}
+    if wanted != given:
+        raise _damaged("Its attachments are not those that the recipe names.")
 
 
 def _manifest(stated: bytes) -> Manifest:

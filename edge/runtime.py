@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import edge
-from edge import notify
+from edge import attachments, notify
 from edge.approval import Approvals, fitting
 from edge.archive import Record, archive_keys, record_of
 from edge.checkpoints import Keeper, read_head
@@ -60,6 +60,8 @@ class Reference:
     plant_data: bytes
     approval: Approval
     recipes: tuple[Sealed, ...]
+    attachments: Path
+    """The folder with the attachments of the recipes."""
 
     @property
     def content(self) -> str:
@@ -73,7 +75,8 @@ def read_reference(config: Config) -> Reference:
     data = read_bounded(config.plant)
     plant = read_plant(data, str(config.plant))
     files = recipe_files(config.recipes) if config.recipe_approval is Approval.FROM_FOLDER else []
-    return Reference(plant, data, config.recipe_approval, tuple(read_checked_recipe(path, plant) for path in files))
+    recipes = tuple(read_checked_recipe(path, plant) for path in files)
+    return Reference(plant, data, config.recipe_approval, recipes, config.recipes / attachments.FOLDER)
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
@@ -142,7 +145,8 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 speed=config.speed,
                 drafts=Drafts(config.state_dir / "drafts.json"),
                 vault=vault,
-                approvals=Approvals(engine, config.state_dir / "library"),
+                approvals=Approvals(engine, config.state_dir / "library", beside=config.recipes),
+                library=library,
                 sync=_first_sync(config, line),
                 hub_public=hub_public,
                 connections=lambda: {name: health.words for name, health in equipment.health().items()},
@@ -224,6 +228,8 @@ def _keep(library: Library, reference: Reference) -> None:
     """Put into the library what batches may pin, before a row names it."""
     library.put("plant", reference.content, reference.plant_data)
     for sealed in reference.recipes:
+        for attachment in sealed.recipe.attached().values():
+            library.put_file(attachment.sha256, reference.attachments / attachment.file)
         library.put("recipe", sealed.seal, sealed.data)
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from edge.core.terms import Value
 
 LINE_BYTES_MAX = 1_048_576
+ATTACHMENT_PART_BYTES = 524_288
 PROTOCOL = 1
 RECIPE_CHARS_MAX = 400_000
 """Of a recipe that is offered; as JSON it still fits a line."""
@@ -212,6 +213,15 @@ class SettleAmendment(_Request):
     pin: Annotated[str, Field(repr=False, max_length=64)]
 
 
+class ReadAttachment(_Request):
+    """A part of an attachment that a recipe on this box names: the answer carries `data` (base64), at most
+    `ATTACHMENT_PART_BYTES` from `offset` on, and the whole `size`."""
+
+    do: Literal["read_attachment"] = "read_attachment"
+    sha256: Root
+    offset: Annotated[int, Field(ge=0, lt=2**40)] = 0
+
+
 class SaveDraft(_Request):
     """Keep what was typed so far for a step, through a crash. An empty text removes it."""
 
@@ -348,6 +358,7 @@ Request = Annotated[
     | RequestAmendment
     | SettleAmendment
     | AcknowledgeAlarm
+    | ReadAttachment
     | SaveDraft
     | OfferRecipe
     | ShowRecipe
@@ -431,6 +442,14 @@ class ValueLine(Message):
     unit: str
 
 
+class AttachmentLine(Message):
+    """Something to open at a step: by the end of its name a text (txt, md), picture, video or PDF."""
+
+    file: str
+    sha256: str
+    title: str
+
+
 class StepCard(Message):
     """All that the operator needs for one active step."""
 
@@ -466,6 +485,7 @@ class StepCard(Message):
     duration_s: float = 0.0
     draft: str = ""
     next_title: str = ""
+    attachments: tuple[AttachmentLine, ...] = ()
 
 
 class QuestionCard(Message):

@@ -13,6 +13,7 @@ The ids, for whoever drives the screen (tests, the demo):
 - step: `#entry` or `#scan` or `#choice-<n>`, `#confirm`, `#resume`, `#home`, `#steps`, `#acts`, `#next-task`,
   `#keyboard`
 - steps: `#step`, `#home`
+- attachments: `#attachment-<n>`; of a text `#up`, `#down`; `#back`
 - alarms: `#alarm-<n>`; of one: `#confirm`, `#back`; `#home`
 - correct and amend: `#choice-<n>`, then `#entry`, `#reason`, `#keyboard`, `#confirm`, `#back`
 - amendment: `#confirm` to agree, `#reason` and `#refuse`, `#keyboard`, `#back`
@@ -30,6 +31,8 @@ target everywhere, Escape goes back or home.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,12 +55,13 @@ from textual.widgets import Input, Static
 
 from edge.core.errors import LinesideError
 from edge.desk_client import DeskClient, connect
-from edge.wire import BatchCard, LogIn, LogOut, Picture, SaveDraft, ScanCode, StartBatch, StepCard
+from edge.wire import BatchCard, LogIn, LogOut, Picture, ReadAttachment, SaveDraft, ScanCode, StartBatch, StepCard
 from ui import drawing
 from ui.locale import Words
 from ui.screens.acts import Acts
 from ui.screens.alarms import Alarms, headline
 from ui.screens.amend import Amend, Amendment, SignAmendment, SignRequest, offer_in
+from ui.screens.attachments import Attachments
 from ui.screens.correct import Correct, SignCorrection, value_in
 from ui.screens.home import Home
 from ui.screens.lock import Lock
@@ -66,8 +70,10 @@ from ui.screens.sign import Answer, Continue, Question, Sign
 from ui.screens.start import Start
 from ui.screens.step import Step, Steps, main_card
 from ui.screens.stop import Gone, Stop
-from ui.view import Ask, Entry, Front, Go, Key, Said, Target, Typed, View
+from ui.view import Ask, Entry, Front, Go, Key, Open, Said, Target, Typed, View
 
+TEXT_BYTES_MAX: Final = 65_536
+"""Of an attached text."""
 RECONNECT_S: Final = 0.25
 DRAFT_AFTER_S: Final = 0.3
 TICK_S: Final = 1.0
@@ -248,6 +254,30 @@ class LinesideApp(App[None]):
             self.front.busy = False
             self._dirty.set()
 
+    def on_open(self, event: Open) -> None:
+        """Read an attached text."""
+        if self._client is not None:
+            self.run_worker(self._read(self._client, event.sha256), name="attachment", exclusive=False)
+
+    async def _read(self, client: DeskClient, sha256: str) -> None:
+        data, size = b"", 1
+        try:
+            while len(data) < size <= TEXT_BYTES_MAX:
+                part = await client.ask(ReadAttachment(id=uuid4().hex, sha256=sha256, offset=len(data)))
+                more, size = base64.b64decode(part["data"]), int(part["size"])
+                if not more:
+                    break
+                data += more
+        except LinesideError as error:
+            self.front.texts.pop(sha256, None)
+            self._go = Go("auto")
+            self._refusals += 1
+            self._refusal = (error, "", False)
+        else:
+            right = hashlib.sha256(data).hexdigest() == sha256
+            self.front.texts[sha256] = data.decode(errors="replace") if right else self.words("attachments.damaged")
+        self._dirty.set()
+
     # Drafts --------------------------------------------------------------------------------------------------
 
     def on_typed(self, event: Typed) -> None:
@@ -360,6 +390,9 @@ class LinesideApp(App[None]):
             return ("amendment", name, batch.amendment.amendment), lambda: Amendment(front, name)
         if go.place == "sign-amendment" and batch.amendment:
             return ("sign-amendment", name, go.choice), lambda: SignAmendment(front, name, go.choice)
+        if go.place == "attachments" and any(card.step == go.step for card in batch.active):
+            shown = ("attachments", name, go.step, go.choice)
+            return shown, lambda: Attachments(front, name, go.step, go.choice)
         if go.place == "steps":
             return ("steps", name), lambda: Steps(front, name)
         if go.place == "answer" and any(question.question == go.step for question in batch.questions):

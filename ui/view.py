@@ -42,6 +42,8 @@ class Front:
     saved: dict[Entry, str] = field(default_factory=dict)
     """The drafts that the desk has answered for."""
     refused_drafts: dict[Entry, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    """Attached texts that were opened, by what is in them; empty while one is on its way."""
     picture: Picture | None = None
     picture_at_s: float = 0.0
     busy: bool = False
@@ -67,6 +69,14 @@ class Ask(Message):
     def __init__(self, request: Request, entries: Sequence[Entry] = (), then: str = "auto") -> None:
         super().__init__()
         self.request, self.entries, self.then = request, tuple(entries), then
+
+
+class Open(Message):
+    """Read an attached text from the desk."""
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__()
+        self.sha256 = sha256
 
 
 class Typed(Message):

@@ -21,7 +21,7 @@ RUNS = int(os.environ.get("LINESIDE_RUNS", "300"))
 SET_30 = {"id": "030", "phase": "set", "title": "Warm", "tag": "reactor.setpoint", "value": 37.0}
 SET_31 = SET_30 | {"id": "031"}
 ELSEWHERE = {
-    "AlarmAcknowledged", "AlarmCleared", "AlarmFlooded", "AlarmRaised",
+    "AlarmAcknowledged", "AlarmCleared", "AlarmFlooded", "AlarmRaised", "AttachmentsOffered",
     "ByHand", "CustodyPassed", "LabelsPrinted", "RampStepped", "ResultAdded", "ResultPending", "Transferred", "Weighed",
 }  # fmt: skip
 """Kinds of rows that other tests play."""

@@ -233,6 +233,8 @@ class Desk:
         self.drafts: dict[tuple[str, str], str] = {}
         self.on: Callable[[Any], Picture | None] = lambda _: None
         """Called with each request that is not about watching, logging in or drafts; returns the new picture."""
+        self.facts: Callable[[Any], dict[str, Any] | None] = lambda _: None
+        """What the answer to a request carries besides."""
         self.gate: asyncio.Event | None = None
         """When set, such requests are answered only after it."""
         self._watchers: set[asyncio.StreamWriter] = set()
@@ -338,7 +340,7 @@ class Desk:
                     await self.gate.wait()
                 if (picture := self.on(request)) is not None:
                     self.picture = picture
-        return {"id": request.id, "ok": True}
+        return {"id": request.id, "ok": True, **(self.facts(request) or {})}
 
 
 @asynccontextmanager

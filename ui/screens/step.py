@@ -93,6 +93,7 @@ class Step(View):
         yield Target(words("do.home"), id="home", key="escape")
         yield Target(words("do.steps"), id="steps", key="f3")
         yield Target(words("do.batch"), id="acts", key="f4")
+        yield Target(words("do.attachments", count=0), id="attachments", key="f2")
         yield Target(words("do.next_task", count=0), id="next-task", key="f6")
         yield Target(words("do.keyboard"), id="keyboard", key="f7")
         yield Target(words("do.pending"), id="pending", key="f5")
@@ -269,6 +270,9 @@ class Step(View):
         self.offer("#steps", shown=not wide and not typing)
         self.offer("#acts", shown=bool(acts or batch.results) and not typing)
         self.offer("#pending", shown=self._may(picture, card) and asked and bool(card and card.pending) and not typing)
+        attached = len(card.attachments) if card else 0
+        self.offer("#attachments", shown=bool(attached) and not typing)
+        self.query_one("#attachments", Target).tell(words("do.attachments", count=attached))
         more = len(tasks(batch)) - 1
         self.offer("#next-task", shown=more > 0 and not typing)
         self.query_one("#next-task", Target).tell(words("do.next_task", count=more))
@@ -316,6 +320,8 @@ class Step(View):
         match event.button.id:
             case "home":
                 self.post_message(Go("home"))
+            case "attachments":
+                self.post_message(Go("attachments", self._batch, self._entry[1]))
             case "steps" | "acts" as place:
                 self.post_message(Go(place, self._batch))
             case "resume":

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from edge.core.document import Document, Path, closest, read_document, validate
 from edge.core.errors import LinesideError, Place
 from edge.core.recipe.calls import Operations, expand
-from edge.core.recipe.model import Call, Recipe, Step
+from edge.core.recipe.model import Attachment, Call, Recipe, Step
 
 _DOMAIN: Final = b"lineside.recipe.1\n"
 STEPS_MAX: Final = 1_000
@@ -30,6 +30,14 @@ class RecipeDocument:
     def place(self, path: Sequence[str | int] = ()) -> Place:
         """Where `path` (keys and list indexes from the top) stands."""
         return self.document.place(path)
+
+    def attachments(self) -> Iterator[tuple[Path, Attachment]]:
+        """Every attachment with its path: the recipe's, then the steps'."""
+        for place, one in enumerate(self.recipe.attachments):
+            yield ("attachments", place), one
+        for path, step in self.steps():
+            for place, one in enumerate(step.attachments):
+                yield (*path, "attachments", place), one
 
     def steps(self) -> Iterator[tuple[Path, Step]]:
         """Every step with its path, in the order of the file; a step whose id stands twice comes twice."""

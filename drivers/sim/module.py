@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from asyncua import ua
-from asyncua.common.callback import CallbackType, ServerItemCallback
+from asyncua.common.callback import ServerItemCallback
 from asyncua.server.server import Server
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.status_codes import StatusCodes
@@ -42,7 +42,7 @@ class ServedModule:
         self._shown: dict[str, tuple[Value, str]] = {}
 
     async def build(self) -> None:
-        """Make the nodes and listen to writes."""
+        """Make the nodes."""
         space = await self._server.register_namespace(NAMESPACE)
         folder = await self._server.nodes.objects.add_object(
             ua.NodeId(ua.String(self._name), ua.Int16(space)), self._name
@@ -55,9 +55,8 @@ class ServedModule:
             self._nodes[name], self._tags[node] = node, name
             if tag.access == "write":
                 await variable.set_writable()
-        self._server.subscribe_server_callback(CallbackType.PostWrite, self._after_write)
 
-    def _after_write(self, event: ServerItemCallback, _service: object) -> None:
+    def after_write(self, event: ServerItemCallback) -> None:
         """Count what was carried out and let it act."""
         if not event.is_external:
             return

@@ -73,6 +73,12 @@ async def serve_bioreactor(
     served = [ServedModule(server, name, unit, faults) for name, unit in modules.items()]
     for module in served:
         await module.build()
+
+    def after_write(event: ServerItemCallback, _service: object) -> None:
+        for one in (reactor, *served):
+            one.after_write(event)
+
+    server.subscribe_server_callback(CallbackType.PostWrite, after_write)  # asyncua keeps one listener, the last
     async with server, serve_control(control, faults):
         assert server.bserver is not None
         ticking = asyncio.create_task(reactor.run(served), name="physics")
@@ -107,7 +113,6 @@ class _Reactor:
                 if name.endswith("_setpoint"):
                     await variable.set_writable()
         self._server.subscribe_server_callback(CallbackType.PreWrite, self._before_write)
-        self._server.subscribe_server_callback(CallbackType.PostWrite, self._after_write)
 
     def _before_write(self, event: ServerItemCallback, _service: object) -> None:
         """A write from outside: clamp or freeze it without a word, and give it a time."""
@@ -124,7 +129,7 @@ class _Reactor:
                 variant = ua.Variant(wanted, variant.VariantType)
             item.Value = ua.DataValue(variant, SourceTimestamp=_now())
 
-    def _after_write(self, event: ServerItemCallback, _service: object) -> None:
+    def after_write(self, event: ServerItemCallback) -> None:
         """Count what was carried out and let it act."""
         if not event.is_external:
             return

@@ -96,8 +96,8 @@ class Procedure(Frozen):
 
 
 class UnitService(Frozen):
-    """A service that the unit's module offers, as an MTP (VDI/VDE/NAMUR 2658-4) or a PackML state machine. All of it are
-    tags of the same unit: the box starts a service by writing tags, and follows it by reading tags.
+    """A service that the unit's module offers, as an MTP (VDI/VDE/NAMUR 2658-4) or a PackML state machine. All of it
+    are tags of the same unit: the box starts a service by writing tags, and follows it by reading tags.
 
     Of a `command` it is certain that it was taken when `state` shows it within the command tag's `settle_s`. With
     `request` (`CmdChangeRequest` of PackML) the command is written first and the request set after it."""

@@ -126,7 +126,7 @@ def plant_on(port: int) -> Plant:
         update={"settings": {**plant.connections["pump"].settings, "port": port}, "timeout_s": 0.3}
     )
     return plant.model_copy(
-        update={"connections": {"pump": pump}, "units": {n: u for n, u in plant.units.items() if n != "BR-1"}}
+        update={"connections": {"pump": pump}, "units": {n: u for n, u in plant.units.items() if n in {"P-1", "W-1"}}}
     )
 
 

@@ -79,7 +79,7 @@ def test_right_steps_are_clean() -> None:
         ([{**RAMP, "tag": "reactor.temperature"}], "recipe.read_only"),
         ([{**RAMP, "value": 99}], "recipe.outside_plant"),
         ([{**RAMP, "every": "0 s"}], "recipe.duration"),
-        ([{"phase": "service", "unit": "reactor", "service": "Clean", "timeout": "1 h"}], "recipe.no_service"),
+        ([{"phase": "service", "unit": "reactor", "service": "Clean", "timeout": "1 h"}], "recipe.unknown_service"),
         ([{"phase": "instruct", "text": "Do it.", "warn_after": "soon"}], "recipe.duration"),
     ],
 )  # fmt: skip

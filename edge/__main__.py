@@ -53,6 +53,7 @@ vault_app = typer.Typer(no_args_is_help=True, help="The vault of a box: patient 
 disk_app = typer.Typer(no_args_is_help=True, help="The disk of a box.")
 device_app = typer.Typer(no_args_is_help=True, help="A box's first files.")
 equipment_app = typer.Typer(no_args_is_help=True, help="Devices: what they offer, and whether they are believed.")
+equipment_app = typer.Typer(no_args_is_help=True, help="Devices: what they offer, and whether they are believed.")
 for name, group in (
     ("edge", edge_app),
     ("hub", hub_app),
@@ -67,6 +68,7 @@ for name, group in (
     ("vault", vault_app),
     ("disk", disk_app),
     ("device", device_app),
+    ("equipment", equipment_app),
     ("equipment", equipment_app),
 ):
     app.add_typer(group, name=name)
@@ -189,6 +191,74 @@ def device_person(
     from provisioning.device import add_person_at_terminal
 
     add_person_at_terminal(box, person, name, role, badge)
+
+
+# Equipment -------------------------------------------------------------------------------------------------------
+
+
+@equipment_app.command("browse")
+def equipment_browse(
+    device: Annotated[str, typer.Argument(help="The connection in the plant file.")],
+    text: Annotated[str, typer.Argument(help="Only what has this in its name or address.")] = "",
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """What a device offers: addresses as a plant file takes them, names, types, and whether they can be written.
+
+    Connects by itself, also while the box runs. A server whose certificate is not trusted is refused, with what to do.
+
+    Example: lineside equipment browse reactor-plc temp
+    """
+    from edge.clock import SystemClock
+    from edge.config import read_config
+    from edge.core.terms import ClockQuality
+    from edge.equipment import Home
+    from provisioning.equipment import found_at, write_found
+
+    config, clock = read_config(box), SystemClock()
+    home = Home(config.box, config.folder, config.state_dir, lambda: clock.quality() is ClockQuality.SYNCED)
+    found, remark = asyncio.run(found_at(config, device, text, home=home, now_s=clock.now_s, utc=clock.utc))
+    write_found(found, remark, as_json=as_json)
+
+
+@equipment_app.command("trust")
+def equipment_trust(
+    what: Annotated[str, typer.Argument(help="A connection whose certificate was refused, or a file.")],
+    fingerprint: Annotated[str, typer.Option(help="The SHA-256 fingerprint that the server itself shows.")] = "",
+    issuer: Annotated[bool, typer.Option("--issuer", help="An authority in between: known, not trusted.")] = False,
+    box: Box = Path(),
+) -> None:
+    """Trust a server's or an authority's certificate, after comparing its fingerprint. Also takes revocation lists.
+
+    Example: lineside equipment trust reactor-plc
+    """
+    from edge.config import read_config
+    from provisioning.equipment import trust_at_terminal
+
+    trust_at_terminal(read_config(box), what, fingerprint, issuer=issuer)
+
+
+@equipment_app.command("certificate")
+def equipment_certificate(
+    renew: Annotated[bool, typer.Option("--renew", help="Make a new one; the former is kept until it ends.")] = False,
+    export: Annotated[Path | None, typer.Option(help="Write it to this file (DER), for the server.")] = None,
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """This box's certificate for OPC UA servers, and what the box trusts and refused. Makes the first.
+
+    Example: lineside equipment certificate --export box.der
+    """
+    from datetime import UTC, datetime
+
+    from drivers.opcua_trust import BoxClock
+    from edge.clock import SystemClock
+    from edge.config import read_config
+    from edge.core.terms import ClockQuality
+    from provisioning.equipment import certificate_at_terminal
+
+    clock = BoxClock(datetime.now(UTC), SystemClock().quality() is ClockQuality.SYNCED)
+    certificate_at_terminal(read_config(box), clock, renew=renew, export=export, as_json=as_json)
 
 
 # Equipment -------------------------------------------------------------------------------------------------------

@@ -75,7 +75,8 @@ async def serve_bioreactor(
         await module.build()
 
     def after_write(event: ServerItemCallback, _service: object) -> None:
-        for one in (reactor, *served):
+        reactor.after_write(event)
+        for one in served:
             one.after_write(event)
 
     server.subscribe_server_callback(CallbackType.PostWrite, after_write)  # asyncua keeps one listener, the last

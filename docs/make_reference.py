@@ -189,7 +189,7 @@ PAGES: Final = {
         "Plant file: plant.yaml",
         "YAML 1.2. Everything that the box may read or write; nothing else can be touched. What a driver wants in "
         "`settings` and `address` stands in [drivers](drivers.md).",
-        (("edge/core/plant.py", ("Plant", "Connection", "Unit", "Tag", "SafeAction")),),
+        (("edge/core/plant.py", ("Plant", "Connection", "Unit", "Tag", "SafeAction", "UnitService", "Procedure")),),
     ),
     "recipe": Page(
         "Recipe file",
@@ -217,7 +217,7 @@ PAGES: Final = {
         "What each driver wants in a connection's `settings` and a tag's `address`, and how it behaves. "
         "A site can add its own: a class as in `edge/equipment.py`, named in the entry point group `lineside.drivers`.",
         (),
-        ("drivers/opcua.py", "drivers/modbus.py"),
+        ("drivers/opcua.py", "drivers/opcua_trust.py", "drivers/modbus.py"),
     ),
     "rows": Page(
         "Rows of the journal",

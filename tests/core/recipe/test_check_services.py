@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,18 @@ def test_a_service_that_a_plant_file_gets_wrong(change: dict[str, Any], code: st
     told = [refused.value, *refused.value.others]
     assert code in [one.code for one in told]
     assert all(one.todo and one.place for one in told)
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "run-a-modules-service.md").read_text(encoding="utf-8")
+
+
+def test_the_module_and_the_step_of_the_page_check_clean() -> None:
+    declared, step = (YAML(typ="safe").load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+    settings = {"endpoint": "opc.tcp://cp:4840", "security": "none"}
+    connections = {"processor": {"driver": "opcua", "settings": settings}}
+    plant = read_plant(orjson.dumps({"plant": "P", "connections": connections, **declared}), "plant.yaml")
+    recipe = {
+        "recipe": "R", "version": "1", "title": "T", "units": {"processor": {"class": "cell_processor"}},
+        "procedure": [{"unit_procedure": "U", "operations": [{"operation": "O", "steps": step}]}],
+    }  # fmt: skip
+    assert check_recipe(read_recipe(orjson.dumps(recipe), "r.yaml"), plant) == []

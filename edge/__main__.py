@@ -1425,6 +1425,32 @@ def views_rebuild(box: Box = Path(), as_json: AsJson = False) -> None:
         print(f"{state / 'views.db'} is made anew, as of row {seq}.")
 
 
+@views_app.command("export")
+def views_export(
+    out: Annotated[Path, typer.Argument(help="The folder to make; nothing is overwritten.")],
+    form: Annotated[Literal["csv", "json"], typer.Option("--format", help="The files' format.")] = "csv",
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Write every table as a file, with a description that programs read: a Frictionless data package.
+
+    All of it is as of one row of the journal. The box may run. Columns keep their names and types over versions: see
+    docs/reference/open-data.md.
+
+    Example: lineside views export /mnt/stick/box-7 --format json --box /etc/lineside
+    """
+    from edge.config import read_config
+    from edge.opendata import export
+
+    made = export(read_config(box).state_dir / "views.db", out, form)
+    if as_json:
+        print(json.dumps({"ok": True, "folder": str(out), "as_of_seq": made.as_of_seq, "lines": made.lines}))
+        return
+    for name, count in made.lines.items():
+        print(f"{count:>8,}  {out / name}.{form}")
+    print(f"As of row {made.as_of_seq}; described in {out / 'datapackage.json'}.")
+
+
 @views_app.command("search")
 def views_search(
     text: Annotated[str, typer.Argument(help="Words or numbers; each must stand in the row, also as a beginning.")],

@@ -442,11 +442,7 @@ def search(path: Path, text: str, limit: int) -> Found:
     Raises `views.search`, `views.absent` or `views.old`."""
     query = _query(text)
     if not path.is_file():
-        raise LinesideError(
-            "views.absent",
-            f"There is no {path}.",
-            todo="Run the follower with views = true, or `lineside views rebuild`.",
-        )
+        raise _no_views(path)
     try:
         # Opened for writing: what a killed process left half done is taken back by whoever comes next.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S)) as connection:
@@ -479,6 +475,47 @@ def _query(text: str) -> str:
             todo="Give one or a few words or numbers that stand in the row.",
         )
     return " ".join('"' + word.replace('"', '""') + '"*' for word in words)
+
+
+class Snapshot:
+    """All tables as of one row; see `snapshot`."""
+
+    def __init__(self, connection: sqlite3.Connection, as_of_seq: int, as_of_hash: bytes) -> None:
+        self.as_of_seq = as_of_seq
+        self.as_of_hash = as_of_hash
+        self._connection = connection
+
+    def lines(self, table: str) -> Iterator[tuple[int | float | str | None, ...]]:
+        """The lines of a table in the order of its key, with its columns as in `TABLES`."""
+        columns, key = ", ".join(f'"{name}"' for name in TABLES[table].columns), next(iter(TABLES[table].columns))
+        yield from self._connection.execute(f'SELECT {columns} FROM "{table}" ORDER BY "{key}"')  # noqa: S608 - ours
+
+
+@contextmanager
+def snapshot(path: Path, copy: Path) -> Iterator[Snapshot]:
+    """The views at `path` as they are now, read from the new file `copy`: however long that takes, nobody waits for it.
+
+    Raises `views.absent`, `views.old` or `views.unusable`."""
+    if not path.is_file():
+        raise _no_views(path)
+    try:
+        with closing(sqlite3.connect(copy)) as connection:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S)) as source:
+                source.backup(connection)
+            db = Database(connection, execute_plugins=False)
+            if _schema_of(db) != _expected_schema():
+                raise _old(path)
+            yield Snapshot(connection, *_applied(db))
+    except sqlite3.Error as error:
+        raise (_old(path) if _is_damage(error) else _unusable(path, error)) from error
+
+
+def _no_views(path: Path) -> LinesideError:
+    return LinesideError(
+        "views.absent",
+        f"There is no {path}.",
+        todo="Run the follower with views = true, or `lineside views rebuild`.",
+    )
 
 
 # The file ----------------------------------------------------------------------------------------------------------

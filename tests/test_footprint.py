@@ -19,8 +19,7 @@ NEVER = {
 """What no runtime needs before it has a formula: the screen, the hub, the follower, the demo and the tests have
 these."""
 NOT_AT_A_START = {
-    "edge.core.rehearse", "edge.core.review", "edge.core.recipe.compare", "edge.core.recipe.draw", "edge.exchange",
-    "edge.pack", "edge.views",
+    "edge.core.rehearse", "edge.core.review", "edge.core.recipe.draw", "edge.exchange", "edge.pack", "edge.views",
 }  # fmt: skip
 """Of ours, what is for reading a record or for engineering a recipe."""
 

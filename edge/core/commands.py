@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edge.core.alarms import AlarmWatch, Finding
 from edge.core.lifecycle import Approval, RecipeAct
-from edge.core.recipe.amend import Change
 from edge.core.record import Row
 from edge.core.terms import Act, Reading, Role, Value
+
+if TYPE_CHECKING:  # a follower sends commands and knows no recipe
+    from edge.core.recipe.amend import Change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""Certificates of OPC UA: which servers this box trusts, and who this box itself is.
+"""OPC UA trust.
 
-All of it lies in one folder, `state/pki` in the box folder:
+Which servers this box trusts, and who this box itself is. All of it lies in one folder, `state/pki` in the box folder:
 
 - `trusted/`: certificates of servers, and of authorities, that an engineer trusts. An authority that stands here makes
   every certificate trusted that it issued and has not revoked.

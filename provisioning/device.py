@@ -33,7 +33,7 @@ connections: {{}}
 #connections:
 #  reactor-plc:
 #    driver: opcua
-#    settings: {{endpoint: "opc.tcp://192.0.2.10:4840", security: none}}
+#    settings: {{endpoint: "opc.tcp://192.0.2.10:4840"}}  # encrypted; see: lineside equipment trust
 #    timeout_s: 2      # an answer later than this counts as lost
 #  pump:
 #    driver: modbus

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import resource
 import time
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -21,8 +22,10 @@ from edge.core import frame
 from edge.core.document import read_document
 from edge.core.errors import LinesideError
 from edge.core.events import decode, encode
+from edge.core.formula import Given, Variable, compile_formula
 from edge.core.plant import read_plant
-from edge.core.recipe import check_recipe, read_recipe
+from edge.core.recipe import check_recipe, read_recipe, seal
+from edge.core.recipe.site import derive, read_site
 from edge.core.record import ZERO_HASH, fingerprint
 from edge.directory import Directory, directory_entry
 from edge.identity import DeviceKey
@@ -35,6 +38,7 @@ from tests.hub.sync_parts import EPOCH, JOURNAL, chained
 
 INPUTS_A_SEED: Final = 50
 TOO_LONG_S: Final = 5.0
+MEMORY_KIB_MAX: Final = 128 * 1024
 CODE: Final = re.compile(r"[a-z]+\.[a-z][a-z0-9_]*")
 TOKENS: Final = (
     *(b"\x00", b"\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"\t", b" ", b":", b"- ", b"[", b"]", b"{", b"}", b'"', b"'"),
@@ -176,6 +180,13 @@ def recipes(folder: Path) -> tuple[list[bytes], Parse]:
     return [RECIPE], lambda data: check_recipe(read_recipe(data, "recipe.yaml"), plant)
 
 
+def sites(folder: Path) -> tuple[list[bytes], Parse]:
+    del folder
+    master = read_recipe(SMALL.replace(b"unit: degC", b"unit: degC, site: true"), "master.yaml").recipe
+    text = b'site: B\nversion: "1"\nmaster: {recipe: S, version: "1.1", seal: %s}\nparameters: {warm: {value: 36.5}}\n'
+    return [text % seal(master).encode()], lambda data: derive(master, read_site(data, "site.yaml"))
+
+
 def plants(folder: Path) -> tuple[list[bytes], Parse]:
     del folder
     return [plant_bytes()], lambda data: read_plant(data, "plant.yaml")
@@ -265,6 +276,37 @@ def addresses(folder: Path) -> tuple[list[bytes], Parse]:
     return samples, lambda data: read_address(data.decode("utf-8", errors="replace"))
 
 
+def formulas(folder: Path) -> tuple[list[bytes], Parse]:
+    """Formulas as a recipe can carry them, also worked out where they can be read."""
+    del folder
+    names = {
+        "vcd": Variable("number", "1e6/mL"), "volume": Variable("number", "L"), "$least": Variable("number", "%"),
+        "reactor.temperature": Variable("number", "degC"), "look": Variable("text"), "$wet": Variable("bool"),
+        "iteration": Variable("number"),
+    }  # fmt: skip
+    given = {
+        name: Given({"number": 3.0, "text": "clear", "bool": True}[one.kind], one.unit) for name, one in names.items()
+    }
+    samples = [
+        b"volume * ($least - vcd) / 400.0", b"iteration >= 14 || vcd < $least && reactor.temperature > 36.5",
+        b"look in ['clear', 'red'] ? volume / (vcd - 3) : -volume", b"!($wet) && look.startsWith('c') == true",
+        b"(vcd > volume ? vcd - volume : volume - vcd) / vcd * 100.0", b"1e308 * 10 > volume",
+    ]  # fmt: skip
+
+    def parse(data: bytes) -> object:
+        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            return compile_formula(data.decode(errors="replace"), names).value(given)
+        finally:
+            grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
+            assert grown_kib < MEMORY_KIB_MAX, f"{grown_kib} KiB for one formula"
+
+    def works(data: bytes) -> object:
+        return parse(data) if data not in samples else compile_formula(data.decode(), names)
+
+    return samples, works
+
+
 def batchml(folder: Path) -> tuple[list[bytes], Parse]:
     """Ours in both forms, another system's, and what XML can be made to do; half of what is changed is well-formed."""
     del folder
@@ -315,12 +357,14 @@ PARTS = (
     _part("document", "YAML documents", documents),
     _part("recipe", "recipe files, checked against a plant", recipes),
     _part("plant", "plant files", plants),
+    _part("site", "site files, applied to a master", sites),
     _part("config", "lineside.toml", configs),
     _part("directory", "directory.toml", directories),
     _part("frame", "frames at the hub, half of them signed anew", frames, unbounded),
     _part("receipt", "receipts at the box", receipts),
     _part("message", "desk messages", messages),
     _part("row", "bodies of rows", rows),
+    _part("formula", "formulas, worked out when they can be read", formulas),
     _part("batchml", "BatchML, ours and another system's", batchml),
     _part("pack", "tech-transfer packs, half of them signed anew", packs, unbounded),
     _part("modbus-address", "Modbus addresses", addresses),

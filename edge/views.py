@@ -170,7 +170,7 @@ TABLES: Final[dict[str, Table]] = {
             "name": (str, "The value's name."),
             "value": (ANY, 'A number or a text; true and false are the texts "true" and "false".'),
             "unit": (str, "Its unit."),
-            "source": (str, '"entered", "scanned", "corrected", "added later", or the tag it was read from.'),
+            "source": (str, '"entered", "scanned", "calculated", "corrected", "added later", or the tag it was read from.'),
             "quality": (str, "Quality of the reading."),
             "low": (float, "Lower limit in force; NULL when open."),
             "high": (float, "Upper limit in force; NULL when open."),
@@ -178,6 +178,8 @@ TABLES: Final[dict[str, Table]] = {
             "person": (str, 'Who recorded it, or "lineside".'),
             "corrected_seq": (int, "The row that corrects this one; NULL when it holds."),
             "reason": (str, "Why the value before this one was wrong; empty without a correction."),
+            "formula": (str, "What it was worked out by; empty for a value that was not calculated."),
+            "inputs": (str, "What went into the formula, as JSON: name, value, unit, quality and source of each."),
         },
         (("batch", "name"),),
     ),
@@ -760,14 +762,15 @@ def _apply_event(db: Database, seq: int, row: RowBody) -> None:
         case ev.ValueRecorded():
             _insert(
                 db, "value", seq, utc, event.batch, event.step, event.name, event.value, event.unit, event.source,
-                event.quality, event.low, event.high, int(event.within), row.actor, None, "",
+                event.quality, event.low, event.high, int(event.within), row.actor, None, "", event.formula,
+                orjson.dumps(event.inputs).decode() if event.formula else "",
             )  # fmt: skip
             _tell_step(db, event.batch, event.step, person=row.actor)
         case ev.ValueCorrected():
             _run(db, "UPDATE value SET corrected_seq=? WHERE seq=?", seq, event.was_seq)
             _insert(
                 db, "value", seq, utc, event.batch, event.step, event.name, event.value, event.unit, "corrected",
-                "good", event.low, event.high, int(event.within), row.actor, None, event.reason,
+                "good", event.low, event.high, int(event.within), row.actor, None, event.reason, "", "",
             )  # fmt: skip
         case ev.ExceptionRaised():
             _insert(
@@ -791,7 +794,7 @@ def _apply_event(db: Database, seq: int, row: RowBody) -> None:
         case ev.ResultAdded():
             _insert(
                 db, "value", seq, utc, event.batch, event.step, event.name, event.value, event.unit, "added later",
-                "good", event.low, event.high, int(event.within), row.actor, None, "",
+                "good", event.low, event.high, int(event.within), row.actor, None, "", "", "",
             )  # fmt: skip
             _run(
                 db,

@@ -213,6 +213,31 @@ def test_values_stay_what_they_were(tmp_path):
     assert type(got["v1"]) is int
 
 
+def test_a_calculated_value_says_its_formula_and_what_went_into_it(tmp_path):
+    inputs = [
+        {"name": "titer", "value": 4.0, "unit": "g/L", "quality": "good", "source": "step 085"},
+        {"name": "harvested", "value": 126.0, "unit": "L", "quality": "good", "source": "step 080/020"},
+    ]
+    given = {"batch": "B", "step": "090", "name": "yield_mass", "value": 504.0, "unit": "g", "source": "calculated"}
+    entered = {**given, "name": "titer", "value": 4.0, "source": "entered"}
+    bodies = [
+        module.ev.encode(RowBody(ValueRecorded(**facts), AT, "lineside"))
+        for facts in ({**given, "formula": "titer * harvested", "inputs": inputs}, entered)
+    ]
+    rebuilt(tmp_path / "views.db", chained(bodies))
+    with closing(sqlite3.connect(tmp_path / "views.db")) as db:
+        asked = "SELECT name, value, formula, inputs FROM value ORDER BY seq"
+        (calculated, typed) = db.execute(asked).fetchall()
+        parts = db.execute(
+            "SELECT json_extract(one.value, '$.name'), json_extract(one.value, '$.value') "
+            "FROM value, json_each(value.inputs) AS one WHERE value.formula != ''"
+        ).fetchall()
+    assert calculated[:3] == ("yield_mass", 504.0, "titer * harvested")
+    assert orjson.loads(calculated[3]) == inputs
+    assert typed == ("titer", 4.0, "", "")
+    assert parts == [("titer", 4.0), ("harvested", 126.0)]
+
+
 def test_a_kind_from_another_version_is_searchable_and_nothing_else(tmp_path):
     deep = b'{"kind":"Deep","at":1,"actor":[],"batch":"B-9","facts":' + b"[" * 900 + b'"bottom"' + b"]" * 900 + b"}"
     bodies = [

@@ -91,12 +91,18 @@ def plan_changes(line: Line, batch: Batch, asked: Sequence[Change]) -> Plan:
     `guard.*`, and why, when it may not be."""
     _refuse_state(batch)
     if not 0 < len(asked) <= CHANGES_MAX:
-        raise _refusal("amendment.empty", f"An amendment has 1 to {CHANGES_MAX} changes.", "Choose what is to change.")
+        raise LinesideError(
+            "amendment.empty",
+            f"An amendment has 1 to {CHANGES_MAX} changes.",
+            effect=UNCHANGED,
+            todo="Choose what is to change.",
+        )
     if len(batch.changes) + len(asked) > CHANGES_KEPT_MAX:
-        raise _refusal(
+        raise LinesideError(
             "amendment.too_many",
             f"Batch {batch.batch} was amended {len(batch.changes)} times already.",
-            "Let quality decide about the batch.",
+            effect=UNCHANGED,
+            todo="Let quality decide about the batch.",
         )
     recipe = line.recipe(batch)
     made, changes = recipe, list[Change]()
@@ -105,7 +111,9 @@ def plan_changes(line: Line, batch: Batch, asked: Sequence[Change]) -> Plan:
         if any(
             (other.kind, other.subject, other.field) == (change.kind, change.subject, change.field) for other in changes
         ):
-            raise _refusal("amendment.twice", f"{change.subject} stands in it twice.", "Say it once.")
+            raise LinesideError(
+                "amendment.twice", f"{change.subject} stands in it twice.", effect=UNCHANGED, todo="Say it once."
+            )
         _refuse_begun(batch, recipe, change)
         changes.append(change)
         made = amended(made, [change])
@@ -124,15 +132,16 @@ def plan_adoption(line: Line, batch: Batch, adopts: str, from_step: str) -> Plan
     _refuse_state(batch)
     new, loaded = line.book.recipes.get(adopts), startable(line, adopts)
     if new is None or loaded is None or loaded.recipe != batch.recipe:
-        raise _refusal(
+        raise LinesideError(
             "amendment.no_version", f"This box has no other effective version of {batch.recipe} with this seal.",
-            "Choose one of the versions that are shown.",
+            effect=UNCHANGED, todo="Choose one of the versions that are shown.",
         )  # fmt: skip
     if adopts == batch.seal or not allowed(new).adopt:
-        raise _refusal(
+        raise LinesideError(
             "amendment.not_offered",
             f"{batch.recipe} {loaded.version} does not let a batch under way go over to it.",
-            "Let the batch end on its version, or let quality decide about it.",
+            effect=UNCHANGED,
+            todo="Let the batch end on its version, or let quality decide about it.",
         )
     recipe = line.recipe(batch)
     if reasons := conflicts(line, batch, new, from_step):
@@ -141,7 +150,9 @@ def plan_adoption(line: Line, batch: Batch, adopts: str, from_step: str) -> Plan
             f"Batch {batch.batch} cannot go over to version {loaded.version} from step {from_step[:40]}: {reasons[0]}.",
             effect=UNCHANGED,
             todo="Choose another step, or let the batch end on its version.",
-            others=tuple(_refusal("amendment.conflict", f"{reason}.", "") for reason in reasons[1:]),
+            others=tuple(
+                LinesideError("amendment.conflict", f"{reason}.", effect=UNCHANGED, todo="") for reason in reasons[1:]
+            ),
         )
     said = [difference.text for difference in compare(recipe, new)]
     return _plan(line, batch, new, (), (), said, adopts, allowed(new), adopts=adopts)
@@ -243,16 +254,13 @@ def lengths(recipe: Recipe, step: Wait | Hold, speed: float) -> tuple[float, flo
 # What may not be changed -----------------------------------------------------------------------------------------
 
 
-def _refusal(code: str, what: str, todo: str) -> LinesideError:
-    return LinesideError(code, what, effect=UNCHANGED, todo=todo)
-
-
 def _refuse_state(batch: Batch) -> None:
     if batch.state not in STATES or batch.restored:
-        raise _refusal(
+        raise LinesideError(
             "amendment.state",
             f"Batch {batch.batch} is {batch.state.value}: it cannot be amended now.",
-            "Wait until it runs, is paused or held; one that came back with a backup must be continued first.",
+            effect=UNCHANGED,
+            todo="Wait until it runs, is paused or held; one that came back with a backup must be continued first.",
         )
 
 
@@ -278,8 +286,11 @@ def _refuse_begun(batch: Batch, recipe: Recipe, change: Change) -> None:
             run = batch.steps.get(change.subject)
             under_way = change.field == "times" and change.new and run is not None and run.state == "active"
             if run is not None and under_way and float(change.new) < run.passes:
-                raise _refusal(
-                    "amendment.begun", f"{run.title}: pass {run.passes} is under way already.", "Enter a larger number."
+                raise LinesideError(
+                    "amendment.begun",
+                    f"{run.title}: pass {run.passes} is under way already.",
+                    effect=UNCHANGED,
+                    todo="Enter a larger number.",
                 )
         case "skip":
             _refuse_skip(batch, recipe, steps[change.subject])
@@ -290,43 +301,57 @@ def _refuse_begun(batch: Batch, recipe: Recipe, change: Change) -> None:
 def _refuse_standing(batch: Batch, recipe: Recipe, step: Step, fields: set[str]) -> None:
     now = standing(recipe, batch, step.id)
     if now == "done":
-        raise _refusal(
+        raise LinesideError(
             "amendment.done",
             f"Step {step.id} “{step.title}” is done: what was done is not changed.",
-            "Amend a step that is still to come, or correct a wrong value.",
+            effect=UNCHANGED,
+            todo="Amend a step that is still to come, or correct a wrong value.",
         )
     if now == "active" and not fields <= WHILE_ACTIVE.get(step.phase, frozenset()):
-        raise _refusal(
+        raise LinesideError(
             "amendment.begun",
             f"Step {step.id} “{step.title}” is under way: {', '.join(sorted(fields))} cannot be changed any more.",
-            "Amend a step that is still to come, or skip this one if the recipe allows it.",
+            effect=UNCHANGED,
+            todo="Amend a step that is still to come, or skip this one if the recipe allows it.",
         )
 
 
 def _refuse_skip(batch: Batch, recipe: Recipe, step: Step) -> None:
     now = standing(recipe, batch, step.id)
     if now in PASSED or step.id in batch.skips:
-        raise _refusal(
-            "amendment.done", f"Step {step.id} “{step.title}” is done or skipped already.", "Choose another."
+        raise LinesideError(
+            "amendment.done",
+            f"Step {step.id} “{step.title}” is done or skipped already.",
+            effect=UNCHANGED,
+            todo="Choose another.",
         )
     open_now = {intent.step for intent in batch.intents.values()} | {one.step for one in batch.questions.values()}
     if now == "active" and (step.phase not in LEFT_WHILE_ACTIVE or step.id in open_now):
-        raise _refusal(
+        raise LinesideError(
             "amendment.begun",
             f"Step {step.id} “{step.title}” is under way and cannot be left in the middle.",
-            "Let it end, answer its question, or stop the batch.",
+            effect=UNCHANGED,
+            todo="Let it end, answer its question, or stop the batch.",
         )
     inside = {one.id for one in _within(step)}
     for other in recipe.in_order():
         if other.id in inside:
             continue
         if isinstance(other, Monitor) and other.until in inside - {step.id}:
-            raise _refusal("amendment.needed", f"Step {other.id} watches until step {other.until} is done.", "Do it.")
+            raise LinesideError(
+                "amendment.needed",
+                f"Step {other.id} watches until step {other.until} is done.",
+                effect=UNCHANGED,
+                todo="Do it.",
+            )
         missing = {name for one in _within(step) for name in one.records()} - set(batch.values)
         for name in (name for text in other.formulas().values() for name in names_in(text)):
             if name in missing:
-                raise _refusal(
-                    "amendment.needed", f"Step {other.id} works with {name}, which step {step.id} records.", "Do it."
+                raise LinesideError(
+                    "amendment.needed",
+                    f"Step {other.id} works with {name}, which step {step.id} records.",
+                    effect=UNCHANGED,
+                    todo="Do it.",
                 )
 
 
@@ -342,10 +367,11 @@ def _refuse_place(batch: Batch, recipe: Recipe, change: Change) -> None:
     if (behind and standing(recipe, batch, behind) != "todo") or (
         outer and standing(recipe, batch, outer) not in {"todo", "active"}
     ):
-        raise _refusal(
+        raise LinesideError(
             "amendment.done",
             f"Behind step {after} the batch has gone on already.",
-            "Add the step behind one that is under way or still to come.",
+            effect=UNCHANGED,
+            todo="Add the step behind one that is under way or still to come.",
         )
 
 
@@ -418,7 +444,12 @@ def _plan(
         lengths=dict(_new_lengths(batch, made)),
     )
     if len(orjson.dumps(asdict(plan))) > ROW_BYTES_MAX:
-        raise _refusal("amendment.too_large", "The amendment is too large for one row.", "Request less at once.")
+        raise LinesideError(
+            "amendment.too_large",
+            "The amendment is too large for one row.",
+            effect=UNCHANGED,
+            todo="Request less at once.",
+        )
     return plan
 
 
@@ -452,4 +483,9 @@ def _refuse_unfit(line: Line, batch: Batch, recipe: Recipe, made: Recipe) -> Non
         for one in (recipe, made)
     )
     for found in (found for key, found in after.items() if key not in before):
-        raise _refusal("amendment.recipe", f"The recipe could not be executed any more: {found.what}", found.todo)
+        raise LinesideError(
+            "amendment.recipe",
+            f"The recipe could not be executed any more: {found.what}",
+            effect=UNCHANGED,
+            todo=found.todo,
+        )

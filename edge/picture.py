@@ -21,7 +21,7 @@ from edge.core.forms import (
     weight_limits,
     without_waiting,
 )
-from edge.core.line import OVER, Batch, Line, Question, StepRun, elapsed, tag_name
+from edge.core.line import OVER, Batch, Line, Question, StepRun, elapsed, plan_of, tag_name
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import (
     COMPOSITE,
@@ -358,7 +358,7 @@ def _ask_card(
         step=step.id,
         phase=step.phase,
         title=run.title,
-        text=ask.text,
+        text=f"{_overdue(recipe, step, run)}{ask.text}",
         why=step.why,
         asks="nothing" if ask.kind == "reading" else ask.kind,
         unit=ask.unit,
@@ -437,6 +437,12 @@ def _expected(batch: Batch, recipe: Recipe, step: Step) -> str:
     if step.expect == "patient":
         return "patient identity of " + batch.order
     return f"code beginning with {spoken(recipe, step.prefix)}"
+
+
+def _overdue(recipe: Recipe, step: Step, run: StepRun) -> str:
+    """Said first at a sample of a plan that should have been taken by now."""
+    plan = plan_of(recipe, step.id)
+    return f"OVERDUE: it was due within {plan.within}. " if plan and "timeout" in run.passed else ""
 
 
 def _attachments(recipe: Recipe, step: Step) -> tuple[AttachmentLine, ...]:

@@ -431,7 +431,7 @@ class PassTimer(Command):
 
     batch: str
     step: str
-    timer: Literal["duration", "timeout"]
+    timer: str
     low_s: float
     high_s: float
     iteration: int = 1

@@ -37,6 +37,7 @@ from edge.core.forms import (
     printable,
     result_of,
     result_spec,
+    sample_facts,
     weight_limits,
     without_waiting,
 )
@@ -60,6 +61,8 @@ from edge.core.line import (
     apply,
     between,
     elapsed,
+    plan_of,
+    samples_next,
     tag_name,
 )
 from edge.core.people import Permission, permitted, roles_with
@@ -83,6 +86,7 @@ from edge.core.recipe.model import (
     Recipe,
     Record,
     Sample,
+    SamplingPlan,
     Scan,
     Select,
     Service,
@@ -607,14 +611,17 @@ class _Decision:
         """One free unit of the right class for each role; never one that another batch uses."""
         taken = {unit: b.batch for b in self.line.live() for unit in b.units.values()}
         chosen: dict[str, str] = {}
+        bound = {need.unit for need in recipe.units.values()}
         for role, need in recipe.units.items():
-            fitting = [name for name, unit in self.line.book.plant.units.items() if unit.cls == need.cls]
+            of_class = [name for name, unit in self.line.book.plant.units.items() if unit.cls == need.cls]
+            fitting = [name for name in of_class if (name == need.unit if need.unit else name not in bound)]
             free = [name for name in fitting if name not in taken and name not in chosen.values()]
             if not free:
                 busy = ", ".join(f"{name} is used by batch {taken[name]}" for name in fitting if name in taken)
+                wanted = f"{need.cls} {need.unit}".strip()
                 raise LinesideError(
                     "unit.occupied",
-                    f"No free unit of class {need.cls}{': ' + busy if busy else ' on this box'}.",
+                    f"No free unit of class {wanted}{': ' + busy if busy else ' on this box'}.",
                     todo="Wait until it is free, or start the batch on another box.",
                 )
             chosen[role] = free[0]
@@ -875,6 +882,7 @@ class _Decision:
                 why=why,
             )
             self.emit(begun)
+            self.samples_in_pass(batch_id, step.id, run.passes + 1)
 
     def calculate(self, batch_id: str, step: Calculate) -> bool:
         """Record what comes out: True when the step is done, with or without a value."""
@@ -1007,12 +1015,53 @@ class _Decision:
             )
         )
         self.offer_attachments(batch_id, step.id, step.attachments)
+        self.samples_due(batch_id, lambda plan: plan.at == step.id)
         if isinstance(step, Set):
             full_name = tag_name(batch.units, step.tag)
             tag = self.line.book.plant.tag(full_name)
             if tag is None:
                 raise LinesideError("tag.unknown", f"The plant has no tag {full_name}.", todo="Check the plant file.")
             self.intend(batch_id, step.id, iteration, 1, full_name, set_point_in(recipe, step, tag.unit))
+
+    def samples_due(self, batch_id: str, are: Callable[[SamplingPlan], bool]) -> None:
+        """Samples of these plans are due now."""
+        recipe = self.recipe(self.line.batches[batch_id])
+        for name, plan in recipe.sampling.items():
+            if are(plan):
+                self.sample_due(batch_id, recipe.planned()[name], plan)
+
+    def samples_in_pass(self, batch_id: str, loop: str, number: int) -> None:
+        self.samples_due(batch_id, lambda plan: plan.during == loop and number in plan.passes)
+
+    def sample_due(self, batch_id: str, step: Sample, plan: SamplingPlan) -> None:
+        """Ask for a sample. One that was not taken until now is missed."""
+        run = self.line.batches[batch_id].steps.get(step.id)
+        if run is not None and run.state == "active":
+            what = f"{run.title}: sample {run.iteration} was not taken until the next one was due."
+            self.raise_exception(batch_id, step.id, plan.category, "sample.missed", what)
+            self.emit(ev.StepEnded(batch=batch_id, step=step.id, state="missed", reason=what))
+        self.activate(batch_id, step, run.iteration + 1 if run is not None else 1)
+
+    def tell_samples(self, batch_id: str, step: str) -> None:
+        """Samples of plans that are due during this step by now: timer "plan:number". After a time in the dark only the
+        last one can still be taken."""
+        batch = self.line.batches[batch_id]
+        run, recipe = batch.steps[step], self.recipe(batch)
+        passed = elapsed(run.since, run.before_boot, self.now.at)
+        until_s = min(passed.low_s, math.nextafter(run.duration_s, 0.0)) if run.duration_s else passed.low_s
+        for number, name, every_s in samples_next(recipe, batch.speed, run):
+            last = math.floor(until_s / every_s)
+            if last < number:
+                continue
+            plan, planned = recipe.sampling[name], recipe.planned()[name]
+            if missed := last - number:
+                many = "a sample was" if missed == 1 else f"{missed} samples were"
+                what = f"{plan.title}: {many} due while nobody could be asked."
+                self.raise_exception(batch_id, planned.id, plan.category, "sample.missed", what)
+            high_s = -1.0 if passed.high_s == math.inf else passed.high_s
+            due = ev.TimerDue(batch=batch_id, step=step, timer=f"{name}:{last}", low_s=passed.low_s, high_s=high_s)
+            self.emit(due)
+            self.sample_due(batch_id, planned, plan)
 
     def skip(self, batch_id: str, step: Step, iteration: int, amendment: str) -> None:
         title = spoken(self.recipe(self.line.batches[batch_id]), step.title)
@@ -1023,6 +1072,7 @@ class _Decision:
         )
 
     def complete(self, batch_id: str, step: str) -> None:
+        self.tell_samples(batch_id, step)
         self.emit(ev.StepCompleted(batch=batch_id, step=step))
 
     # Equipment commands ----------------------------------------------------------------------------------------
@@ -1312,7 +1362,11 @@ class _Decision:
             judged = not isinstance(step, Weigh)  # there the net weight is
             self.take_number(batch, step, ask, number, judged=judged)
             if isinstance(step, Label) and ask.part == f"{step.name}.printed":
-                content = label_content(self.recipe(batch), batch, step)
+                content = label_content(self.recipe(batch), batch, step.content)
+                self.emit(ev.LabelsPrinted(batch=batch.batch, step=step.id, content=content, printed=int(number)))
+            elif isinstance(step, Sample) and ask.part == f"{step.name}.printed":
+                recipe = self.recipe(batch)
+                content = label_content(recipe, batch, step.label, sample_facts(recipe, step, run))
                 self.emit(ev.LabelsPrinted(batch=batch.batch, step=step.id, content=content, printed=int(number)))
         self.advance(batch.batch, step)
 
@@ -1947,6 +2001,10 @@ class _Decision:
             return  # of an earlier pass of a loop
         if batch.state not in {State.RUNNING, State.PAUSING}:
             return
+        if ":" in command.timer:
+            self.tell_samples(batch.batch, run.step)
+            self.proceed(batch.batch)
+            return
         length_s = run.duration_s if command.timer == "duration" else run.timeout_s
         if command.low_s < length_s:
             return  # too early by the head's own measure: never complete a hold time early
@@ -1964,6 +2022,9 @@ class _Decision:
             self.complete(batch.batch, run.step)
         elif isinstance(step, Service):
             serve.timed_out(self, batch, step, run)
+        elif (plan := plan_of(self.recipe(batch), run.step)) is not None:
+            what = f"{run.title}: sample {run.iteration} was not taken within {plan.within}."
+            self.raise_exception(batch.batch, run.step, plan.category, "sample.overdue", what)
         elif not isinstance(step, Wait):
             what = f"{run.title}: nobody has done it within {getattr(step, 'warn_after', '')}."
             self.raise_exception(batch.batch, run.step, "minor", "step.waits", what)
@@ -2010,6 +2071,7 @@ class _Decision:
                 self.complete(batch.batch, step.id)
             case "outside" if not run.outside and step.limit is not None and reading.good:
                 self.outside(batch.batch, step, step.limit.category, shown, low, high)
+                self.samples_due(batch.batch, lambda plan: plan.outside == step.id)
             case "back" if run.outside:
                 self.emit(
                     ev.LimitRestored(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Literal
 
 from edge.core.errors import LinesideError
@@ -80,7 +81,7 @@ def asks(recipe: Recipe, batch: Batch, step: Step, run: StepRun) -> tuple[Ask, .
         case Weigh():
             found = _weigh(recipe, step, run)
         case Sample():
-            found = _sample(recipe, step)
+            found = _sample(recipe, batch, step, run)
         case Label():
             found = _label(recipe, batch, step)
         case Transfer():
@@ -165,10 +166,22 @@ def choices_of(result: Result) -> tuple[str, ...]:
     return MICROBIOLOGY if result.type == "negative_to_date" else result.choices
 
 
-def _sample(recipe: Recipe, step: Sample) -> Iterator[Ask]:
+def sample_facts(recipe: Recipe, step: Sample, run: StepRun) -> dict[str, str]:
+    """What a sample's label may say besides."""
+    return {"sample": spoken(recipe, step.title), "number": str(run.iteration)}
+
+
+def _sample(recipe: Recipe, batch: Batch, step: Sample, run: StepRun) -> Iterator[Ask]:
+    if step.label:
+        content = label_content(recipe, batch, step.label, sample_facts(recipe, step, run))
+        lines = "; ".join(f"{title}: {text}" for title, text in content.items())
+        told = f"Print a label with: {lines}. Enter how many were printed."
+        yield Ask(f"{step.name}.printed", "value", told, step.role, "1", low=1.0, category="minor", whole=True)
     least = resolve(recipe, step.quantity, step.unit, step.unit)
     text = spoken(recipe, step.text)
-    plan = f"At least {least:g} {step.unit} into {spoken(recipe, step.container)}."
+    of = f" of {spoken(recipe, step.material)}" if step.material else ""
+    plan = f"At least {least:g} {step.unit}{of} into {spoken(recipe, step.container)}."
+    plan += f" Bring it to {spoken(recipe, step.to)}." if step.to else ""
     yield Ask(step.name, "scan", f"{text} {plan} Scan the code on its label.", step.role, prefix=step.prefix)
     how_much = f"{plan} Enter how much was taken."
     yield Ask(f"{step.name}.quantity", "value", how_much, step.role, step.unit, low=least, category="minor")
@@ -178,7 +191,9 @@ def _sample(recipe: Recipe, step: Sample) -> Iterator[Ask]:
             yield _result(recipe, test, test.name, told, step.role)
 
 
-def label_content(recipe: Recipe, batch: Batch, step: Label) -> dict[str, str]:
+def label_content(
+    recipe: Recipe, batch: Batch, content: Mapping[str, str], more: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
     """The lines of a label: what each says of this batch."""
     facts = {
         "batch": batch.batch,
@@ -187,12 +202,13 @@ def label_content(recipe: Recipe, batch: Batch, step: Label) -> dict[str, str]:
         "recipe": batch.recipe,
         "version": batch.version,
         "title": recipe.title,
+        **more,
     }
-    return {title: facts.get(named, spoken(recipe, named)) for title, named in step.content.items()}
+    return {title: facts.get(named, spoken(recipe, named)) for title, named in content.items()}
 
 
 def _label(recipe: Recipe, batch: Batch, step: Label) -> Iterator[Ask]:
-    lines = "; ".join(f"{title}: {text}" for title, text in label_content(recipe, batch, step).items())
+    lines = "; ".join(f"{title}: {text}" for title, text in label_content(recipe, batch, step.content).items())
     copies = f"{step.copies} label" + ("" if step.copies == 1 else "s")
     text = f"{spoken(recipe, step.text)} Print {copies} with: {lines}."
     yield Ask(f"{step.name}.printed", "value", f"{text} Enter how many were printed.", step.role, "1", whole=True)

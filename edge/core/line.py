@@ -26,7 +26,7 @@ from edge.core.lifecycle import Approval, RecipeLife, lived
 from edge.core.plant import Plant
 from edge.core.recipe import limit_in, seal
 from edge.core.recipe.amend import Change, amended
-from edge.core.recipe.model import Alarm, Hold, Monitor, Recipe, Service, Wait, Weigh
+from edge.core.recipe.model import Alarm, Hold, Monitor, Recipe, SAMPLING, SamplingPlan, Service, Wait, Weigh
 from edge.core.recipe.values import resolve, said, seconds
 from edge.core.service import EXECUTE
 from edge.core.serving import module_of
@@ -610,7 +610,9 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             return replace(batch, values={**batch.values, event.name: right})
         case ev.TimerDue():
             run = batch.steps[event.step]
-            return _with_step(batch, replace(run, passed=(*run.passed, event.timer)))
+            plan, colon, _ = event.timer.partition(":")  # of the samples of a plan the latest is enough
+            passed = [one for one in run.passed if not (colon and one.startswith(f"{plan}:"))]
+            return _with_step(batch, replace(run, passed=(*passed, event.timer)))
         case ev.StepCompleted():
             return _with_step(batch, replace(batch.steps[event.step], state="done", outside=""))
         case ev.StepEnded():
@@ -788,7 +790,8 @@ class Timer:
 
     batch: str
     step: str
-    timer: Literal["duration", "timeout"]
+    timer: str
+    """"duration", "timeout", or "plan:number" for the next sample of a plan."""
     since: Stamp
     before_boot: Elapsed
     length_s: float
@@ -875,6 +878,11 @@ def effects(line: Line) -> Effects:
             step = steps[run.step]
             if moving:
                 timers += _timers(batch.batch, run)
+                timers += [
+                    Timer(batch.batch, run.step, f"{plan}:{n}", run.since, run.before_boot, n * every_s, run.iteration)
+                    for n, plan, every_s in samples_next(recipe, batch.speed, run)
+                    if not 0 < run.duration_s <= n * every_s
+                ]
             match step:
                 case Wait() if step.tag and moving:
                     watches.append(_watch(line, batch, recipe, run, step, kind="until"))
@@ -918,6 +926,22 @@ def _timers(batch: str, run: StepRun) -> list[Timer]:
         for name, length_s in lengths
         if length_s > 0 and name not in run.passed
     ]
+
+
+def plan_of(recipe: Recipe, step: str) -> SamplingPlan | None:
+    """The plan whose samples are taken in this step."""
+    before, _, name = step.partition("/")
+    return recipe.sampling.get(name) if before == SAMPLING else None
+
+
+def samples_next(recipe: Recipe, speed: float, run: StepRun) -> list[tuple[int, str, float]]:
+    """The samples that are due next during a step: which one, of which plan, and how often one is."""
+    found = []
+    for name, plan in recipe.sampling.items():
+        if plan.during == run.step and plan.every:
+            told = [int(one.partition(":")[2]) for one in run.passed if one.startswith(f"{name}:")]
+            found.append((1 + max(told, default=0), name, seconds(recipe, plan.every) / speed))
+    return found
 
 
 def awaits_balance(step: Weigh, run: StepRun) -> bool:

@@ -10,7 +10,7 @@ from edge.core.document import Path, closest
 from edge.core.errors import LinesideError, Place
 from edge.core.formula import names_in
 from edge.core.plant import Plant, Tag, Unit, numeric, unknown_unit
-from edge.core.recipe import amend, check_forms, check_services
+from edge.core.recipe import amend, check_forms, check_sampling, check_services
 from edge.core.recipe.flow import flow_problems, order
 from edge.core.recipe.model import (
     Calculate,
@@ -53,6 +53,7 @@ def remarks(document: RecipeDocument) -> list[LinesideError]:
     """What does not stop a recipe but looks like an oversight: parameters and roles that nothing uses."""
     recipe = document.recipe
     used = {name for _, step in document.steps() for name in _parameters_of(step)}
+    used |= {name for text in _texts(document.document.data.get("sampling")) for name in named_in(text)}
     roles = {tag.partition(".")[0] for _, step in document.steps() if (tag := _tag_of(step))}
     roles |= {role for _, step in document.steps() for role in _roles_of(step)}
     readings = {name for _, step in document.steps() for text in step.formulas().values() for name in _names(text)}
@@ -91,9 +92,36 @@ def remarks(document: RecipeDocument) -> list[LinesideError]:
         if name not in roles
     ]
     for path, step in document.steps():
+        found += _shared_units(document, step, path)
         if told := check_forms.remark(step, document.place(path)):
             found.append(told)
     return found
+
+
+def _shared_units(document: RecipeDocument, step: Step, path: Path) -> Iterator[LinesideError]:
+    """Units that more than one branch commands, by different tags. Each role is a unit of its own: the one that was
+    allocated when the batch started."""
+    first: dict[str, int] = {}
+    told: set[str] = set()
+    for place, branch in enumerate(step.branches if isinstance(step, Parallel) else ()):
+        for role in dict.fromkeys(one.tag.partition(".")[0] for one in _all(branch) if isinstance(one, Set | Ramp)):
+            if first.setdefault(role, place) != place and role not in told:
+                told.add(role)
+                yield LinesideError(
+                    "recipe.shared_unit",
+                    f"Branches {first[role] + 1} and {place + 1} of step {step.id} both command {role!r}; they do so at "
+                    "the same time.",
+                    effect="The recipe can be executed.",
+                    todo="Command a unit in one branch only, unless what they set does not depend on each other.",
+                    place=document.place((*path, "branches", place)),
+                )
+
+
+def _all(steps: Sequence[Step]) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        for _, inside in step.inner():
+            yield from _all(inside)
 
 
 def _tag_of(step: Step) -> str:
@@ -187,6 +215,7 @@ class _Check:
         yield from self._roles()
         for path, step in self._document.steps():
             yield from self._step(path, step)
+        yield from check_sampling.problems(self, self._recipe)
         shape = [*self._ids(), *self._monitors()]
         for path, sequence in self._sequences():
             shape += self._sequence(path, sequence)
@@ -220,6 +249,14 @@ class _Check:
                 )
             if self._plant is None:
                 continue
+            if need.unit and (self._plant.units.get(need.unit) is None or self._plant.units[need.unit].cls != need.cls):
+                yield LinesideError(
+                    "recipe.unbound_unit",
+                    f"The role {role!r} is bound to {need.unit!r}; the plant {self._plant.plant} has no such unit of "
+                    f"class {need.cls!r}.",
+                    todo=closest(need.unit, list(self._units(need.cls))),
+                    place=self._document.place(("units", role, "unit")),
+                )
             wanted[need.cls] = wanted.get(need.cls, 0) + 1
             units = self._units(need.cls)
             if len(units) < wanted[need.cls]:
@@ -492,7 +529,9 @@ class _Check:
         writers: dict[str, int] = {}
         for index, branch in enumerate(step.branches):
             sets = [
-                (where, one) for where, one in self._inside((*path, "branches", index), branch) if isinstance(one, Set)
+                (where, one)
+                for where, one in self._inside((*path, "branches", index), branch)
+                if isinstance(one, Set | Ramp)
             ]
             for where, one in sets:
                 if writers.setdefault(one.tag, index) != index:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 from edge.core.document import Path, closest
@@ -302,6 +302,7 @@ def _sample(asked: Asked, recipe: Recipe, step: Sample, path: Path) -> Iterator[
             todo="Add `tests`, or `retain: true` for a sample that is only kept.",
             place=asked.place(path),
         )
+    yield from _label_facts(asked, step, step.label, (*FACTS, "sample", "number"), (*path, "label"))
     names = [step.name, *(test.name for test in step.tests)]
     for place, test in enumerate(step.tests):
         yield from result_problems(asked, recipe, step, test, (*path, "tests", place))
@@ -315,6 +316,7 @@ def _sample(asked: Asked, recipe: Recipe, step: Sample, path: Path) -> Iterator[
 
 
 def _label(asked: Asked, step: Label, path: Path) -> Iterator[LinesideError]:
+    yield from _label_facts(asked, step, step.content, FACTS, (*path, "content"))
     if not step.content:
         yield LinesideError(
             "recipe.label_content",
@@ -322,13 +324,18 @@ def _label(asked: Asked, step: Label, path: Path) -> Iterator[LinesideError]:
             todo="Name in `content` what stands on a label, for example {Batch: batch}.",
             place=asked.place((*path, "content")),
         )
-    for title, fact in step.content.items():
-        if "$" not in fact and fact not in FACTS:
+
+
+def _label_facts(
+    asked: Asked, step: Step, content: Mapping[str, str], facts: tuple[str, ...], path: Path
+) -> Iterator[LinesideError]:
+    for title, fact in content.items():
+        if "$" not in fact and fact not in facts:
             yield LinesideError(
                 "recipe.label_fact",
                 f"Step {step.id} wants {fact[:40]!r} on a label; that is no fact of a batch.",
-                todo=f"Use one of {', '.join(FACTS)}, or a text with a $parameter. {closest(fact, list(FACTS))}",
-                place=asked.place((*path, "content", title)),
+                todo=f"Use one of {', '.join(facts)}, or a text with a $parameter. {closest(fact, list(facts))}",
+                place=asked.place((*path, title)),
             )
 
 

@@ -32,6 +32,8 @@ Formula = Annotated[str, Field(max_length=1000)]
 Kind = Literal["number", "text", "bool"]
 Inner = tuple[tuple[str | int, ...], Sequence["Step"]]
 """A sequence of steps inside a step, and its path from there."""
+SAMPLES_SUPPOSED: Final = 100
+"""So many samples of one plan are counted with when it is asked whether a batch fits on the disk."""
 PASSES_MAX: Final = 1_000
 """So often a loop goes round at most."""
 
@@ -95,12 +97,27 @@ class Parameter(Frozen):
     choices: tuple[Text, ...] = ()
     why: Why = ""
     placeholder: bool = False
+    site: bool = False
+    """Each site fills it with its own value; see site files."""
 
 
 class UnitNeed(Frozen):
-    """A role of the recipe that one unit of this class plays; bound when the batch starts."""
+    """A role of the recipe that one unit of this class plays; bound when the batch starts, to `unit` where a site bound
+    it."""
 
     cls: Name = Field(alias="class")
+    unit: Name | Literal[""] = ""
+
+
+class MadeFrom(Frozen):
+    """The master and the site file that a site's recipe was made from, with their seals."""
+
+    recipe: Name
+    version: Version
+    seal: str = Field(pattern=r"^[0-9a-f]{64}$")
+    site: Name
+    site_version: Version
+    site_seal: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class _Step(Frozen):
@@ -322,10 +339,68 @@ class Sample(_ByPerson):
     prefix: str = ""
     tests: tuple[Test, ...] = ()
     retain: bool = False
+    material: Text = ""
+    """What kind of sample it is, for example "cell culture"."""
+    label: Mapping[Text, Text] = Field(default_factory=dict)
+    """What stands on the label that is printed first, as in `label` steps; besides their facts `sample` (this title)
+    and `number` (how many have been taken)."""
+    to: Text = ""
+    """Where it is brought."""
 
     def records(self) -> Mapping[str, tuple[Kind, str]]:
         now = {t.name: ("number", t.unit) if t.type == "number" else ("text", "") for t in self.tests if not t.later}
         return {self.name: ("text", ""), **now}  # type: ignore[dict-item]
+
+
+PlanName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,24}$")]
+SAMPLING: Final = "sampling"
+"""Before the name of a plan: the id of the step in which its samples are taken."""
+
+
+class SamplingPlan(Frozen):
+    """Samples that are due beside the steps, each taken like that of a `sample` step, whose fields these are. A sample
+    is due when step `at` begins; or, while step `during` is under way, `every` so often (the first after that time),
+    or in the passes `passes` of that loop; or whenever the watched limit of step `outside` is left.
+
+    It is overdue after `within`, which raises an exception record of this `category`; so does one that was not taken
+    when the next is due, which takes its place. The batch is complete when all samples are taken."""
+
+    title: Text
+    why: Why = ""
+    role: Role = Role.OPERATOR
+    at: StepId | None = None
+    during: StepId | None = None
+    every: str = ""
+    passes: tuple[int, ...] = ()
+    outside: StepId | None = None
+    within: Annotated[str, Field(min_length=1)]
+    category: Literal["minor", "major", "critical"] = "minor"
+    text: Text
+    quantity: Number
+    unit: str
+    container: Text
+    prefix: str = ""
+    tests: tuple[Test, ...] = ()
+    retain: bool = False
+    material: Text = ""
+    label: Mapping[Text, Text] = Field(default_factory=dict)
+    to: Text = ""
+
+    def step(self, name: str) -> Sample:
+        """The step in which a sample of this plan is taken."""
+        taken = ("title", "why", "role", "text", "quantity", "unit", "container", "prefix", "tests", "retain")
+        facts = {key: getattr(self, key) for key in (*taken, "material", "label", "to")}
+        return Sample(id=f"{SAMPLING}/{name}", phase="sample", name=name, warn_after=self.within, **facts)
+
+    def when(self) -> str:
+        """When samples are due, for a person."""
+        if self.at:
+            return f"when step {self.at} begins"
+        if self.every:
+            return f"every {self.every} during step {self.during}"
+        if self.passes:
+            return f"in passes {', '.join(map(str, self.passes))} of step {self.during}"
+        return f"whenever the limit of step {self.outside} is left"
 
 
 class Label(_ByPerson):
@@ -656,6 +731,8 @@ class Recipe(Frozen):
     version: Version
     title: Text
     why: Why = ""
+    made_from: MadeFrom | None = None
+    """Of a recipe that `lineside recipe derive` made for a site."""
     units: Mapping[Name, UnitNeed] = Field(default_factory=dict)
     parameters: Mapping[Name, Parameter] = Field(default_factory=dict)
     readings: Mapping[Text, str] = Field(default_factory=dict)
@@ -664,6 +741,7 @@ class Recipe(Frozen):
     """What may be amended while a batch is under way; nothing, when it is not said."""
     attachments: Annotated[tuple[Attachment, ...], Field(max_length=20)] = ()
     """What a person may open at every step."""
+    sampling: Mapping[PlanName, SamplingPlan] = Field(default_factory=dict)
     procedure: tuple[UnitProcedure, ...]
 
     def main(self) -> tuple[Step, ...]:
@@ -684,13 +762,17 @@ class Recipe(Frozen):
         """Every step by id, those with steps inside included."""
         return self._by_id
 
+    def planned(self) -> Mapping[str, Sample]:
+        """The steps in which samples of plans are taken, by the plan's name. They stand in no sequence."""
+        return self._planned
+
     def recorded(self) -> Mapping[str, tuple[Kind, str]]:
         """The values that some step records for formulas: name -> its kind and unit."""
         return self._recorded
 
     def activations(self) -> int:
         """How many steps a batch does at most, each pass of a loop counted; a parameter counts as `PASSES_MAX`."""
-        return _activations(self.main())
+        return _activations(self.main()) + SAMPLES_SUPPOSED * len(self.sampling)
 
     def attached(self) -> Mapping[str, Attachment]:
         """All attachments, by what is in them."""
@@ -702,7 +784,12 @@ class Recipe(Frozen):
 
     @cached_property
     def _recorded(self) -> Mapping[str, tuple[Kind, str]]:
-        return {name: what for step in self.in_order() for name, what in step.records().items()}
+        steps = [*self.in_order(), *self._planned.values()]
+        return {name: what for step in steps for name, what in step.records().items()}
+
+    @cached_property
+    def _planned(self) -> Mapping[str, Sample]:
+        return {name: plan.step(name) for name, plan in self.sampling.items()}
 
     @cached_property
     def _attached(self) -> Mapping[str, Attachment]:
@@ -719,7 +806,8 @@ class Recipe(Frozen):
 
     @cached_property  # asked for at every look at the head
     def _by_id(self) -> Mapping[str, Step]:
-        return {step.id: step for sequence in self.sequences() for step in sequence}
+        planned = {step.id: step for step in self._planned.values()}
+        return {step.id: step for sequence in self.sequences() for step in sequence} | planned
 
 
 def _inside(sequence: Sequence[Step]) -> Iterator[Sequence[Step]]:

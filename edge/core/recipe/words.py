@@ -36,6 +36,14 @@ WORDS: Final[Mapping[str, Word]] = {
     "attachments": Word("attachments", "attached: {}"),
     "file": Word("name of the file"),
     "sha256": Word("content of the file"),
+    "sampling": Word("sampling plan"),
+    "at": Word("step at whose begin a sample is due"),
+    "during": Word("step during which samples are due"),
+    "passes": Word("passes in which a sample is due"),
+    "outside": Word("step whose limit, when it is left, makes a sample due"),
+    "within": Word("time after which a sample is overdue"),
+    "material": Word("kind of sample", "{}"),
+    "label": Word("content of the label", "labelled {}"),
     "alarm": Word("alarm", "alarm: {}"),
     "alarm.unit": Word("unit of the alarm's deadband"),
     "priority": Word("priority of the alarm"),
@@ -132,6 +140,13 @@ WORDS: Final[Mapping[str, Word]] = {
     "add": Word("phases of which a step may be added"),
     "adopt": Word("whether a batch under way may go over to this version"),
     "signed_by": Word("who agrees to an amendment"),
+    "made_from": Word("origin"),
+    "made_from.recipe": Word("master"),
+    "seal": Word("seal of the master"),
+    "site": Word("whether a site fills it"),
+    "made_from.site": Word("site"),
+    "site_version": Word("version of the site file"),
+    "site_seal": Word("seal of the site file"),
     "low": Word("lower end of its range"),
     "high": Word("upper end of its range"),
 }
@@ -188,6 +203,8 @@ def facts(recipe: Recipe, step: Step) -> list[str]:
             continue
         measured = unit if field in MEASURED else ""
         found[key] = template.format(_said(recipe, value, measured if not isinstance(value, Limit) else unit))
+    plans = [one for one in recipe.sampling.values() if step.id in (one.at, one.during, one.outside)]
+    found |= {f"sampling {one.title}": f"sample: {one.title}, {one.when()}" for one in plans}
     together = " ".join(found.pop(key) for key in TOGETHER if key in found)
     lines = [together, *found.values(), f"done by {step.role}" if step.role != "operator" else ""]
     return [line for line in lines if line]

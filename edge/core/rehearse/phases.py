@@ -87,7 +87,8 @@ def _waited_for(step: Step) -> Points:
 def _comes(play: Play, step: Step, run: StepRun) -> bool:
     """A person comes, in time or late; False when the step does not wait for one any more."""
     if play.try_once(step.id, "time-outs", NOBODY):
-        warned = play.look_for(math.inf, lambda event: is_trouble(event, "step.waits", step.id))
+        codes = ("step.waits", "sample.overdue")
+        warned = play.look_for(math.inf, lambda event: any(is_trouble(event, code, step.id) for code in codes))
         play.stage.cover(step.id, "time-outs", NOBODY, warned, "nobody came, and nobody was told")
     return play.spend(PERSON_S, run)
 

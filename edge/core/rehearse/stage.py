@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -26,7 +25,6 @@ from edge.core.recipe.model import (
     Select,
     Service,
     Step,
-    UnitNeed,
     Wait,
 )
 from edge.core.recipe.values import ITERATION
@@ -89,7 +87,7 @@ class Stage:
     ) -> None:
         self.recipe, self.seal, self.plant, self.speed, self.decide = recipe, seal, plant, speed, decide
         self.phases = phases
-        self.units = {role: _first(plant, need.cls, place) for place, (role, need) in _numbered(recipe)}
+        self.units = _bound(recipe, plant)
         self.finder = InputFinder(recipe, self.reading_range)
         self.covered: set[Point] = set()
         self.missed: dict[Point, str] = {}
@@ -97,7 +95,10 @@ class Stage:
         self.made_up: set[str] = set()
         self.forked: list[Played] = []
         self.ways = dict(_ways(recipe.main(), ()))
-        self.points = tuple(dict.fromkeys(point for step in recipe.in_order() for point in self.points_of(step)))
+        for name, plan in recipe.sampling.items():
+            self.ways[recipe.planned()[name].id] = self.ways[plan.at or plan.during or plan.outside or ""]
+        steps = [*recipe.in_order(), *recipe.planned().values()]
+        self.points = tuple(dict.fromkeys(point for step in steps for point in self.points_of(step)))
         self.wanted = frozenset(self.points)
 
     def points_of(self, step: Step) -> Iterator[Point]:
@@ -191,16 +192,13 @@ class Stage:
         return low, high
 
 
-def _numbered(recipe: Recipe) -> Iterator[tuple[int, tuple[str, UnitNeed]]]:
-    of: Counter[str] = Counter()
+def _bound(recipe: Recipe, plant: Plant) -> dict[str, str]:
+    """The units that a batch gets when all are free; empty for a role without one."""
+    chosen = {role: need.unit for role, need in recipe.units.items()}
     for role, need in recipe.units.items():
-        yield of[need.cls], (role, need)
-        of[need.cls] += 1
-
-
-def _first(plant: Plant, cls: str, place: int) -> str:
-    fitting = [name for name, unit in plant.units.items() if unit.cls == cls]
-    return fitting[place] if place < len(fitting) else ""
+        free = (name for name, unit in plant.units.items() if unit.cls == need.cls and name not in chosen.values())
+        chosen[role] = need.unit or next(free, "")
+    return chosen
 
 
 def _ways(sequence: Sequence[Step], wishes: tuple[Wish, ...]) -> Iterator[tuple[str, tuple[Wish, ...]]]:

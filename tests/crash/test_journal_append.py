@@ -138,6 +138,71 @@ async def test_callbacks_come_before_those_who_wait(place):
     assert seen == ["callback None", "waiter"]
 
 
+async def test_those_who_waited_for_one_commit_go_on_in_turns_of_the_loop(place, monkeypatch):
+    gate = Gate(monkeypatch)
+    turn, gone_on = 0, []
+
+    async def others() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    async def wait(appended) -> None:
+        await appended.durable()
+        gone_on.append(turn)
+
+    async with open_journal(*place) as journal:
+        first = journal.append([body("first")])
+        await gate.taken.wait()
+        many = [journal.append([body("x")] * edge.journal.TURN_ROWS) for _ in range(6)]
+        few = [journal.append([body("y")]) for _ in range(edge.journal.TURN_ROWS)]
+        waiting = [asyncio.create_task(wait(appended)) for appended in (first, *many, *few)]
+        ticking = asyncio.create_task(others())
+        await asyncio.sleep(0)
+        gate.open()
+        await asyncio.gather(*waiting)
+        ticking.cancel()
+    assert gate.groups[1] == 7 * edge.journal.TURN_ROWS
+    assert len(set(gone_on[1:7])) == 6, "each of the long ones has a turn of its own"
+    assert len(set(gone_on[7:])) == 1, "short ones share one"
+    assert gone_on == sorted(gone_on)
+
+
+@pytest.mark.parametrize("ends", ["failure", "leaving"])
+async def test_who_waits_for_a_turn_is_told_before_the_end(place, monkeypatch, ends):
+    insert, committed = Journal._insert_group, threading.Event()
+    told: list[str] = []
+
+    def refusing(journal, connection, group):
+        if b"lost" in group.bodies[0]:
+            raise OSError("the disk is gone")
+        insert(journal, connection, group)
+        if group.before_seq + len(group.bodies) == 3 * edge.journal.TURN_ROWS:
+            committed.set()
+
+    async def write() -> None:
+        async with open_journal(*place) as journal:
+            monkeypatch.setattr(Journal, "_insert_group", refusing)
+            # all of this is one turn of the loop: it hears of the rows and of the end at once
+            for _ in range(3):
+                appended = journal.append([body("kept")] * edge.journal.TURN_ROWS)
+                appended.add_done_callback(lambda error: told.append(error.code if error else "durable"))
+            assert committed.wait(timeout=20)
+            if ends == "failure":
+                lost = journal.append([body("lost")])
+                lost.add_done_callback(lambda error: told.append(error.code if error else "durable"))
+                next(thread for thread in threading.enumerate() if thread.name == "journal").join(timeout=20)
+
+    if ends == "failure":
+        with pytest.raises(LinesideError, match="the disk is gone"):
+            await write()
+    else:
+        await write()
+    await asyncio.sleep(0)
+    assert told == ["durable"] * 3 + (["journal.failed"] if ends == "failure" else [])
+
+
 async def test_the_queue_is_bounded_and_keeps_places_for_what_is_urgent(place, monkeypatch):
     monkeypatch.setattr(edge.journal, "QUEUE_ROWS_MAX", 10)
     monkeypatch.setattr(edge.journal, "URGENT_ROWS", 2)

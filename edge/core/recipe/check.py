@@ -109,8 +109,8 @@ def _shared_units(document: RecipeDocument, step: Step, path: Path) -> Iterator[
                 told.add(role)
                 yield LinesideError(
                     "recipe.shared_unit",
-                    f"Branches {first[role] + 1} and {place + 1} of step {step.id} both command {role!r}; they do so at "
-                    "the same time.",
+                    f"Branches {first[role] + 1} and {place + 1} of step {step.id} both command {role!r}, at the "
+                    "same time.",
                     effect="The recipe can be executed.",
                     todo="Command a unit in one branch only, unless what they set does not depend on each other.",
                     place=document.place((*path, "branches", place)),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from edge import recipe_life
+from edge import recipe_life, recipe_site
 from edge.core.errors import LinesideError
 from edge.core.terms import Role
 
@@ -53,7 +53,6 @@ vault_app = typer.Typer(no_args_is_help=True, help="The vault of a box: patient 
 disk_app = typer.Typer(no_args_is_help=True, help="The disk of a box.")
 device_app = typer.Typer(no_args_is_help=True, help="A box's first files.")
 equipment_app = typer.Typer(no_args_is_help=True, help="Devices: what they offer, and whether they are believed.")
-equipment_app = typer.Typer(no_args_is_help=True, help="Devices: what they offer, and whether they are believed.")
 for name, group in (
     ("edge", edge_app),
     ("hub", hub_app),
@@ -68,7 +67,6 @@ for name, group in (
     ("vault", vault_app),
     ("disk", disk_app),
     ("device", device_app),
-    ("equipment", equipment_app),
     ("equipment", equipment_app),
 ):
     app.add_typer(group, name=name)
@@ -261,74 +259,6 @@ def equipment_certificate(
     certificate_at_terminal(read_config(box), clock, renew=renew, export=export, as_json=as_json)
 
 
-# Equipment -------------------------------------------------------------------------------------------------------
-
-
-@equipment_app.command("browse")
-def equipment_browse(
-    device: Annotated[str, typer.Argument(help="The connection in the plant file.")],
-    text: Annotated[str, typer.Argument(help="Only what has this in its name or address.")] = "",
-    box: Box = Path(),
-    as_json: AsJson = False,
-) -> None:
-    """What a device offers: addresses as a plant file takes them, names, types, and whether they can be written.
-
-    Connects by itself, also while the box runs. A server whose certificate is not trusted is refused, with what to do.
-
-    Example: lineside equipment browse reactor-plc temp
-    """
-    from edge.clock import SystemClock
-    from edge.config import read_config
-    from edge.core.terms import ClockQuality
-    from edge.equipment import Home
-    from provisioning.equipment import found_at, write_found
-
-    config, clock = read_config(box), SystemClock()
-    home = Home(config.box, config.folder, config.state_dir, lambda: clock.quality() is ClockQuality.SYNCED)
-    found, remark = asyncio.run(found_at(config, device, text, home=home, now_s=clock.now_s, utc=clock.utc))
-    write_found(found, remark, as_json=as_json)
-
-
-@equipment_app.command("trust")
-def equipment_trust(
-    what: Annotated[str, typer.Argument(help="A connection whose certificate was refused, or a file.")],
-    fingerprint: Annotated[str, typer.Option(help="The SHA-256 fingerprint that the server itself shows.")] = "",
-    issuer: Annotated[bool, typer.Option("--issuer", help="An authority in between: known, not trusted.")] = False,
-    box: Box = Path(),
-) -> None:
-    """Trust a server's or an authority's certificate, after comparing its fingerprint. Also takes revocation lists.
-
-    Example: lineside equipment trust reactor-plc
-    """
-    from edge.config import read_config
-    from provisioning.equipment import trust_at_terminal
-
-    trust_at_terminal(read_config(box), what, fingerprint, issuer=issuer)
-
-
-@equipment_app.command("certificate")
-def equipment_certificate(
-    renew: Annotated[bool, typer.Option("--renew", help="Make a new one; the former is kept until it ends.")] = False,
-    export: Annotated[Path | None, typer.Option(help="Write it to this file (DER), for the server.")] = None,
-    box: Box = Path(),
-    as_json: AsJson = False,
-) -> None:
-    """This box's certificate for OPC UA servers, and what the box trusts and refused. Makes the first.
-
-    Example: lineside equipment certificate --export box.der
-    """
-    from datetime import UTC, datetime
-
-    from drivers.opcua_trust import BoxClock
-    from edge.clock import SystemClock
-    from edge.config import read_config
-    from edge.core.terms import ClockQuality
-    from provisioning.equipment import certificate_at_terminal
-
-    clock = BoxClock(datetime.now(UTC), SystemClock().quality() is ClockQuality.SYNCED)
-    certificate_at_terminal(read_config(box), clock, renew=renew, export=export, as_json=as_json)
-
-
 # The hub ---------------------------------------------------------------------------------------------------------
 
 
@@ -406,14 +336,16 @@ def simulate_fault(
 @recipe_app.command("schema")
 def recipe_schema(
     operation: Annotated[bool, typer.Option("--operation", help="Of an operation of the library instead.")] = False,
+    site: Annotated[bool, typer.Option("--site", help="Of a site file instead.")] = False,
 ) -> None:
     """Print the JSON Schema of recipe files: editors complete and check with it while a recipe is written.
 
     Example: lineside recipe schema > lineside-recipe.schema.json
     """
     from edge.core.recipe.model import LibraryOperation, Recipe
+    from edge.core.recipe.site import Site
 
-    schema = (LibraryOperation if operation else Recipe).model_json_schema(by_alias=True)
+    schema = (Site if site else LibraryOperation if operation else Recipe).model_json_schema(by_alias=True)
     print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2))
 
 
@@ -699,13 +631,22 @@ def recipe_diff(
 ) -> None:
     """Say in process words what differs between two recipes; formatting and comments do not. Exit 1 when they conflict.
 
+    Of a site file it says what the site must look at because its master moved from --base to NEW.
+
     Example: lineside recipe diff site.yaml new-master.yaml --base old-master.yaml
     """
-    from edge.core.recipe import read_recipe
     from edge.core.recipe.compare import compare, three_way
-    from edge.library import read_bounded
+    from edge.library import read_recipe_file
+    from edge.recipe_site import moved
 
-    before, after = (read_recipe(read_bounded(path), str(path)).recipe for path in (old, new))
+    if base is not None and (look_at := moved(base, new, old)) is not None:
+        if as_json:
+            print(json.dumps({"look_at": look_at}, ensure_ascii=False))
+        else:
+            print(f"What {old} must look at, because its master moved: {len(look_at)}")
+            print("".join(f"  {one}\n" for one in look_at), end="")
+        return
+    before, after = (read_recipe_file(path).recipe for path in (old, new))
     if base is None:
         changes = compare(before, after)
         if as_json:
@@ -713,7 +654,7 @@ def recipe_diff(
             return
         print("\n".join(change.text for change in changes) or "No difference: both have the same seal.")
         return
-    found = three_way(read_recipe(read_bounded(base), str(base)).recipe, before, after)
+    found = three_way(read_recipe_file(base).recipe, before, after)
     if as_json:
         facts = {name: [one.as_json() for one in getattr(found, name)] for name in ("ours", "theirs", "both")}
         conflicts = [{"ours": a.as_json(), "theirs": b.as_json()} for a, b in found.conflicts]
@@ -840,6 +781,7 @@ def recipe_replace(
 
 
 for name, command in (
+    ("derive", recipe_site.derive),
     ("submit", recipe_life.submit),
     ("approve", recipe_life.approve),
     ("send-back", recipe_life.send_back),

@@ -382,7 +382,7 @@ class Equipment:
         self, tag: Tag, name: str, wanted: Value, shown_by: Collection[Value], doubt: str
     ) -> WriteOutcome:
         """Look until the read-back tag agrees or its time is over. With `doubt` it stays unknown whatever is seen."""
-        look_at = tag.read_back or name
+        look_at = f"{name.partition('.')[0]}.{tag.read_back}" if tag.read_back else name
         until_s = self._now_s() + tag.settle_s
         delay_s = READ_BACK_FIRST_S
         while True:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +46,7 @@ def problems(document: RecipeDocument, folder: Path) -> Iterator[LinesideError]:
             )
             return
         if found := checked[key]:
-            yield LinesideError(found.code, found.what, todo=found.todo, place=document.place(path))
+            yield replace(found, place=document.place(path))
 
 
 def _problem(attachment: Attachment, path: Path) -> LinesideError | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from edge.core.amending import conflicts, standing, why_not
 from edge.core.approve import startable
-from edge.core.line import Batch, Line
+from edge.core.line import OVER, Batch, Line
 from edge.core.recipe.amend import Change, Offer, allowed, offers
 from edge.core.recipe.compare import compare
 from edge.core.recipe.flow import order
@@ -21,8 +21,24 @@ _compared: dict[tuple[str, str], tuple[str, ...]] = {}
 """Differences of two sealed recipes: they never change, and every picture shows them."""
 
 
-def amend_offers(line: Line, batch: Batch) -> Iterator[AmendOffer]:
-    """All that may be amended of the batch, each with why it may not be just now."""
+_offered: dict[str, tuple[tuple[object, ...], tuple[AmendOffer, ...]]] = {}
+"""By batch: what the offers were made from, none of which ever changes, and the offers."""
+
+
+def amend_offers(line: Line, batch: Batch) -> tuple[AmendOffer, ...]:
+    """All that may be amended of the batch, each with why it may not be just now. Pictures come often and batches
+    change seldom: the offers are made when something changed."""
+    if batch.state in OVER:
+        _offered.pop(batch.batch, None)
+        return ()
+    source = (batch, line.book, line.lives, line.retired)
+    known = _offered.get(batch.batch)
+    if known is None or any(was is not now for was, now in zip(known[0], source, strict=True)):
+        known = _offered[batch.batch] = (source, tuple(_offers(line, batch)))
+    return known[1]
+
+
+def _offers(line: Line, batch: Batch) -> Iterator[AmendOffer]:
     recipe = line.recipe(batch)
     for offer in offers(recipe):
         change = Change("value", offer.subject, offer.field)

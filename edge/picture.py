@@ -182,7 +182,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         raised=batch.raised,
         results=tuple(_results(recipe, batch)),
         values=tuple(_values(recipe, batch)),
-        offers=tuple(amend_offers(line, batch)) if batch.state not in OVER else (),
+        offers=amend_offers(line, batch),
         amendment=amendment_card(batch),
         next_action=_next_action(batch, cards),
     )

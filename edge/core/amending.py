@@ -19,6 +19,7 @@ from edge.core.formula import names_in
 from edge.core.guard import may_write
 from edge.core.line import PASSED, Batch, Line, tag_name
 from edge.core.people import Permission, roles_with
+from edge.core.plant import Plant
 from edge.core.recipe import check_recipe, seal
 from edge.core.recipe.amend import (
     UNCHANGED,
@@ -43,8 +44,8 @@ CHANGES_KEPT_MAX: Final = 100
 ROW_BYTES_MAX: Final = 49_152
 SENTENCES_MAX: Final = 60
 SENTENCE_CHARS_MAX: Final = 300
-STATES: Final = frozenset({State.RUNNING, State.PAUSING, State.PAUSED, State.HELD})
-"""States of a batch that may be amended."""
+STATES: Final = frozenset({State.RUNNING, State.PAUSED, State.HELD})
+"""States of a batch that may be amended: what is left out is left out at once, or nothing is done before it is."""
 _LIMIT: Final = frozenset({"limit.low", "limit.high"})
 WHILE_ACTIVE: Final[Mapping[str, frozenset[str]]] = {
     "monitor": _LIMIT,
@@ -213,9 +214,8 @@ def _unknown_values(batch: Batch, new: Recipe, coming: Sequence[Step]) -> Iterat
 def standing(recipe: Recipe, batch: Batch, step_id: str) -> Standing:
     """Where a step is now. Inside a loop: in the pass that is under way."""
     chain = [step_id]
-    around = {one.id: step for step in recipe.in_order() for _, inside in step.inner() for one in inside}
-    while chain[-1] in around:
-        chain.append(around[chain[-1]].id)
+    while outer := recipe.outer(chain[-1]):
+        chain.append(outer)
     iteration = 1
     for name, below in zip(reversed(chain), [*reversed(chain[:-1]), ""], strict=True):
         run, step = batch.steps.get(name), recipe.steps()[name]
@@ -363,7 +363,7 @@ def _refuse_place(batch: Batch, recipe: Recipe, change: Change) -> None:
     at = sequence[ids.index(after)].next
     place = ids.index(at) if at is not None else ids.index(after) + 1
     behind = sequence[place].id if place < len(ids) else ""
-    outer = next((s.id for s in recipe.in_order() for _, inside in s.inner() if any(i.id == after for i in inside)), "")
+    outer = recipe.outer(after)
     if (behind and standing(recipe, batch, behind) != "todo") or (
         outer and standing(recipe, batch, outer) not in {"todo", "active"}
     ):
@@ -404,8 +404,14 @@ def _within(step: Step) -> Iterator[Step]:
 def _same(old: Recipe, new: Recipe, step: Step) -> bool:
     """The step is the same in both, what it takes from parameters included."""
     was = old.steps().get(step.id)
-    names = {name for one in _within(step) for name in new.parameters if any(True for _ in _uses(one, name))}
-    return was == step and all(old.parameters.get(name) == new.parameters[name] for name in names)
+    inside = list(_within(step))
+    names = {name for one in inside for name in new.parameters if any(True for _ in _uses(one, name))}
+    read = {name for one in inside for text in one.formulas().values() for name in names_in(text)}
+    return (
+        was == step
+        and all(old.parameters.get(name) == new.parameters[name] for name in names)
+        and all(old.readings.get(name) == new.readings.get(name) for name in read)
+    )
 
 
 # What follows ----------------------------------------------------------------------------------------------------
@@ -478,14 +484,17 @@ def _refuse_unfit(line: Line, batch: Batch, recipe: Recipe, made: Recipe) -> Non
             full_name,
             set_point_in(made, step, tag.unit) if isinstance(step, Set) else ramp_end_in(made, step, tag.unit),
         )
-    before, after = (
-        {(found.code, found.what): found for found in check_recipe(RecipeDocument(one, Document("", None, {})), plant)}
-        for one in (recipe, made)
-    )
-    for found in (found for key, found in after.items() if key not in before):
-        raise LinesideError(
-            "amendment.recipe",
-            f"The recipe could not be executed any more: {found.what}",
-            effect=UNCHANGED,
-            todo=found.todo,
-        )
+    found = {(one.code, one.what): one for one in _findings(made, plant)}
+    if found:  # the check takes long: of the recipe as it was only when it is needed
+        before = {(one.code, one.what) for one in _findings(recipe, plant)}
+        for one in (one for key, one in found.items() if key not in before):
+            raise LinesideError(
+                "amendment.recipe",
+                f"The recipe could not be executed any more: {one.what}",
+                effect=UNCHANGED,
+                todo=one.todo,
+            )
+
+
+def _findings(recipe: Recipe, plant: Plant) -> list[LinesideError]:
+    return check_recipe(RecipeDocument(recipe, Document("", None, {})), plant)

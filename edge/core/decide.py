@@ -1642,12 +1642,9 @@ class _Decision:
         try:
             plan = self.plan(batch, asked.changes, asked.seal if asked.adopts else "", asked.from_step)
         except LinesideError as refusal:
-            raise LinesideError(
-                "amendment.overtaken",
-                f"Amendment {asked.amendment} cannot be made any more: {refusal.what}",
-                effect="Nothing was signed; the batch goes on as it is.",
-                todo="Refuse it, and request another one if it is still needed.",
-            ) from refusal
+            raise overtaken(asked.amendment, refusal.what) from refusal
+        if plan.new_seal != asked.new_seal:
+            raise overtaken(asked.amendment, "another recipe would come of it than the one that was shown.")
         self.make_signature(batch.batch, "", signed)
         left = list(asked.needs)
         left.remove(need)
@@ -2142,6 +2139,16 @@ def _facts(command: cm.Command) -> dict[str, Any]:
 def needs_patient(recipe: Recipe) -> bool:
     """True when some step matches a patient identity."""
     return any(isinstance(step, Scan) and step.expect == "patient" for step in recipe.steps().values())
+
+
+def overtaken(amendment: str, why: str) -> LinesideError:
+    """The refusal of an amendment that does not fit any more."""
+    return LinesideError(
+        "amendment.overtaken",
+        f"Amendment {amendment} cannot be made any more: {why}",
+        effect="Nothing was signed; the batch goes on as it is.",
+        todo="Refuse it, and request another one if it is still needed.",
+    )
 
 
 def not_permitted(person: str, permission: Permission) -> LinesideError:

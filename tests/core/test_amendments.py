@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from edge.core.events import decode
 from edge.core.line import Book, effects
 from edge.core.recipe import read_recipe, seal
 from edge.core.recipe.amend import Change, amended, offers
+from edge.core.recipe.draw import as_terminal
 from edge.core.review import AsBuilt, as_built, as_text
 from edge.core.terms import Act, Role, State
 from tests.core.parts import PLANT, STEPS, VirtualLine, recipe
@@ -134,6 +136,8 @@ def test_a_step_to_come_is_left_out_once() -> None:
     assert line.batch().skips == {}
     (built,) = [step for step in record(line).steps if step.step == "060"]
     assert (built.state, built.decided) == ("skipped", ["left out by amendment A1"])
+    drawn = as_terminal(line.recipe, record(line))
+    assert "skipped, ended 2026" in drawn
 
 
 def test_a_step_under_way_is_left_out_where_nothing_is_written() -> None:
@@ -293,6 +297,17 @@ def test_what_was_overtaken_is_not_made() -> None:
     assert "is done" in refusal.value.what
 
 
+def test_what_would_come_out_otherwise_than_it_was_shown_is_not_made() -> None:
+    line = line_at("052")
+    request(line, HIGHER)
+    asked = line.batch().requested
+    assert asked is not None
+    other = replace(line.batch(), requested=replace(asked, new_seal="0" * 64))
+    line.line = replace(line.line, batches={"B1": other})
+    with pytest.raises(LinesideError, match=r"amendment\.overtaken"):
+        settle(line)
+
+
 def test_a_batch_that_is_held_is_amended_and_one_that_ended_is_not() -> None:
     line = line_at("052")
     line.do(cm.ActOnBatch(session="S", batch="B1", act=Act.HOLD, reason="so"))
@@ -381,7 +396,7 @@ def test_a_recipe_that_comes_out_otherwise_than_signed_is_not_run() -> None:
     line = line_at("052")
     make(line, HIGHER)
     forged = Book(PLANT, {"seal": recipe(amendments=AMENDMENTS, **MORE | {"why": "another"})}, frozenset({"seal"}))
-    line.line = type(line.line)(**{name: getattr(line.line, name) for name in line.line.__slots__} | {"book": forged})
+    line.line = replace(line.line, book=forged)
     with pytest.raises(LinesideError, match=r"amendment\.unreadable"):
         line.line.recipe(line.batch())
 
@@ -408,10 +423,8 @@ def second(steps: list[dict[str, Any]] | None = None, **more: Any) -> tuple[str,
 def line_with(new: tuple[str, Any], step: str = "052") -> VirtualLine:
     line = line_at(step)
     book = line.line.book
-    line.line = type(line.line)(
-        **{name: getattr(line.line, name) for name in line.line.__slots__}
-        | {"book": Book(PLANT, {**book.recipes, new[0]: new[1]}, frozenset({"seal", new[0]}))}
-    )
+    known = {**book.recipes, new[0]: new[1]}
+    line.line = replace(line.line, book=Book(PLANT, known, frozenset(known)))
     line.do(cm.LoadRecipe(recipe="R", version="2", title="A recipe", seal=new[0]))
     return line
 

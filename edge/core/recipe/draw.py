@@ -250,7 +250,9 @@ class _Overlay:
         if step in self._exceptions:
             return "exception"
         built = self._steps.get(step)
-        return "not reached" if not built else "done" if built[-1].state == "done" else "open"
+        if not built or built[-1].state == "skipped":
+            return "not reached"
+        return "done" if built[-1].state == "done" else "open"
 
     def says(self, step: str) -> list[str]:
         """Times, values and exceptions of a step."""
@@ -278,7 +280,7 @@ class _Overlay:
     def _when(self, built: BuiltStep) -> str:
         began, ended = _short_time(built.began_utc), _short_time(built.ended_utc)
         if built.state != "done":
-            return f"{built.state}, began {began}" + (f", ended {ended}" if ended else "")
+            return built.state + (f", began {began}" if began else "") + (f", ended {ended}" if ended else "")
         if ended[:10] == began[:10]:
             ended = ended[11:]
         person = f" by {built.person}" if built.person else ""

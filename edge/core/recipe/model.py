@@ -796,6 +796,14 @@ class Recipe(Frozen):
         steps = [one for step in self.in_order() for one in step.attachments]
         return {one.sha256: one for one in (*self.attachments, *steps)}
 
+    def outer(self, step: str) -> str | None:
+        """The step that the step stands in; None for one of the main sequence."""
+        return self._outer.get(step)
+
+    @cached_property
+    def _outer(self) -> Mapping[str, str]:
+        return {one.id: step.id for step in self.in_order() for _, inside in step.inner() for one in inside}
+
     @cached_property
     def _loop_of(self) -> Mapping[str, str]:
         found: dict[str, str] = {}

@@ -971,7 +971,8 @@ class _Decision:
             reading = self.now.reading(full_name)
             if reading is None:
                 return None, full_name, Quality.BAD.value
-            bad = "" if reading.good else f"{show(reading)} is {reading.detail or reading.quality.value}."
+            why = reading.detail.rstrip(".") or f"{show(reading)} is {reading.quality.value}"
+            bad = "" if reading.good else f"{why}."
             return Given(reading.value, reading.unit, bad), full_name, reading.quality.value
         recorded = batch.values.get(name)
         if recorded is not None:

@@ -131,7 +131,7 @@ def plant_on(port: int) -> Plant:
 
 
 @asynccontextmanager
-async def parts(folder: Path) -> AsyncIterator[Parts]:
+async def parts(folder: Path, recipe: Recipe = RECIPE) -> AsyncIterator[Parts]:
     disk, clock = WaitingDisk(), SystemClock()
     control = folder / "pump.sock"
     async with (
@@ -139,7 +139,7 @@ async def parts(folder: Path) -> AsyncIterator[Parts]:
         open_journal(folder / "journal.db", folder / "epoch", vfs=disk.name) as journal,
     ):
         plant = plant_on(port)
-        line = Line(Book(plant, {"s": RECIPE}, frozenset({"s"})))
+        line = Line(Book(plant, {"s": recipe}, frozenset({"s"})))
         equipment = Equipment(plant, installed_drivers(), now_s=clock.now_s, utc=clock.utc)
         async with equipment:
             await equipment.watch(plant.tags())

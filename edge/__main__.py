@@ -581,16 +581,29 @@ def recipe_pack(
         Path | None, typer.Option(help="The report of its rehearsal (lineside recipe rehearse --out).")
     ] = None,
     earlier: Annotated[list[Path] | None, typer.Option(help="An earlier version's file; once for each.")] = None,
+    box: Annotated[
+        Path | None, typer.Option(help="A box folder: the signatures that its record has on the recipe go along.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a tech-transfer pack: recipe, BatchML, whys, history and rehearsal in one signed file for a second site.
 
     Example: lineside recipe pack cart-b1.yaml --out cart-b1.pack --rehearsal rehearsal.json --key device.key
     """
+    from edge.config import read_config
+    from edge.endorsed import endorsed_at
     from edge.identity import DeviceKey
     from edge.pack import make_pack
 
-    made = make_pack(file, out, DeviceKey.load(key), rehearsal=rehearsal, earlier=earlier or ())
+    signer, config = DeviceKey.load(key), read_config(box) if box else None
+    made = make_pack(
+        file,
+        out,
+        signer,
+        rehearsal=rehearsal,
+        earlier=earlier or (),
+        endorsed=lambda seals: endorsed_at(config, seals) if config else (),
+    )
     if as_json:
         print(json.dumps({"ok": True, "out": str(out), **made.model_dump()}))
     else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ from edge.core.recipe import Recipe, read_recipe, seal, sealed_bytes
 from edge.core.recipe.compare import compare
 from edge.core.recipe.model import ATTACHMENT_FILE
 from edge.core.record import Signer, fingerprint, signature_holds
+from edge.endorsed import Endorsed, as_bytes, read_endorsed
 from edge.exchange import BYTES_MAX, export, read
 from edge.identity import sync_folder
 from edge.library import read_bounded, read_checked_recipe, read_recipe_file
@@ -42,7 +43,7 @@ EARLIER_MAX: Final = 99
 ATTACHED_BYTES_MAX: Final = 40 * 1024 * 1024
 DRAFT: Final = "draft.yaml"
 _NAME: Final = re.compile(
-    r"recipe\.yaml|recipe\.xml|WHYS\.md|HISTORY\.md|history/[0-9]{2}\.yaml|rehearsal\.(json|txt|md)|"
+    r"recipe\.yaml|recipe\.xml|WHYS\.md|HISTORY\.md|history/[0-9]{2}\.yaml|rehearsal\.(json|txt|md)|approvals\.json|"
     rf"{ATTACHMENTS}/({ATTACHMENT_FILE.pattern})"
 )
 
@@ -58,14 +59,21 @@ class Manifest(BaseModel):
     recipe: str = Field(max_length=64)
     version: str = Field(max_length=64)
     seal: str = Field(pattern=r"^[0-9a-f]{64}$")
-    files: tuple[FileEntry, ...] = Field(strict=False, min_length=4, max_length=EARLIER_MAX + 5 + ATTACHMENTS_MAX)
+    files: tuple[FileEntry, ...] = Field(strict=False, min_length=4, max_length=EARLIER_MAX + 6 + ATTACHMENTS_MAX)
 
 
 def make_pack(
-    recipe: Path, out: Path, signer: Signer, *, rehearsal: Path | None = None, earlier: Sequence[Path] = ()
+    recipe: Path,
+    out: Path,
+    signer: Signer,
+    *,
+    rehearsal: Path | None = None,
+    earlier: Sequence[Path] = (),
+    endorsed: Callable[[Collection[str]], Sequence[Endorsed]] = lambda _: (),
 ) -> Manifest:
     """Make the pack `out` of a recipe that checks clean. It appears whole and read back, or not at all.
 
+    `endorsed` gives the signatures on the recipes with these seals.
     Raises what reading the recipes does, `exchange.*`, `pack.exists`, `pack.history`, `pack.rehearsal` and
     `pack.cannot_write`."""
     sealed = read_checked_recipe(recipe, None)
@@ -80,12 +88,15 @@ def make_pack(
             todo="Give earlier versions of this recipe alone.",
         )
     versions.sort(key=lambda one: [int(part) for part in one[1].version.split(".")])
+    signed = endorsed({sealed.seal, *(seal(one) for _, one in versions)})
     files = {
         "recipe.yaml": sealed.data,
         "recipe.xml": export(sealed.recipe),
         "WHYS.md": whys(sealed.recipe).encode(),
-        "HISTORY.md": _history([one for _, one in versions], sealed.recipe).encode(),
+        "HISTORY.md": _history([one for _, one in versions], sealed.recipe, signed).encode(),
     }
+    if signed:
+        files["approvals.json"] = as_bytes(signed)
     files |= {f"history/{number:02}.yaml": data for number, (data, _) in enumerate(versions, 1)}
     if rehearsal is not None:
         files["rehearsal" + (rehearsal.suffix if rehearsal.suffix in (".txt", ".md") else ".json")] = _report(rehearsal)
@@ -206,7 +217,7 @@ def _reasons(value: object, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             yield from _reasons(inner, path)
 
 
-def _history(earlier: Sequence[Recipe], recipe: Recipe) -> str:
+def _history(earlier: Sequence[Recipe], recipe: Recipe, signed: Sequence[Endorsed]) -> str:
     lines = [f"# History: {recipe.recipe}", "", "| version | title | seal |", "|---|---|---|"]
     lines += [f"| {one.version} | {one.title.replace('|', '/')} | `{seal(one)}` |" for one in (*earlier, recipe)]
     if not earlier:
@@ -214,6 +225,9 @@ def _history(earlier: Sequence[Recipe], recipe: Recipe) -> str:
     for old, new in pairwise((*earlier, recipe)):
         lines += ["", f"## From {old.version} to {new.version}", ""]
         lines += [f"- {change.text}".replace("\n", " ") for change in compare(old, new)]
+    if signed:
+        lines += ["", "## Signed where it comes from", "", "What was approved there is not approved here.", ""]
+        lines += [f"- {one.text()}" for one in signed]
     return "\n".join(lines) + "\n"
 
 
@@ -224,6 +238,8 @@ def _agree(manifest: Manifest, files: dict[str, bytes]) -> None:
         from_xml = read_recipe(read(files["recipe.xml"], "recipe.xml").text.encode(), "recipe.xml").recipe
     except LinesideError as refusal:
         raise _damaged(f"Its recipe cannot be read. {refusal.what}") from refusal
+    if "approvals.json" in files and read_endorsed(files["approvals.json"]) is None:
+        raise _damaged("A signature in approvals.json is not one that a device attested.")
     named = (recipe.recipe, recipe.version, seal(recipe))
     if named != (manifest.recipe, manifest.version, manifest.seal) or seal(from_xml) != manifest.seal:
         raise _damaged("Its recipe is not the one that the manifest names.")

@@ -136,7 +136,7 @@ Lives = Mapping[str, RecipeLife]
 
 def lived(lives: Lives, event: RecipeEvent, person: str, utc: str, seq: int) -> dict[str, RecipeLife]:
     """The recipes after this row, the one that it changed last."""
-    signed = Endorsement(person, event.role, _ACT[type(event)], utc, seq)
+    signed = Endorsement(person, event.role, ACT_OF[type(event)], utc, seq)
     match event:
         case ev.RecipeSubmitted():
             changed = RecipeLife(
@@ -176,7 +176,7 @@ def _state_after(event: RecipeEvent) -> RecipeState:
             return RecipeState.RETIRED
 
 
-_ACT: Final[Mapping[type[ev.Event], RecipeAct]] = {
+ACT_OF: Final[Mapping[type[ev.Event], RecipeAct]] = {
     ev.RecipeSubmitted: RecipeAct.SUBMIT,
     ev.RecipeApproved: RecipeAct.APPROVE,
     ev.RecipeSentBack: RecipeAct.SEND_BACK,

@@ -118,7 +118,7 @@ def test_every_act_in_every_state_does_what_the_table_says_or_is_refused(state: 
     signature, changed = box.sign(act, by)
     assert isinstance(signature, ev.SignatureMade)
     assert A in signature.meaning
-    assert type(changed) in {kind for kind, one in life._ACT.items() if one is act}
+    assert type(changed) in {kind for kind, one in life.ACT_OF.items() if one is act}
     assert approving.state_of(box.line, A) is life.LIFE[state][act]
     assert box.refold() == box.line
 

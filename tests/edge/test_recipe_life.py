@@ -18,12 +18,15 @@ from edge.__main__ import app
 from edge.config import Config, read_config
 from edge.core import events as ev
 from edge.core.errors import LinesideError
+from edge.core.lifecycle import RecipeAct
 from edge.core.people import attestation_holds
 from edge.core.terms import Role
 from edge.desk_client import DeskClient, connect
+from edge.endorsed import as_bytes, endorsed_at, read_endorsed
 from edge.identity import DeviceKey
 from edge.journal import JournalReader
 from edge.library import Library
+from edge.pack import make_pack, unpack
 from edge.rehearsing import Rehearsed, rehearse
 from provisioning.device import NewPerson, init_device
 from tests.edge.conftest import RECIPE, running
@@ -255,6 +258,44 @@ async def test_without_signatures_the_folder_decides_and_says_so(box: Config) ->
         assert (await look(client)).recipes == (), "what was never signed does not start where people sign"
     kinds = [row.event.approval for row in rows(box) if isinstance(row.event, ev.RecipeApprovalSet)]
     assert kinds == ["two_signatures"]
+
+
+@pytest.mark.usefixtures("rehearsed")
+async def test_the_signatures_go_to_another_site_as_history_and_approve_nothing_there(
+    box: Config, signed_once: Path, tmp_path: Path
+) -> None:
+    async with running(box) as socket, connect(socket) as client:
+        shown = await make_effective(client)
+    key, pack, there = DeviceKey.load(box.device_key), tmp_path / "paper.pack", tmp_path / "there"
+    file = box.recipes / "paper.yaml"
+    make_pack(file, pack, key, endorsed=lambda seals: endorsed_at(box, seals))
+    unpack(pack, key.public, there)
+    found = read_endorsed((there / "approvals.json").read_bytes())
+    assert found is not None
+    said = [(one.person, one.act.value, one.seal) for one in found]
+    acts = (("eva", "submit"), ("sue", "approve"), ("dot", "approve"), ("dot", "release"))
+    assert said == [(person, act, shown["seal"]) for person, act in acts]
+    assert "dot (quality), released" in (there / "HISTORY.md").read_text()
+
+    shutil.copytree(signed_once, tmp_path / "second")
+    second = read_config(tmp_path / "second")
+    shutil.copy(there / "draft.yaml", second.recipes / "paper.yaml")
+    async with running(second) as socket, connect(socket) as client:
+        assert (await look(client)).recipes == ()
+        assert (await client.ask(wire.ListRecipes(id=name())))["recipes"] == []
+
+    for changed in (
+        found[1].model_copy(update={"person": "mallory"}),
+        found[1].model_copy(update={"seal": "0" * 64}),
+        found[1].model_copy(update={"act": RecipeAct.RELEASE}),
+        found[1].model_copy(update={"utc": "2020-01-01T00:00:00.000000Z"}),
+    ):
+        assert not changed.holds()
+        assert read_endorsed(as_bytes([changed])) is None
+        with pytest.raises(LinesideError) as refusal:
+            make_pack(file, tmp_path / "bad.pack", key, endorsed=lambda _, one=changed: [one])  # type: ignore[misc]
+        assert refusal.value.code == "pack.damaged"
+    assert read_endorsed(b"[{}]") is None
 
 
 # The command line ----------------------------------------------------------------------------------------------------

@@ -209,7 +209,6 @@ async def _serve(
 def _book(line: Line, library: Library, reference: Reference) -> tuple[Book, tuple[str, ...]]:
     """What decisions read. What a running batch pins comes from the library, whatever the files say now, and so does
     what was released; a sentence for each of those that cannot be started on this plant."""
-    pinned = {seal: library.recipe(seal) for seal in {batch.seal for batch in line.batches.values()}}
     plant = reference.plant
     if line.plant_content and line.plant_content != reference.content and line.live():
         plant = library.plant(line.plant_content)
@@ -221,6 +220,8 @@ def _book(line: Line, library: Library, reference: Reference) -> tuple[Book, tup
                 effective[life.seal] = fitting(library, life.seal, plant)
             except LinesideError as why:
                 unfit.append(f"{life.recipe} {life.version} cannot be started: {why.what}")
+    others = {batch.seal for batch in line.batches.values()} - effective.keys()  # reading one takes a tenth of a second
+    pinned = {seal: library.recipe(seal) for seal in others}
     return Book(plant, pinned | effective, frozenset(effective)), tuple(unfit)
 
 

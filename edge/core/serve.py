@@ -333,6 +333,8 @@ def pass_on(d: Decision, batch_id: str, target: State) -> None:
         assert isinstance(step, Service)
         module = module_of(d.line.book.plant, batch.units, step)
         state = module.state(d.now.reading)[0]
+        if state and state == run.given.get("was"):  # a reading from before the last command
+            state = str(run.given["state"])
         command = PASSED_ON[target] or STANDING.get(state, "")
         open_steps = {one.step for one in batch.intents.values()} | {one.step for one in batch.questions.values()}
         asked = step.id in open_steps

@@ -493,6 +493,15 @@ def test_an_old_reading_is_not_taken_for_the_answer() -> None:
     assert line.codes() == []
 
 
+def test_a_hold_is_passed_on_although_the_reading_is_older_than_the_start() -> None:
+    line = ModuleLine(WASH)
+    line.go(lambda: any(one.shown_by for one in line.writes()))
+    line.write(line.writes()[0])  # told to start, and the subscription still shows idle
+    assert line.readings["CP-1.wash_state"].value == 16
+    line.act(Act.HOLD)
+    assert [one.value for one in line.writes()] == [16]
+
+
 def test_the_operator_is_told_what_the_module_waits_for() -> None:
     line = ModuleLine(WASH)
     module = serve.module_of(PLANT, {"module": "CP-1"}, line.recipe.steps()["010"])  # type: ignore[arg-type]

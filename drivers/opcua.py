@@ -78,6 +78,7 @@ BROWSE_NODES_MAX: Final = 20_000
 BROWSE_FOUND_MAX: Final = 5000
 PASSWORD_BYTES_MAX: Final = 1024
 BROWSE_DEPTH_MAX: Final = 12
+STANDARD_IDS: Final = 50_000
 SESSION_MS: Final = 30_000
 """How long a server keeps a session whose connection broke: servers have few."""
 CONFIRM_S: Final = 1.0
@@ -426,7 +427,7 @@ class _Client(Client):
         self, username: str | None = None, password: str | None = None, certificate: x509.Certificate | None = None
     ) -> ua.ActivateSessionResult:
         """Raises `opcua.user_kind`."""
-        taken = [policy.TokenType.name for policy in self._policy_ids or ()]
+        taken = sorted({policy.TokenType.name for policy in self._policy_ids or ()})
         if taken and self._wanted.name not in taken:
             raise LinesideError(
                 "opcua.user_kind",
@@ -660,9 +661,9 @@ class OpcUaDriver:
         except (LinesideError, AssertionError, InvalidSignature, UaError, OSError, TimeoutError, ValueError) as error:
             # A server that does not take our certificate often just ends the connection, which asyncua asserts away.
             if shown and isinstance(error, AssertionError | ConnectionError) and _server_was_there(error):
-                return self._not_accepted("it ended the connection when it was shown")
+                return self._not_accepted(_box_rejected("it ended the connection when it was shown"))
             refusal = _refusal(error, timeout_s)
-            return self._not_accepted(refusal.what) if refusal.code == "opcua.box_rejected" else refusal
+            return self._not_accepted(refusal) if refusal.code == "opcua.box_rejected" else refusal
         finally:
             self._client = None
             await self._close(client)
@@ -677,10 +678,10 @@ class OpcUaDriver:
             self._own_shown = 0  # the next session begins with the new one again
         self._say(connected=True, detail=f"Connected to {self._settings.endpoint}.")
 
-    def _not_accepted(self, how: str) -> LinesideError:
+    def _not_accepted(self, refusal: LinesideError) -> LinesideError:
         """The server did not take the certificate that was shown: the next attempt shows the one before it."""
         self._own_shown = (self._own_shown + 1) % max(len(self._own), 1)
-        return _box_rejected(how)
+        return refusal
 
     # Trust --------------------------------------------------------------------------------------------------
 
@@ -948,7 +949,7 @@ class OpcUaDriver:
             below = []
             for node in level:
                 for child in await node.get_children_descriptions():
-                    if child.NodeId in seen or child.NodeId.NamespaceIndex == 0 or len(seen) >= BROWSE_NODES_MAX:
+                    if child.NodeId in seen or _is_servers_own(child.NodeId) or len(seen) >= BROWSE_NODES_MAX:
                         continue
                     seen.add(child.NodeId)
                     below.append(client.get_node(child.NodeId))
@@ -973,6 +974,11 @@ class OpcUaDriver:
             kinds[type_id] = (await client.get_node(node).read_data_type_as_variant_type()).name
         level = access.Value if access is not None and isinstance(access.Value, int) else 0
         return Found(address, name, kinds[type_id], bool(level & ua.AccessLevel.CurrentWrite.mask))
+
+
+def _is_servers_own(node: ua.NodeId) -> bool:
+    """True for what the standard defines. Some servers put a device's nodes into its namespace, with high numbers."""
+    return node.NamespaceIndex == 0 and isinstance(node.Identifier, int) and node.Identifier < STANDARD_IDS
 
 
 def _address(node: ua.NodeId, spaces: Sequence[str]) -> str:

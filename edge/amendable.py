@@ -61,6 +61,15 @@ def _offers(line: Line, batch: Batch) -> Iterator[AmendOffer]:
     yield from _versions(line, batch, recipe)
 
 
+def waiting(line: Line) -> Iterator[str]:
+    """A sentence for each amendment that waits for others, for whoever looks at the box."""
+    for batch in line.live():
+        if asked := batch.requested:
+            able = ", ".join(asked.needs).replace("|", " or ")
+            named = f"Amendment {asked.amendment} of batch {batch.batch}"
+            yield f"{named}, requested by {asked.people[0]}, waits for: {able}."
+
+
 def amendment_card(batch: Batch) -> AmendmentCard | None:
     """The amendment that waits."""
     asked = batch.requested

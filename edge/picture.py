@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from edge.amendable import amend_offers, amendment_card
+from edge.amendable import amend_offers, amendment_card, waiting
 from edge.core.alarms import Alarm, in_order
 from edge.core.approve import startable
 from edge.core.decide import needs_patient
@@ -115,7 +115,7 @@ def picture(
         dark_s=line.dark.low_s,
         self_check=_self_check(line),
         drill=_drill(line),
-        notices=tuple(notices),
+        notices=(*notices, *waiting(line)),
         alarms=tuple(_alarm(line, alarm) for alarm in in_order(line.alarms)),
     )
 
@@ -523,6 +523,8 @@ def _text(reading: Reading) -> str:
 
 def _next_action(batch: Batch, cards: list[StepCard]) -> str:
     match batch.state:
+        case State.HELD if batch.questions and not next(iter(batch.questions.values())).tag:
+            return "Look at the equipment, then decide how the step goes on after the time without power."
         case State.HELD if batch.questions:
             return "Compare intent and reading, then answer the question."
         case State.HELD if batch.restored:

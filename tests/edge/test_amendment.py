@@ -57,6 +57,8 @@ async def test_old_new_bounds_and_why_are_shown_others_agree_and_a_crash_changes
         assert waits is not None
         assert waits.needs == ("verifier",)
         assert any("80 → 75" in one and "70 to 90" in one for one in waits.differences)
+        shown = wire.Picture.model_validate((await ask(client, wire.AskStatus))["picture"])
+        assert "Amendment A1 of batch B1, requested by ana, waits for: verifier." in shown.notices
         settles = {"batch": "B1", "amendment": "A1", "agree": True}
         with pytest.raises(LinesideError, match=r"signature\.role"):
             await ask(client, wire.SettleAmendment, **settles, person="ana", pin="2580")

@@ -181,8 +181,9 @@ class Rig:
                 self.broker_port = int(await self.first_line(process))
         await self.until(lambda: _listening(self.broker_port), "the broker does not answer", process)
 
-    async def start_hub(self) -> None:
-        process = await self.start("hub", "-m", "edge", "hub", "run", "--hub", str(self.hub))
+    async def start_hub(self, *program: str) -> None:
+        """Start the hub and wait until it answers; `program` as for the runtime."""
+        process = await self.start("hub", *(program or ("-m", "edge")), "hub", "run", "--hub", str(self.hub))
         await self.until(lambda: _listening(self.hub_port), "the hub does not answer", process)
 
     async def start_runtime(self, *program: str) -> None:

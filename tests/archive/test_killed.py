@@ -27,7 +27,7 @@ from tests.archive.test_prune import begin, name, scan
 ROOT = Path(__file__).parents[2]
 BOX = Path(__file__).with_name("quick_box.py")
 SEED = int(os.environ.get("LINESIDE_SEED", "11"))
-KILLS = int(os.environ.get("LINESIDE_KILLS", "3"))
+KILLS = int(os.environ.get("LINESIDE_KILLS", "2"))
 LOOK_S = 0.005
 
 

@@ -7,6 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from tests.campaign import Part, Planted, Tally
+from tests.crash.beside_kills import (
+    FORGETFUL_DESK,
+    FORGETFUL_FOLLOWER,
+    HASTY_HUB,
+    beside_killed_and_judged,
+    screen_killed_and_judged,
+)
 from tests.crash.kills import kill_writers
 from tests.crash.runtime_kills import careless_and_judged, killed_and_judged
 
@@ -52,4 +59,66 @@ RUNTIME = Part(
     full=1_000,
     inject=kill_runtime,
     planted={"open writes are taken up again": Planted(careless, "was written 2 times for 1 intents")},
+)
+
+
+KILLS_BESIDE = 10
+"""Of hub or follower in one batch, which then goes on to its end."""
+KILLS_AT_ENTRIES = 8
+
+
+async def kill_follower(seed: int, folder: Path, tally: Tally) -> None:
+    await beside_killed_and_judged(folder, seed, ("follower",), KILLS_BESIDE, tally.fault, to_the_end=True)
+
+
+async def forgetful_follower(seed: int, folder: Path, tally: Tally) -> None:
+    await beside_killed_and_judged(folder, seed, ("follower",), 1, tally.fault, program=FORGETFUL_FOLLOWER)
+
+
+FOLLOWER = Part(
+    4,
+    "follower",
+    "SIGKILL of the follower in mid-batch, hub, second medium and box compared",
+    gate=10,
+    full=1_000,
+    inject=kill_follower,
+    planted={"the copy goes on with the newest row": Planted(forgetful_follower, "does not follow row")},
+)
+
+
+async def kill_hub(seed: int, folder: Path, tally: Tally) -> None:
+    await beside_killed_and_judged(folder, seed, ("hub",), KILLS_BESIDE, tally.fault, to_the_end=True)
+
+
+async def hasty_hub(seed: int, folder: Path, tally: Tally) -> None:
+    await beside_killed_and_judged(folder, seed, ("hub",), 1, tally.fault, program=HASTY_HUB)
+
+
+HUB = Part(
+    4,
+    "hub",
+    "SIGKILL of the hub in mid-batch, its receipts held against its rows",
+    gate=10,
+    full=1_000,
+    inject=kill_hub,
+    planted={"a receipt before the commit": Planted(hasty_hub, "gave a receipt for rows that it lost")},
+)
+
+
+async def kill_screen(seed: int, folder: Path, tally: Tally) -> None:
+    await screen_killed_and_judged(folder, seed, KILLS_AT_ENTRIES, tally.fault)
+
+
+async def forgetful_desk(seed: int, folder: Path, tally: Tally) -> None:
+    await screen_killed_and_judged(folder, seed, 1, tally.fault, program=FORGETFUL_DESK)
+
+
+SCREEN = Part(
+    4,
+    "screen",
+    "SIGKILL of the screen while a value is typed or on its way",
+    gate=8,
+    full=1_000,
+    inject=kill_screen,
+    planted={"drafts are not kept": Planted(forgetful_desk, "a draft that was said to be saved is lost")},
 )

@@ -520,18 +520,25 @@ def recipe_export(
     kind: Annotated[
         Literal["master", "general"], typer.Option(help="As a master recipe, or as a general recipe of ISA-88 part 3.")
     ] = "master",
+    box: Annotated[
+        Path | None, typer.Option(help="A box folder: a master recipe goes with the signatures that its record has.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a recipe for another system: BatchML that is valid against the published schema and loses nothing.
 
     Example: lineside recipe export cart-b1.yaml --format batchml --out cart-b1.xml
     """
-    from edge.exchange import export
+    from edge.config import read_config
+    from edge.endorsed import endorsed_at
+    from edge.exchange import Approved, export
     from edge.library import read_checked_recipe
     from edge.pack import write_exchanged
 
     sealed = read_checked_recipe(file, None)
-    write_exchanged(out, export(sealed.recipe, kind))
+    signed = endorsed_at(read_config(box), {sealed.seal}) if box else []
+    approvals = [Approved(one.person, one.utc, one.text(), one.model_dump_json()) for one in signed]
+    write_exchanged(out, export(sealed.recipe, kind, approvals))
     if as_json:
         facts = {"ok": True, "out": str(out), "format": form, "kind": kind}
         print(json.dumps({**facts, "recipe": sealed.recipe.recipe, "seal": sealed.seal}))
@@ -554,6 +561,7 @@ def recipe_import(
 
     Example: lineside recipe import from-plant-b.xml --out draft.yaml
     """
+    from edge.endorsed import read_endorsed
     from edge.exchange import read
     from edge.pack import read_exchanged, write_exchanged
 
@@ -566,6 +574,10 @@ def recipe_import(
     print(f"{target}: {draft.origin}. " + ("It is as it was exported." if draft.exact else "A draft: look through it."))
     for remark in draft.remarks:
         print(f"remark: {remark}")
+    for approved in draft.approvals:
+        attested = read_endorsed(f"[{approved.facts}]".encode())
+        says = attested[0].text() if attested else f"NOT ATTESTED: {approved.says[:500]}"
+        print(f"signed where it comes from, an approval of nothing here: {says}")
     for one in draft.unmapped:
         print(f"not mapped: {one.path}\n  what: {one.what}\n  why:  {one.why}")
     if draft.unmapped:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Final
 
 from edge.core.errors import LinesideError
-from edge.core.recipe import read_recipe, seal
-from edge.exchange.batchml import Found, Kind, as_tree, content_of, differences, export, is_ours, stated_seal
+from edge.core.recipe import Recipe, read_recipe, seal
+from edge.exchange.batchml import NAMESPACE, Found, Kind, as_tree, content_of, differences, is_ours, stated_seal
 from edge.exchange.draft import as_yaml, one_line
 from edge.exchange.foreign import FOUND_MAX, read_foreign
-from edge.exchange.markup import BYTES_MAX, Node, read_markup
+from edge.exchange.header import Approved, take_header, with_header
+from edge.exchange.markup import BYTES_MAX, Node, read_markup, write_markup
 
-__all__ = ["BYTES_MAX", "Draft", "Kind", "Unmapped", "export", "read"]
+__all__ = ["BYTES_MAX", "Approved", "Draft", "Kind", "Unmapped", "export", "read"]
 
 _NAMESPACE: Final = re.compile(
     r"https?://www\.(?:mesa|wbf)\.org/xml/(?:b2mml|batchml)(?:-(v[0-9]{2,4}))?", re.IGNORECASE
 )
+APPROVALS_TOLD_MAX: Final = 100
 _RECIPES: Final = {"MasterRecipe": "master", "GRecipe": "general", "Recipe": "general"}
 
 
@@ -43,10 +46,20 @@ class Draft:
     exact: bool
     remarks: tuple[str, ...]
     unmapped: tuple[Unmapped, ...]
+    approvals: tuple[Approved, ...] = ()
+    """Who signed it where it comes from, as the file says."""
 
     def as_json(self) -> dict[str, object]:
         """The draft for machines, without its text."""
         return {**asdict(self), "unmapped": [asdict(one) for one in self.unmapped], "text": len(self.text)}
+
+
+def export(recipe: Recipe, kind: Kind = "master", approvals: Sequence[Approved] = ()) -> bytes:
+    """The recipe as a BatchML V0700 document: a master recipe, with the history of its approval in the header, or a
+    general recipe (ISA-88 part 3), which has no such header.
+
+    Raises `exchange.character` and `exchange.too_large`."""
+    return write_markup(with_header(as_tree(recipe, kind), approvals), NAMESPACE)
 
 
 def read(data: bytes, name: str, recipe_id: str = "") -> Draft:
@@ -76,7 +89,10 @@ def read(data: bytes, name: str, recipe_id: str = "") -> Draft:
     more = 0
     exact = False
     head = [f"Draft, brought in from {one_line(name)}: {origin}.", "Nothing in it is approved."]
+    approvals: tuple[Approved, ...] = ()
     if is_ours(recipe):
+        approvals = take_header(recipe)
+        head += [f"Signed where it comes from: {one_line(one.says)}" for one in approvals[:APPROVALS_TOLD_MAX]]
         content = content_of(recipe, kind)
         text = as_yaml(content)
         try:
@@ -101,7 +117,7 @@ def read(data: bytes, name: str, recipe_id: str = "") -> Draft:
     unmapped = [Unmapped(one_line(at), one_line(what), why) for at, what, why in found]
     if more:
         unmapped.append(Unmapped(path, f"{more} more", "The report ends here."))
-    return Draft(text, said, origin, exact, tuple(remarks), tuple(unmapped))
+    return Draft(text, said, origin, exact, tuple(remarks), tuple(unmapped), approvals)
 
 
 def _alone(root: Node) -> bool:

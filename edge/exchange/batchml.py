@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from edge.core.recipe import Recipe, seal
-from edge.exchange.markup import Node, write_markup
+from edge.exchange.markup import Node
 
 NAMESPACE: Final = "http://www.mesa.org/xml/B2MML"
 FORMAT: Final = "1"
@@ -77,13 +77,6 @@ _NAMES: Final[Mapping[Kind, _Names]] = {
         "DirectedLink",
     ),
 }
-
-
-def export(recipe: Recipe, kind: Kind = "master") -> bytes:
-    """The recipe as a BatchML V0700 document: a master recipe, or a general recipe (ISA-88 part 3).
-
-    Raises `exchange.character` and `exchange.too_large`."""
-    return write_markup(as_tree(recipe, kind), NAMESPACE)
 
 
 def as_tree(recipe: Recipe, kind: Kind) -> Node:

@@ -20,9 +20,11 @@ from edge.core import events as ev
 from edge.core.errors import LinesideError
 from edge.core.lifecycle import RecipeAct
 from edge.core.people import attestation_holds
+from edge.core.recipe import read_recipe, seal
 from edge.core.terms import Role
 from edge.desk_client import DeskClient, connect
 from edge.endorsed import as_bytes, endorsed_at, read_endorsed
+from edge.exchange import read
 from edge.identity import DeviceKey
 from edge.journal import JournalReader
 from edge.library import Library
@@ -31,6 +33,7 @@ from edge.rehearsing import Rehearsed, rehearse
 from provisioning.device import NewPerson, init_device
 from tests.edge.conftest import RECIPE, running
 from tests.edge.test_desk import log_in, look, name, refused, rows
+from tests.exchange.documents import faults
 
 PINS = {"eva": "pin-of-eva", "sue": "pin-of-sue", "dot": "pin-of-dot", "ana": "pin-of-ana"}
 PEOPLE = (
@@ -276,6 +279,21 @@ async def test_the_signatures_go_to_another_site_as_history_and_approve_nothing_
     acts = (("eva", "submit"), ("sue", "approve"), ("dot", "approve"), ("dot", "release"))
     assert said == [(person, act, shown["seal"]) for person, act in acts]
     assert "dot (quality), released" in (there / "HISTORY.md").read_text()
+
+    xml = tmp_path / "paper.xml"
+    told = await lineside(box, "export", file, "--out", xml)
+    assert told.code == 0, told
+    assert faults(xml.read_bytes()) == []
+    draft = read(xml.read_bytes(), "paper.xml")
+    assert (draft.exact, [one.by for one in draft.approvals]) == (True, ["eva", "sue", "dot", "dot"])
+    assert [read_endorsed(f"[{one.facts}]".encode()) for one in draft.approvals] == [(one,) for one in found]
+    assert seal(read_recipe(draft.text.encode(), "draft").recipe) == shown["seal"]
+    xml.write_bytes(xml.read_bytes().replace(b"sue", b"mal"))
+    done = await asyncio.to_thread(
+        CliRunner().invoke, app, ["recipe", "import", str(xml), "--out", str(tmp_path / "x")]
+    )
+    assert done.stdout.count("NOT ATTESTED") == 1
+    assert done.stdout.count("an approval of nothing here") == 4
 
     shutil.copytree(signed_once, tmp_path / "second")
     second = read_config(tmp_path / "second")

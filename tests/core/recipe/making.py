@@ -48,6 +48,21 @@ SPOILED: Final[tuple[tuple[str, Any], ...]] = (
 """What a step may have instead of what is right there."""
 
 
+OPERATIONS: Final = {
+    ("soak", "1"): b"""\
+library_operation: soak
+version: "1"
+title: Soak
+units: {vessel: {class: bioreactor}}
+parameters: {longest: {type: duration, value: 2 h}}
+steps:
+  - {id: "010", phase: instruct, title: Fill, text: Fill it.}
+  - {id: "020", phase: wait, title: Warm, tag: vessel.temperature, limit: {low: 20.0, unit: degC}, timeout: $longest}
+"""
+}
+"""What a made recipe may call."""
+
+
 class _Maker:
     """Draws steps one after another; remembers which values they record, so that formulas can name them."""
 
@@ -55,6 +70,8 @@ class _Maker:
         self.draw = draw
         self.count = 0
         self.numbers: list[str] = []
+        self.open: list[str] = []
+        """Results that are open when the step is reached."""
 
     def one_of(self, *choices: Any) -> Any:
         return self.draw(st.sampled_from(choices))
@@ -70,10 +87,13 @@ class _Maker:
         base: Step = {"id": f"{self.count * 10:03d}", "title": f"Step {self.count}"}
         kinds = [*self.simple(), *(self.deep() if depth < DEPTH_MAX else ())]
         made: Step = self.one_of(*kinds)(base, depth)
+        if depth == 0 and made.get("pending"):
+            self.open.append(made["name"])
         return made
 
     def simple(self) -> Iterator[Callable[[Step, int], Step]]:
         yield lambda base, _: {**base, "phase": "instruct", "text": "Do it."}
+        yield self.record
         yield self.record
         yield self.choice
         yield lambda base, _: {
@@ -85,7 +105,10 @@ class _Maker:
             "roles": self.one_of(["operator"], ["operator", "verifier"], ["quality", "operator", "operator"]),
         }  # fmt: skip
         yield self.warm
-        yield lambda base, _: {**base, "phase": "wait", "duration": self.one_of("1 s", "10 min", "3 d")}
+        yield lambda base, _: {
+            **base, "phase": "wait", "duration": self.one_of("1 s", "10 min", "3 d"),
+            "on_restart": self.one_of("resume", "hold", "ask"),
+        }  # fmt: skip
         yield lambda base, _: {
             **base, "phase": "hold", **self.watched(), "duration": self.one_of("30 s", "2 h", "5 d")
         }  # fmt: skip
@@ -96,13 +119,25 @@ class _Maker:
         }  # fmt: skip
         yield self.weigh
         yield self.people
+        yield lambda base, _: {
+            **base, "phase": "record", "text": "T", "name": f"o{self.count}", "type": "at_most", "unit": "EU/mL",
+            "limit": {"high": 5}, "pending": True,
+        }  # fmt: skip
+        yield lambda base, _: {
+            **base, "phase": "call", "operation": "soak", "version": "1", "units": {"vessel": "reactor"},
+            "parameters": self.one_of({}, {"longest": "3 h"}),
+        }  # fmt: skip
         if self.numbers:
             yield self.calculate
+        if self.open:
+            yield self.dispose
+            yield self.dispose
 
     def deep(self) -> Iterator[Callable[[Step, int], Step]]:
         yield self.parallel
         yield self.loop
         if self.numbers:
+            yield self.select
             yield self.select
 
     def watched(self) -> Step:
@@ -144,11 +179,12 @@ class _Maker:
              "limit": {"low": 10, "high": 20}},
             {"phase": "custody", "what": "the bag"},
             {"phase": "clearance", "checks": ["nothing is left", "all is clean"]},
-            {"phase": "record", "name": name, "type": "at_most", "unit": "EU/mL", "limit": {"high": 5},
-             "pending": True},
             {"phase": "record", "name": name, "type": "negative_to_date"},
         )  # fmt: skip
         return {**base, "text": "Do it.", "warn_after": self.one_of("", "30 min"), **more}
+
+    def dispose(self, base: Step, _: int) -> Step:
+        return {**base, "phase": "dispose", "text": "Assess it.", "of": self.one_of(*self.open)}
 
     def choice(self, base: Step, _: int) -> Step:
         accept = self.one_of([], ["a"], ["a", "b"])
@@ -201,8 +237,9 @@ class _Maker:
 
     def loop(self, base: Step, depth: int) -> Step:
         steps = self.sequence(2, depth + 1)
-        until = {"until": self.condition()} if self.numbers and self.draw(st.booleans()) else {}
-        return {**base, "phase": "loop", "times": self.draw(st.integers(1, 3)), **until, "steps": steps}
+        ends: list[Step] = [{}, {"while": "iteration <= 2"}, {"until": "iteration >= 2"}]
+        ends += [{"until": self.condition()}] if self.numbers else []
+        return {**base, "phase": "loop", "times": self.draw(st.integers(1, 3)), **self.one_of(*ends), "steps": steps}
 
     def parallel(self, base: Step, depth: int) -> Step:
         branches = [self.sequence(2, depth + 1) for _ in range(2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from hypothesis import HealthCheck, event, given, settings
 
 from drivers import sim
 from drivers.sim.physics import VirtualCell
+from edge.core import decide as deciding
 from edge.core.errors import LinesideError
 from edge.core.plant import read_plant
 from edge.core.recipe import check_recipe, read_recipe, seal
-from edge.core.recipe.read import RecipeDocument
+from edge.core.recipe.read import PHASES, RecipeDocument
 from edge.core.rehearse import as_text, rehearse
-from tests.core.recipe.making import recipes
+from tests.core.recipe.making import OPERATIONS, recipes
 
 PLANT = read_plant(Path(sim.__file__).with_name("plant.yaml").read_bytes(), "plant.yaml")
 MADE = settings(
@@ -28,7 +30,7 @@ MADE = settings(
 def findings(content: dict[str, Any]) -> tuple[RecipeDocument | None, list[LinesideError]]:
     """The recipe, if it can be read, and all that is wrong with it."""
     try:
-        document = read_recipe(json.dumps(content).encode(), "made.yaml")
+        document = read_recipe(json.dumps(content).encode(), "made.yaml", OPERATIONS)
     except LinesideError as refusal:
         return None, [refusal, *refusal.others]
     return document, check_recipe(document, PLANT)
@@ -62,6 +64,38 @@ def test_a_recipe_that_is_refused_says_why_and_one_that_passes_ends(content: dic
     if document is not None and not found:
         report = rehearse(document.recipe, seal(document.recipe), PLANT, VirtualCell(PLANT), lineside="test")
         assert all(one.well for one in report.played), as_text(report)
+
+
+def test_the_maker_makes_every_phase() -> None:
+    phases: set[str] = set()
+
+    @settings(MADE, max_examples=300)
+    @given(recipes())
+    def look(content: dict[str, Any]) -> None:
+        phases.update(re.findall(r'"phase": "(\w+)"', json.dumps(content)))
+
+    look()
+    assert phases == set(PHASES) - {"service"}, "the simulated cell of these recipes has no service"
+
+
+def test_planted_bug_an_engine_that_does_not_end_a_loop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = {"id": "011", "phase": "record", "title": "T", "text": "T", "name": "n", "unit": "%"}
+    loop = {"id": "010", "phase": "loop", "title": "T", "times": 2, "steps": [look]}
+    content = {
+        "recipe": "MADE", "version": "1", "title": "T",
+        "procedure": [{"unit_procedure": "U", "operations": [{"operation": "O", "steps": [loop]}]}],
+    }  # fmt: skip
+    document, found = findings(content)
+    assert document is not None
+    assert found == []
+
+    def ends() -> bool:
+        report = rehearse(document.recipe, seal(document.recipe), PLANT, VirtualCell(PLANT), lineside="test")
+        return all(one.well for one in report.played)
+
+    assert ends()
+    monkeypatch.setattr(deciding._Decision, "go_round", lambda *_: None)
+    assert not ends()
 
 
 @pytest.mark.parametrize("spoiled", [False, True])

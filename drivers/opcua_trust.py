@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, TypeVar
@@ -36,6 +36,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -100,10 +101,6 @@ class Own:
     @cached_property
     def der(self) -> bytes:
         return self.certificate.public_bytes(Encoding.DER)
-
-    @cached_property
-    def key_der(self) -> bytes:
-        return self.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,9 +408,8 @@ def read_file(file: Path) -> x509.Certificate | x509.CertificateRevocationList:
 
 def read_private_key(file: Path) -> rsa.RSAPrivateKey:
     """An RSA key in a file that nobody else may read. Raises `opcua.secret_open`, `opcua.key_file`."""
-    data = read_secret(file)
     try:
-        key = load_pem_private_key(data, None) if b"-----BEGIN " in data else load_der_private_key(data, None)
+        key = _loaded(read_secret(file))
     except _UNREADABLE:
         key = None
     if not isinstance(key, rsa.RSAPrivateKey):
@@ -424,6 +420,12 @@ def read_private_key(file: Path) -> rsa.RSAPrivateKey:
             place=Place(str(file)),
         )
     return key
+
+
+@lru_cache(maxsize=4)
+def _loaded(data: bytes) -> PrivateKeyTypes:
+    """Remembered, because checking a key takes 0.1 s, and a connection that is lost tries again and again."""
+    return load_pem_private_key(data, None) if b"-----BEGIN " in data else load_der_private_key(data, None)
 
 
 def read_secret(file: Path) -> bytes:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from drivers.opcua_trust import (
     RENEW_BEFORE,
@@ -167,7 +166,7 @@ def certificate_at_terminal(
     own = pki.own(config.box, clock, renew=renew)
     if export is not None:
         try:
-            export.write_bytes(own[0].certificate.public_bytes(Encoding.DER))
+            export.write_bytes(own[0].der)
         except OSError as error:
             raise LinesideError(
                 "opcua.cannot_export",

@@ -60,6 +60,8 @@ ENTRIES: Final[Mapping[type[wire.Message], Callable[..., cm.Command]]] = {
     wire.ScanCode: cm.ScanCode,
 }
 """What a person does at a step, as the line takes it: the fields have the same names."""
+for _built in (wire.REQUEST.rebuild, wire.Picture.model_rebuild):
+    _built()  # now: the first screen must not keep a line at work waiting for it
 
 
 class Drafts:

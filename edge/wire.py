@@ -29,7 +29,8 @@ Root = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Message(BaseModel):
     """Base of everything on the wire: unknown keys are refused, instances do not change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # what reads a message is built when the first one is read or made: a screen uses few of them
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 # Requests --------------------------------------------------------------------------------------------------
@@ -691,5 +692,4 @@ class Picture(Message):
     """Those that are open: not acknowledged ones first, then by priority."""
 
 
-TellSync.model_rebuild()
-REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
+REQUEST: TypeAdapter[Request] = TypeAdapter(Request, config=ConfigDict(defer_build=True))

@@ -137,7 +137,11 @@ def test_the_core_brings_no_clock_no_loop_and_no_socket() -> None:
 
 
 def test_a_screen_knows_the_wire_and_nothing_of_what_is_behind_it() -> None:
-    modules = imported("import ui.app, ui.__main__")
+    modules = imported(
+        "import ui.app, ui.__main__\nfrom edge import wire\n"
+        "kinds = [m for m in vars(wire).values() if isinstance(m, type) and issubclass(m, wire.Message)]\n"
+        "assert len(kinds) > 50 and not [m for m in kinds if m.__pydantic_complete__], 'built at import'"
+    )
     ours = {m.removeprefix("edge.") for m in modules if m.startswith("edge.")}
     assert ours == {"core", "core.errors", "core.people", "core.record", "core.terms", "desk_client", "wire"}
     assert not packages(modules) & {"apsw", "cryptography", "ruamel", "typer"}

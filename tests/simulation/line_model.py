@@ -420,7 +420,7 @@ class Run:
         self.do(cm.RequestAmendment(**name, **told, signed=self.signed(Role.OPERATOR)))
 
     def a_change(self, batch: Batch, recipe: Recipe) -> Change:
-        kind = self.chance.choice(["value", "value", "skip", "skip", "add"])
+        kind = self.chance.choice(["value", "value", "skip", "skip", "skip", "add"])
         if kind == "value":
             offer = self.chance.choice(offers(recipe))
             text = self.chance.choice(
@@ -429,7 +429,7 @@ class Run:
             return Change("value", offer.subject, offer.field, new=text)
         begun = self.chance.choice([*batch.steps, *recipe.steps()])
         if kind == "skip":
-            return Change("skip", self.chance.choice([begun, *allowed(recipe).skip]))
+            return Change("skip", self.chance.choice(allowed(recipe).skip or (begun,)))
         added = {"id": f"a{batch.amendments}", "phase": "instruct", "title": "Added", "text": "Do it."}
         return Change("add", added["id"], begun, new=json.dumps(added))
 

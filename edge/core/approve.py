@@ -100,9 +100,9 @@ def change_recipe(decision: Decision, command: cm.ChangeRecipe) -> None:
     _DECIDE[act](decision, command, life, name, version)
 
 
-def _submit(decision: Decision, command: cm.ChangeRecipe, life: RecipeLife | None, name: str, version: str) -> None:
+def _submit(decision: Decision, command: cm.ChangeRecipe, _life: RecipeLife | None, name: str, version: str) -> None:
     line, offered = decision.line, command.offered
-    if offered is None or (life is not None and (offered.recipe, offered.version) != (name, version)):
+    if offered is None:
         raise LinesideError(
             "recipe.not_offered",
             "This recipe was not checked and rehearsed since the runtime began.",

@@ -47,6 +47,7 @@ class Box(VirtualLine):
         compared: str = "",
         reason: str = "because",
         says: str = "",
+        checked: bool = True,
     ) -> list[ev.Event]:
         known = self.line.lives.get(seal)
         name = (known.recipe, known.version) if known else (offered.recipe, offered.version)
@@ -69,7 +70,7 @@ class Box(VirtualLine):
                 compared_with=compared,
                 reason=reason,
                 signed=signed,
-                offered=offered if act is RecipeAct.SUBMIT else None,
+                offered=offered if act is RecipeAct.SUBMIT and checked else None,
             )
         )
 
@@ -196,6 +197,9 @@ def test_signatures_do_not_count_after_it_was_sent_back() -> None:
     assert refused(lambda: box.sign(RecipeAct.SEND_BACK, DOT, reason=" ")) == "recipe.reason"
     box.sign(RecipeAct.SEND_BACK, DOT, reason="step 030 has no why")
     assert (box.line.lives[A].state, box.line.lives[A].reason) == (RecipeState.DRAFT, "step 030 has no why")
+    assert refused(lambda: box.sign(RecipeAct.SUBMIT, checked=False)) == "recipe.not_offered", (
+        "nobody looked at it anew"
+    )
     box.sign(RecipeAct.SUBMIT)
     box.sign(RecipeAct.APPROVE, DOT)
     assert box.line.lives[A].state is RecipeState.IN_REVIEW, "an earlier signature was of what was sent back"

@@ -78,7 +78,9 @@ class InputFinder:
         except LinesideError:
             return False  # no usable result for these inputs
 
-    def _value(self, formula: Formula, inputs: Inputs, number: Value | None) -> Value:
+    def _value(
+        self, formula: Formula, inputs: Inputs, number: Value | None, seen: frozenset[str] = frozenset()
+    ) -> Value:
         given: dict[str, Given] = {}
         for name in formula.names:
             variable = self._variables[name]
@@ -92,8 +94,9 @@ class InputFinder:
                 given[name] = Given(value, unit)
             elif name == ITERATION:
                 given[name] = Given(number if number is not None else 1.0)
-            elif step := self._worked_out.get(name):
-                given[name] = Given(self._value(self.formula(step.formula), inputs, number), variable.unit)
+            elif name not in seen and (step := self._worked_out.get(name)):
+                value = self._value(self.formula(step.formula), inputs, number, seen | {name})
+                given[name] = Given(value, variable.unit)
         return formula.value(given)
 
     def _times(self, step: str) -> int:
@@ -108,9 +111,8 @@ class InputFinder:
         if self._is_number(name):
             numbers = [one for one in literals if isinstance(one, float)]
             numbers += [number for number in self._parameters if number not in numbers]
-            asked = {one for formula, _, _ in wanted for one in formula.names} & set(given)
-            numbers += [number for one in sorted(asked) if isinstance(number := given[one], float)]
             others = sorted({one for formula, _, _ in wanted for one in self.inputs_of(formula)} - {name})
+            numbers += [number for one in others if isinstance(number := given.get(one), float)]
             numbers += [mid(*self._range(one, self._variables[one])) for one in others if self._is_number(one)]
             return list(self._numbers(name, variable, numbers))
         if variable.kind == "bool":

@@ -6,7 +6,7 @@ from tests.ui.conftest import SMALL, Opener
 from tests.ui.scripted import make_picture
 
 REFUSED = (
-    "The certificate of plc-7 expired on 2026-11-01. Ask who runs the server for a new certificate. (opcua.expired)"
+    "The certificate of plc-7 expired on 2026-11-01. Ask for a new certificate. (opcua.expired)"
 )
 
 

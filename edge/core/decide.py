@@ -332,8 +332,8 @@ class _Decision:
                     unit="",
                     before=None,
                     reading=None,
-                    why=f"{why} It happened: it goes on, and the time counts as far as it is certain. "
-                    "Do it again: it begins anew.",
+                    why=f"{why} Go on: the time counts as far as it is certain. "
+                    "Begin anew: it runs from its beginning.",
                     answers=["happened", "again", "abort"],
                 )
             )
@@ -1251,14 +1251,15 @@ class _Decision:
             self.abort(batch.batch, "person", f"Aborted by {self.actor} at a question.")
             return
         asked = self.recipe(batch).steps()[question.step]
-        if command.answer == "happened" and question.tag:
-            self.written(batch.batch, question, command.reading)
-        elif command.answer == "happened" and isinstance(asked, Service):
+        broken_off = serve.is_broken_off(self, batch, question)
+        if command.answer == "happened" and broken_off and isinstance(asked, Service):
             serve.answered(self, batch, question, asked)
+        elif command.answer == "happened" and question.tag:
+            self.written(batch.batch, question, command.reading)
         after = self.line.batches[batch.batch]
         if after.state is State.HELD and after.cause == "question" and not after.questions:
             self.change(batch.batch, State.RESTARTING, "question", f"Answered by {self.actor}: {command.answer}.")
-        if command.answer == "again" and not question.tag:
+        if command.answer == "again" and (not question.tag or broken_off):
             run = batch.steps[question.step]
             self.activate(batch.batch, self.recipe(batch).steps()[run.step], run.iteration, run.attempt + 1)
         elif command.answer == "again":

@@ -205,11 +205,12 @@ def _follow(
         elif moved:
             d.raise_exception(name, step.id, "minor", "service.held", what)
     elif state in BROKEN_OFF or state == IDLE or module.machine.then.get(state) == IDLE:
-        _broken_off(d, batch, step, run, f"{step.title}: {module.said} is {state} without having been complete.")
+        _broken_off(d, batch, step, run, module, state)
 
 
-def _broken_off(d: Decision, batch: Batch, step: Service, run: StepRun, what: str) -> None:
-    name = batch.batch
+def _broken_off(d: Decision, batch: Batch, step: Service, run: StepRun, module: Module, state: str) -> None:
+    name, codes = batch.batch, module.machine.codes
+    what = f"{step.title}: {module.said} is {state} without having been complete."
     if step.on_aborted == "abort":
         d.raise_exception(name, step.id, "critical", "service.aborted", what)
         d.abort(name, "service", what)
@@ -221,11 +222,11 @@ def _broken_off(d: Decision, batch: Batch, step: Service, run: StepRun, what: st
             batch=name,
             question=f"{step.id}.{within}{run.attempt}",
             step=step.id,
-            tag="",
-            intent=step.title,
+            tag=module.state_tag,
+            intent=codes[COMPLETED],
             unit="",
-            before=None,
-            reading=None,
+            before=codes[EXECUTE],
+            reading=codes[state],
             why=f"{what} It happened: the step counts as done. Do it again: the service is reset and started anew.",
             answers=["happened", "again", "abort"],
         )
@@ -368,6 +369,12 @@ def told(d: Decision, batch_id: str, intent: Intent) -> str:
     module = module_of(d.line.book.plant, batch.units, step)
     command = module.commanded(intent.tag, intent.value, batch.steps[intent.step].given)
     return f"The command {command} to {module.said}" if command else ""
+
+
+def is_broken_off(d: Decision, batch: Batch, question: Question) -> bool:
+    """Whether the question is about a service that broke off, and not about a write."""
+    step = d.recipe(batch).steps().get(question.step)
+    return isinstance(step, Service) and question.tag == module_of(d.line.book.plant, batch.units, step).state_tag
 
 
 def answered(d: Decision, batch: Batch, question: Question, step: Service) -> None:

@@ -61,7 +61,7 @@ from edge.core.recipe.model import (
 from edge.core.terms import TRANSITIONS, Act, ClockQuality, Quality, Reading, Role, Stamp, State
 from tests.core.parts import PLANT, recipe
 
-STEPS_MAX: Final = 90
+STEPS_MAX: Final = 110
 DIN: Final = "=DIN1"
 SLACK_S: Final = 1e-6
 PEOPLE: Final = {
@@ -294,7 +294,7 @@ class Run:
             (8, self.somebody_answers),
             (3, self.somebody_adds_a_result),
             (2, self.somebody_corrects),
-            (12, self.somebody_amends),
+            (10, self.somebody_amends),
             (3, self.somebody_does_anything),
             (2, self.somebody_repeats),
             (14, self.writes_begin),

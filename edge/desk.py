@@ -738,9 +738,11 @@ class _Client:
         person = self.desk.directory.people[request.person]
         role = _role_for(person, Permission.ANSWER)
         session = self.session
-        meaning = {"happened": "it happened", "again": "do it again", "abort": "abort"}[request.answer]
         batch = self.desk.engine.line.batches.get(request.batch)
         question = batch.questions.get(request.question) if batch else None
+        written = question is None or question.tag
+        happened, again = ("it happened", "do it again") if written else ("it goes on", "it begins anew")
+        meaning = {"happened": happened, "again": again, "abort": "abort"}[request.answer]
         reading = self.desk.engine.reading(question.tag) if question else None
 
         def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:

@@ -45,7 +45,7 @@ def tone(state: str) -> str:
 
 def unit_sign(unit: str) -> str:
     """A unit as it is written for people."""
-    return UNIT_SIGNS.get(unit, unit)
+    return "" if unit == "1" else UNIT_SIGNS.get(unit, unit)  # a count is a number
 
 
 def quantity(value: str, unit: str) -> str:

@@ -231,7 +231,7 @@ class AsBuilt:
         return "the patient" if datum.value == self.patient else datum.value  # a pseudonym is another on each box
 
 
-ANSWERS = frozenset({"it happened", "do it again", "abort"})
+ANSWERS = frozenset({"it happened", "do it again", "it goes on", "it begins anew", "abort"})
 
 
 def as_built(rows: Iterable[tuple[int, RowBody]]) -> dict[str, AsBuilt]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from tests.ui.conftest import SMALL, Opener
 from tests.ui.scripted import make_picture
 
-REFUSED = (
-    "The certificate of plc-7 expired on 2026-11-01. Ask for a new certificate. (opcua.expired)"
-)
+REFUSED = "The certificate of plc-7 expired on 2026-11-01. Ask for a new certificate. (opcua.expired)"
 
 
 async def test_a_connection_that_is_not_encrypted_says_so_and_one_that_is_refused_says_why(open_screen: Opener) -> None:

@@ -729,3 +729,26 @@ async def test_a_picture_that_comes_while_the_view_changes_never_breaks_the_scre
         monkeypatch.setattr(screen.app, "_change", and_meanwhile_it_is_answered)
         screen.desk.tell(make_picture(HELD))
         await screen.until(lambda: "question" in places and screen.app.place == "step")
+
+
+async def test_after_a_time_without_power_it_is_asked_how_the_step_goes_on(open_screen: Opener) -> None:
+    dark = QUESTION.model_copy(update={"tag": "", "reading_now": None, "why": "The box was off."})
+    held = make_batch(questions=(dark,), state="held", reason="The box was off.")
+    async with open_screen(make_picture(held)) as screen:
+        await screen.at("question")
+        assert screen.says("The box was off during this step")
+        for words in ("Go on", "Begin anew", "Abort the batch"):
+            assert screen.says(words)
+        assert not screen.shows("#compare")
+        assert not screen.says("written")
+        await screen.click("#answer-again")
+        await screen.at("answer")
+        assert screen.says("Begin anew: the step runs from its beginning.")
+
+
+async def test_the_band_speaks_of_the_task_that_is_shown(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(RECORD, INSTRUCT, next_action=f"Enter: {RECORD.title}"))) as screen:
+        await screen.at("step")
+        assert screen.says(f"→ Enter: {RECORD.title}")
+        await screen.pilot.press("f6")
+        await screen.until(lambda: screen.says(f"→ Do: {INSTRUCT.title}"))

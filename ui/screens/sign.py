@@ -14,6 +14,7 @@ from textual.widgets import Button, Input, Static
 from edge.core.people import Permission, roles_with
 from edge.wire import AnswerQuestion, BatchCard, ContinueBatch, PersonView, Picture, QuestionCard, SignStep, StepCard
 from ui import drawing
+from ui.locale import Words
 from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, View
 
 
@@ -173,9 +174,9 @@ class Answer(Signing):
         question = next(card for card in batch.questions if card.question == self._question)
         subject = [
             Content.assemble((f"{question.step}  {question.title}", "bold $primary")),
-            compared(self.front, question),
+            compared(self.front, question) if question.tag else Content(question.why),
             Content.assemble((f"{words('question.your_answer')}  ", "$quiet")),
-            Content.assemble((words(f"question.explain.{self._choice}"), "bold")),
+            Content.assemble((said(words, question, f"explain.{self._choice}"), "bold")),
         ]
         self.write("#subject", Content("\n").join(subject))
         roles = tuple(role.value for role in roles_with(Permission.ANSWER))
@@ -220,6 +221,11 @@ class Continue(Signing):
     def send(self, person: str, pin: str) -> None:
         request = ContinueBatch(id=uuid4().hex, batch=self._batch, reason=self._reason, person=person, pin=pin)
         self.post_message(Ask(request, [(self._batch, "reason")]))
+
+
+def said(words: Words, question: QuestionCard, what: str) -> str:
+    """Words of a question: about a write, or about the time without power during a step."""
+    return words(f"question.{what}") if question.tag else words(f"dark.{what}")
 
 
 def compared(front: Front, question: QuestionCard) -> Content:
@@ -270,12 +276,13 @@ class Question(View):
         self.write(
             "#title",
             Content.assemble(
-                (f"✖ {words('question.title')}\n", "bold $warning"),
+                (f"✖ {said(words, question, 'title')}\n", "bold $warning"),
                 (f"{question.step}  {question.title}", "bold"),
                 (f"  {question.tag}\n", "$quiet"),
                 (question.why, ""),
             ),
         )
+        self.query_one("#compare").display = bool(question.tag)
         now = question.reading_now
         intent, reading = self.query_one("#intent", Static), self.query_one("#reading", Static)
         intent.border_title = Content(words("question.intent")).markup
@@ -297,13 +304,15 @@ class Question(View):
             )
         )
         keys = [
-            Content.assemble((f"{key}  ", "bold $primary"), Content(words(f"question.explain.{choice}")))
+            Content.assemble((f"{key}  ", "bold $primary"), Content(said(words, question, f"explain.{choice}")))
             for key, choice in (("F5", "happened"), ("F6", "again"), ("F7", "abort"))
             if choice in question.answers
         ]
         self.write("#explain", Content("\n").join(keys))
         self.offer("#home", shown=True)
         for choice in ("happened", "again", "abort"):
+            answer = words(f"do.answer.{choice}") if question.tag else words(f"dark.answer.{choice}")
+            self.query_one(f"#answer-{choice}", Target).tell(answer)
             self.offer(f"#answer-{choice}", shown=able and choice in question.answers)
 
     def _age(self, question: QuestionCard) -> str:

@@ -126,6 +126,9 @@ class Step(View):
         word = f"{drawing.STATE_MARK[batch.state]} {words(f'state.{batch.state}')}"
         reason = f"{word}: {batch.reason}" if batch.reason else ""
         next_action = words("step.no_scan") if self._stray else batch.next_action
+        asking = tasks(batch)
+        if card in asking[1:] and not self._stray:  # what the box names is another task
+            next_action = words(f"step.do.{card.asks}", title=card.title)
         if card is not None and not self._stray and not self._may(picture, card):
             next_action = words("step.role", roles=", ".join(words(f"role.{role}") for role in card.roles))
         self.tell_now(next_action, reason, "stop" if self._stray else drawing.tone(batch.state))

@@ -98,6 +98,8 @@ def _move(d: Decision, batch: Batch, step: Service, module: Module, state: str, 
 
 def _prepare(d: Decision, batch: Batch, step: Service, run: StepRun, module: Module, state: str) -> None:
     """The next write towards the start, if it is time for one."""
+    if not module.readable(d.now.reading):
+        return  # its time-out says so when it stays so
     if trouble := module.not_ready(d.now.reading):
         _trouble(d, batch.batch, step, "service.mode", f"{step.title}: {trouble}")
         return

@@ -67,6 +67,12 @@ class Module:
             "" if word else f"{self.state_tag} reads {reading.value}, which is no state of {self.machine.title}.",
         )
 
+    def readable(self, latest: Latest) -> bool:
+        """Whether all can be read that says whether the module takes commands: after connecting that takes a moment."""
+        names = (self.declared.automatic, self.declared.external, self.declared.unit_mode, self.declared.enabled)
+        readings = [latest(self.full(name)) for name in names if name is not None]
+        return all(reading is not None and reading.good for reading in readings)
+
     def not_ready(self, latest: Latest) -> str:
         """Why the module does not do what it is told from outside, in a sentence; "" when it does."""
         declared = self.declared

@@ -113,6 +113,10 @@ async def parts(
             await engine.submit(cm.StartRuntime(version="t"))
             await engine.submit(cm.LoadRecipe(recipe="R", version="1", title="R", seal="s"))
             await engine.submit(cm.OpenSession(session="S", person="ana", roles=(Role.OPERATOR,), method="m"))
+            async with asyncio.timeout(PATIENCE_S):  # connecting may take long on a loaded machine
+                while not all((seen := equipment.latest(tag)) is not None and seen.good for tag in plant.tags()):
+                    engine.changed.clear()
+                    await engine.changed.wait()
             await engine.submit(cm.StartBatch(session="S", batch="B", order="O", seal="s", patient="", speed=1.0))
             try:
                 yield Parts(engine, equipment, module)

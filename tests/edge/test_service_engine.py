@@ -117,6 +117,10 @@ async def parts(
                 while not all((seen := equipment.latest(tag)) is not None and seen.good for tag in plant.tags()):
                     engine.changed.clear()
                     await engine.changed.wait()
+            async with asyncio.timeout(PATIENCE_S):  # the module shows its fault at its next tick
+                while (mode := equipment.latest("CP-1.wash_automatic")) is None or mode.value is (fault == "operator"):
+                    engine.changed.clear()
+                    await engine.changed.wait()
             await engine.submit(cm.StartBatch(session="S", batch="B", order="O", seal="s", patient="", speed=1.0))
             try:
                 yield Parts(engine, equipment, module)

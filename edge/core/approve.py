@@ -93,15 +93,22 @@ def change_recipe(decision: Decision, command: cm.ChangeRecipe) -> None:
     if signed.meaning != meaning(act, name, version, command.seal):
         raise LinesideError(
             "recipe.other_signed",
-            f"What was signed is not that {name} {version} with the seal {command.seal[:12]}… was {act.value}ed.",
+            f"What was signed is not that {name} {version} with the seal {command.seal[:12]}… was {_CANNOT[act]}.",
             effect=NOTHING_CHANGED,
             todo="Look at the recipe again, and sign what is shown.",
         )
     _DECIDE[act](decision, command, life, name, version)
 
 
-def _submit(decision: Decision, command: cm.ChangeRecipe, _life: RecipeLife | None, name: str, version: str) -> None:
+def _submit(decision: Decision, command: cm.ChangeRecipe, life: RecipeLife | None, name: str, version: str) -> None:
     line, offered = decision.line, command.offered
+    if life is not None and life.author != command.signed.person:
+        raise LinesideError(
+            "recipe.other_author",
+            f"{life.author} submitted {name} {version}, and it was sent back: its author stays who it was.",
+            effect=NOTHING_CHANGED,
+            todo=f"Ask {life.author} to submit it again, or submit a version of your own.",
+        )
     if offered is None:
         raise LinesideError(
             "recipe.not_offered",
@@ -110,11 +117,8 @@ def _submit(decision: Decision, command: cm.ChangeRecipe, _life: RecipeLife | No
             todo="Submit the recipe's file again.",
         )
     for one in line.lives.values():
-        if (
-            (one.recipe, one.version) == (name, version)
-            and one.seal != command.seal
-            and one.state is not (RecipeState.DRAFT)
-        ):
+        same_name = (one.recipe, one.version) == (name, version)
+        if same_name and one.seal != command.seal and one.state is not RecipeState.DRAFT:
             raise LinesideError(
                 "recipe.version_taken",
                 f"There is another {name} {version} on this box, and it is {one.state.value}: {one.seal[:12]}….",

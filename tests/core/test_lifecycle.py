@@ -205,6 +205,15 @@ def test_signatures_do_not_count_after_it_was_sent_back() -> None:
     assert box.line.lives[A].state is RecipeState.IN_REVIEW, "an earlier signature was of what was sent back"
 
 
+def test_its_author_does_not_become_another_by_submitting_again_what_was_sent_back() -> None:
+    box = Box()
+    box.bring_to(RecipeState.IN_REVIEW)
+    box.sign(RecipeAct.SEND_BACK, DOT)
+    assert refused(lambda: box.sign(RecipeAct.SUBMIT, ("tom", Role.ENGINEER))) == "recipe.other_author"
+    box.sign(RecipeAct.SUBMIT, EVA)
+    assert refused(lambda: box.sign(RecipeAct.APPROVE, EVA)) == "recipe.own"
+
+
 def test_what_its_rehearsal_did_not_see_whole_is_not_approved() -> None:
     box = Box()
     box.bring_to(RecipeState.IN_REVIEW, offered=replace(OFFERED, rehearsal_ok=False))
@@ -216,7 +225,8 @@ def test_a_signature_is_for_the_recipe_and_the_difference_that_were_shown() -> N
     box.bring_to(RecipeState.EFFECTIVE)
     box.bring_to(RecipeState.IN_REVIEW, B, offered=replace(OFFERED, version="2"))
     other = meaning(RecipeAct.APPROVE, "R", "1", A)
-    assert refused(lambda: box.sign(RecipeAct.APPROVE, DOT, B, compared=A, says=other)) == "recipe.other_signed"
+    with pytest.raises(LinesideError, match=r"recipe\.other_signed: .* was approved\."):
+        box.sign(RecipeAct.APPROVE, DOT, B, compared=A, says=other)
     assert refused(lambda: box.sign(RecipeAct.APPROVE, DOT, B, compared="")) == "recipe.shown_changed"
     box.sign(RecipeAct.RETIRE, DOT, A)
     assert refused(lambda: box.sign(RecipeAct.APPROVE, DOT, B, compared=A)) == "recipe.shown_changed"

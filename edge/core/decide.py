@@ -1934,7 +1934,7 @@ class _Decision:
         on = known is not None and known.on
         match command.finding:
             case "raised" if not on:
-                if known is None and len(self.line.alarms) >= OPEN_MAX and watch.alarm != TOO_MANY:
+                if known is None and not self.is_room_for_alarms():
                     too_many = self.line.alarms.get(TOO_MANY)
                     if too_many is None or not too_many.on:
                         self.raise_alarm(TOO_MANY_OPEN, None)
@@ -1983,10 +1983,13 @@ class _Decision:
         self.emit(seen)
         self.tell_room_for_alarms()
 
+    def is_room_for_alarms(self) -> bool:
+        return len(self.line.alarms) - (TOO_MANY in self.line.alarms) < OPEN_MAX
+
     def tell_room_for_alarms(self) -> None:
         """Say that alarms are raised again."""
         too_many = self.line.alarms.get(TOO_MANY)
-        if too_many is not None and too_many.on and len(self.line.alarms) <= OPEN_MAX:
+        if too_many is not None and too_many.on and self.is_room_for_alarms():
             self.emit(ev.AlarmCleared(alarm=TOO_MANY, why="There is room for further alarms.", value=None))
 
     # What the engine found -----------------------------------------------------------------------------------------

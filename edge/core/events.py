@@ -339,8 +339,8 @@ class BatchStarted(Event):
 @dataclass(frozen=True, kw_only=True)
 class BatchStateChanged(Event):
     """The batch went from one ISA-88 state to another, for this reason. `cause` is "person", "question",
-    "quality", "limit", "timeout", "service", "recipe", "restore", "disk" or "power"; a hold that a question caused ends with its
-    answer."""
+    "quality", "limit", "timeout", "service", "recipe", "restore", "disk" or "power"; a hold that a question caused ends
+    with its answer."""
 
     was: str
     now: str

@@ -26,7 +26,7 @@ from edge.core.lifecycle import Approval, RecipeLife, lived
 from edge.core.plant import Plant
 from edge.core.recipe import limit_in, seal
 from edge.core.recipe.amend import Change, amended
-from edge.core.recipe.model import Alarm, Hold, Monitor, Recipe, SAMPLING, SamplingPlan, Service, Wait, Weigh
+from edge.core.recipe.model import SAMPLING, Alarm, Hold, Monitor, Recipe, SamplingPlan, Service, Wait, Weigh
 from edge.core.recipe.values import resolve, said, seconds
 from edge.core.service import EXECUTE
 from edge.core.serving import module_of
@@ -911,8 +911,7 @@ def _shown_by(line: Line, batch: Batch, intent: Intent) -> tuple[Value, ...]:
     if run is None or run.phase != "service":
         return ()
     step = line.recipe(batch).steps()[intent.step]
-    if not isinstance(step, Service):
-        raise AssertionError(f"step {step.id} is of another phase in the recipe than in its rows")
+    assert isinstance(step, Service), f"step {step.id} is of another phase in the recipe than in its rows"
     return module_of(line.book.plant, batch.units, step).shown_by(intent.tag, intent.value, run.given)
 
 

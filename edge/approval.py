@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,6 @@ from edge.core.lifecycle import LIFE, Endorsement, RecipeAct, RecipeLife, Recipe
 from edge.core.plant import Plant
 from edge.core.recipe import Recipe, RecipeDocument, check_recipe, read_recipe, seal, sealed_bytes
 from edge.core.recipe.compare import compare
-from edge.core.terms import Role
 from edge.engine import Engine
 from edge.library import Library
 from edge.rehearsing import rehearse
@@ -204,9 +202,3 @@ def _as_json(life: RecipeLife) -> dict[str, Any]:
 
 def _signed(one: Endorsement) -> dict[str, Any]:
     return {"person": one.person, "role": one.role, "act": one.act.value, "utc": one.utc, "row": one.seq}
-
-
-def role_to_sign(roles: tuple[Role, ...], able: Callable[[Role], bool]) -> Role:
-    """The role in which a person signs about a recipe: quality, where the person has it and it may."""
-    ordered = sorted(roles, key=lambda role: role is not Role.QUALITY)
-    return next((role for role in ordered if able(role)), roles[0])

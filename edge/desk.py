@@ -14,6 +14,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -21,7 +22,7 @@ import orjson
 from pydantic import ValidationError
 
 from edge import wire
-from edge.approval import Approvals, role_to_sign
+from edge.approval import Approvals
 from edge.clock import Clock
 from edge.core import commands as cm
 from edge.core.approve import recipes_not_permitted, state_of
@@ -576,83 +577,41 @@ class _Client:
             ask = open_ask(line.recipe(batch), batch, step, run)
             if ask is not None and ask.kind == "sign":
                 meaning, role = ask.meaning, ask.role
-        await self._verify(request.person, request.pin)
-        person = self.desk.directory.people[request.person]
-        session = self.session
-
-        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
-            signed = self._signed(person, role, meaning, session, at, seq, row_hash)
-            return cm.SignStep(
-                command_id=request.id,
-                session=session,
-                batch=request.batch,
-                step=request.step,
-                iteration=request.iteration,
-                part=request.part,
-                signed=signed,
-            )
-
-        await self.desk.engine.submit_signed(make)
+        person = await self._signer(request.person, request.pin)
+        command = partial(
+            cm.SignStep,
+            batch=request.batch,
+            step=request.step,
+            iteration=request.iteration,
+            part=request.part,
+        )
+        await self._submit(request.id, command, person, role, meaning)
 
     async def _continue(self, request: wire.ContinueBatch) -> None:
-        self._need_session()
-        await self._verify(request.person, request.pin)
-        person = self.desk.directory.people[request.person]
-        role, session = _role_for(person, Permission.CONTINUE), self.session
-        reason = await self.desk.hide(request.reason)
-
-        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
-            signed = self._signed(person, role, CONTINUED, session, at, seq, row_hash)
-            return cm.ContinueBatch(
-                command_id=request.id, session=session, batch=request.batch, reason=reason, signed=signed
-            )
-
-        await self.desk.engine.submit_signed(make)
+        person = await self._signer(request.person, request.pin)
+        command = partial(cm.ContinueBatch, batch=request.batch, reason=await self.desk.hide(request.reason))
+        await self._submit(request.id, command, person, _role_for(person, Permission.CONTINUE), CONTINUED)
 
     async def _add_result(self, request: wire.AddResult) -> None:
-        self._need_session()
-        await self._verify(request.person, request.pin)
-        person = self.desk.directory.people[request.person]
-        role = _role_for(person, Permission.RESULT)
-        session = self.session
+        person = await self._signer(request.person, request.pin)
         batch = self.desk.engine.line.batches.get(request.batch)
         opened = batch.open_results.get(request.result) if batch else None
         text = await self.desk.hide(request.text)
         meaning = f"Result added: {opened.title} = {text}" if opened else ""
-
-        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
-            signed = self._signed(person, role, meaning, session, at, seq, row_hash)
-            return cm.AddResult(
-                command_id=request.id,
-                session=session,
-                batch=request.batch,
-                result=request.result,
-                text=text,
-                signed=signed,
-            )
-
-        await self.desk.engine.submit_signed(make)
+        command = partial(cm.AddResult, batch=request.batch, result=request.result, text=text)
+        await self._submit(request.id, command, person, _role_for(person, Permission.RESULT), meaning)
 
     async def _correct(self, request: wire.CorrectValue) -> None:
-        self._need_session()
-        await self._verify(request.person, request.pin)
-        person = self.desk.directory.people[request.person]
-        role, session = _role_for(person, Permission.CORRECT), self.session
-        text, reason = await self.desk.hide(request.text), await self.desk.hide(request.reason)
-
-        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
-            return cm.CorrectValue(
-                command_id=request.id,
-                session=session,
-                batch=request.batch,
-                name=request.name,
-                was_seq=request.was_seq,
-                text=text,
-                reason=reason,
-                signed=self._signed(person, role, CORRECTED, session, at, seq, row_hash),
-            )
-
-        await self.desk.engine.submit_signed(make)
+        person = await self._signer(request.person, request.pin)
+        command = partial(
+            cm.CorrectValue,
+            batch=request.batch,
+            name=request.name,
+            was_seq=request.was_seq,
+            text=await self.desk.hide(request.text),
+            reason=await self.desk.hide(request.reason),
+        )
+        await self._submit(request.id, command, person, _role_for(person, Permission.CORRECT), CORRECTED)
 
     async def _offer_recipe(self, request: wire.OfferRecipe) -> dict[str, Any]:
         self._need_session()
@@ -662,99 +621,84 @@ class _Client:
         return await self.desk.approvals.offer(request.text)
 
     async def _sign_recipe(self, request: wire.SignRecipe) -> None:
-        self._need_session()
-        await self._verify(request.person, request.pin)
-        person, session, act = self.desk.directory.people[request.person], self.session, RecipeAct(request.act)
-        role = role_to_sign(person.roles, lambda one: permitted((one,), PERMISSION[act]))
+        person, act = await self._signer(request.person, request.pin), RecipeAct(request.act)
         approvals, reason = self.desk.approvals, await self.desk.hide(request.reason)
         if act is RecipeAct.RELEASE and state_of(self.desk.engine.line, request.seal) is RecipeState.APPROVED:
             await approvals.ready(request.seal)
-
-        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
-            says = meaning_of(act, *approvals.named(request.seal), request.seal)
-            return cm.ChangeRecipe(
-                command_id=request.id,
-                session=session,
-                act=act,
-                seal=request.seal,
-                compared_with=request.compared_with,
-                reason=reason,
-                signed=self._signed(person, role, says, session, at, seq, row_hash),
-                offered=approvals.offered(request.seal) if act is RecipeAct.SUBMIT else None,
-            )
-
-        await self.desk.engine.submit_signed(make)
+        command = partial(
+            cm.ChangeRecipe,
+            act=act,
+            seal=request.seal,
+            compared_with=request.compared_with,
+            reason=reason,
+            offered=approvals.offered(request.seal) if act is RecipeAct.SUBMIT else None,
+        )
+        says = meaning_of(act, *approvals.named(request.seal), request.seal)
+        role = _role_for(person, PERMISSION[act], rather=Role.QUALITY)  # of whom a signature of quality is asked
+        await self._submit(request.id, command, person, role, says)
 
     async def _request_amendment(self, request: wire.RequestAmendment) -> None:
-        self._need_session()
-        await self._verify(request.person, request.pin)
-        person = self.desk.directory.people[request.person]
-        role, session = _role_for(person, Permission.REQUEST), self.session
-        reason = await self.desk.hide(request.reason)
-        changes = tuple(
-            [Change(one.kind, one.subject, one.field, new=await self.desk.hide(one.text)) for one in request.changes]
+        person = await self._signer(request.person, request.pin)
+        changes = [
+            Change(one.kind, one.subject, one.field, new=await self.desk.hide(one.text)) for one in request.changes
+        ]
+        command = partial(
+            cm.RequestAmendment,
+            batch=request.batch,
+            changes=tuple(changes),
+            adopts=request.adopts,
+            from_step=request.from_step,
+            reason=await self.desk.hide(request.reason),
         )
-
-        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
-            return cm.RequestAmendment(
-                command_id=request.id,
-                session=session,
-                batch=request.batch,
-                changes=changes,
-                adopts=request.adopts,
-                from_step=request.from_step,
-                reason=reason,
-                signed=self._signed(person, role, AMENDED, session, at, seq, row_hash),
-            )
-
-        await self.desk.engine.submit_signed(make)
+        await self._submit(request.id, command, person, _role_for(person, Permission.REQUEST), AMENDED)
 
     async def _settle_amendment(self, request: wire.SettleAmendment) -> None:
-        self._need_session()
-        await self._verify(request.person, request.pin)
-        person = self.desk.directory.people[request.person]
+        person = await self._signer(request.person, request.pin)
         batch = self.desk.engine.line.batches.get(request.batch)
         needs = batch.requested.needs if batch and batch.requested else ()
         role = next((one for need in needs for one in person.roles if one.value in need.split("|")), person.roles[0])
         meaning = f"Amendment {request.amendment} " + ("is right and may be made" if request.agree else "is refused")
-        session, reason = self.session, await self.desk.hide(request.reason)
-
-        def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
-            return cm.SettleAmendment(
-                command_id=request.id,
-                session=session,
-                batch=request.batch,
-                amendment=request.amendment,
-                agree=request.agree,
-                reason=reason,
-                signed=self._signed(person, role, meaning, session, at, seq, row_hash),
-            )
-
-        await self.desk.engine.submit_signed(make)
+        command = partial(
+            cm.SettleAmendment,
+            batch=request.batch,
+            amendment=request.amendment,
+            agree=request.agree,
+            reason=await self.desk.hide(request.reason),
+        )
+        await self._submit(request.id, command, person, role, meaning)
 
     async def _answer_question(self, request: wire.AnswerQuestion) -> None:
-        self._need_session()
-        await self._verify(request.person, request.pin)
-        person = self.desk.directory.people[request.person]
-        role = _role_for(person, Permission.ANSWER)
-        session = self.session
+        person = await self._signer(request.person, request.pin)
         batch = self.desk.engine.line.batches.get(request.batch)
         question = batch.questions.get(request.question) if batch else None
         written = question is None or question.tag
         happened, again = ("it happened", "do it again") if written else ("it goes on", "it begins anew")
         meaning = {"happened": happened, "again": again, "abort": "abort"}[request.answer]
         reading = self.desk.engine.reading(question.tag) if question else None
+        command = partial(
+            cm.AnswerQuestion,
+            batch=request.batch,
+            question=request.question,
+            answer=request.answer,
+            reading=reading.value if reading is not None and reading.good else None,
+        )
+        await self._submit(request.id, command, person, _role_for(person, Permission.ANSWER), meaning)
+
+    async def _signer(self, person: str, pin: str) -> Person:
+        """Who signs, with a PIN that is right, at a terminal at which somebody is logged in."""
+        self._need_session()
+        await self._verify(person, pin)
+        return self.desk.directory.people[person]
+
+    async def _submit(
+        self, request_id: str, command: Callable[..., cm.Command], person: Person, role: Role, meaning: str
+    ) -> None:
+        """Have `command` decided with this person's signature on it."""
+        session = self.session
 
         def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
-            return cm.AnswerQuestion(
-                command_id=request.id,
-                session=session,
-                batch=request.batch,
-                question=request.question,
-                answer=request.answer,
-                reading=reading.value if reading is not None and reading.good else None,
-                signed=self._signed(person, role, meaning, session, at, seq, row_hash),
-            )
+            signed = self._signed(person, role, meaning, session, at, seq, row_hash)
+            return command(command_id=request_id, session=session, signed=signed)
 
         await self.desk.engine.submit_signed(make)
 
@@ -821,9 +765,10 @@ class _Client:
         )
 
 
-def _role_for(person: Person, permission: Permission) -> Role:
-    """The role in which a person signs; one that does not permit it is refused by the line."""
-    return next((role for role in person.roles if permitted((role,), permission)), person.roles[0])
+def _role_for(person: Person, permission: Permission, *, rather: Role | None = None) -> Role:
+    """The role in which a person signs, `rather` than another; one that does not permit it is refused by the line."""
+    roles = sorted(person.roles, key=lambda role: role is not rather)
+    return next((role for role in roles if permitted((role,), permission)), person.roles[0])
 
 
 def _view(person: Person) -> wire.PersonView:

@@ -287,6 +287,30 @@ def hub_run(
     _run(lambda stop: run_hub(hub, listen, stop))
 
 
+@hub_app.command("backup")
+def hub_backup(
+    to: Annotated[Path, typer.Argument(help="The file to write, on another medium than the hub's database.")],
+    hub: HubFolder = Path(),
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the hub's database while it runs, verify the copy, and tell the boxes which rows are safe by it.
+
+    Example: lineside hub backup /media/hub/hub.db --hub /etc/lineside-hub
+    """
+    from dataclasses import asdict
+
+    from hub.backup import back_up
+    from hub.config import read_hub
+
+    made = asyncio.run(back_up(read_hub(hub), to, _progress_of_parts()))
+    if as_json:
+        print(json.dumps(asdict(made)))
+        return
+    print(f"copied and verified: {made.rows:,} rows of {made.boxes:,} boxes, {made.bytes:,} bytes, in {made.path}")
+    print("These rows are safe; the boxes are told by the hub when it runs.")
+
+
 # Simulated equipment -----------------------------------------------------------------------------------------------
 
 

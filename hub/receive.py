@@ -20,6 +20,8 @@ UP_TAIL: Final = "lineside/1/up/+/tail"
 ASK_EVERY_S: Final = 0.5
 """A gap makes every frame behind it a gap too: the device is asked once for all of them."""
 TRUST_EVERY_S: Final = 0.5
+BACKUP_EVERY_S: Final = 1.0
+"""How often is asked whether a backup made more rows safe."""
 _TOPIC: Final = re.compile(r"lineside/1/up/([0-9a-f]{32})/frames")
 _TAIL_TOPIC: Final = re.compile(r"lineside/1/up/([0-9a-f]{32})/tail")
 _log = logging.getLogger("lineside.hub")
@@ -84,6 +86,7 @@ class Receiver:
             self._session = session
             greet.set()
             tasks.create_task(self._greet(session, greet))
+            tasks.create_task(self._tell_safe(greet))
             async for message in session:
                 if message.topic.endswith("/tail"):
                     await self.give_tail(session, message)
@@ -124,6 +127,13 @@ class Receiver:
             if session.connected:
                 for device, receipt in (await self._store.receipts()).items():
                     await _answer(session, device, receipt)
+
+    async def _tell_safe(self, greet: asyncio.Event) -> None:
+        """Once a backup was verified and recorded, tell each known device."""
+        while True:
+            if await self._store.look_for_backup():
+                greet.set()
+            await asyncio.sleep(BACKUP_EVERY_S)
 
     def _may_answer(self, outcome: Outcome) -> bool:
         if outcome.took is not Took.GAP:

@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -32,6 +32,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     and_,
+    delete,
     event,
     func,
     insert,
@@ -49,6 +50,10 @@ from edge.core.frame import Frame, Receipt
 from edge.core.record import ZERO_HASH, Fault, Row, Signer, chain_faults, fingerprint
 
 SCHEMA: Final = "1"
+COPIED: Final = "copied"
+"""In the table meta of a copy: whoever opens it is another hub than the one that gave its receipts."""
+BACKED_UP: Final = "backed_up"
+"""In meta: when a verified copy was recorded last."""
 QUARANTINE_MAX: Final = 2_000
 """Beyond this the bytes of further refused frames are not kept, only counted; those of forks always are."""
 QUARANTINE_BYTES_MAX: Final = frame.FRAME_BYTES_MAX
@@ -89,6 +94,13 @@ _row = Table(
     Column("received_utc", Text, nullable=False),
     Index("row_by_batch", "batch", "kind", "chain", "seq"),
     sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+_safe = Table(
+    "safe",
+    _tables,
+    Column("chain", Integer, ForeignKey("chain.id"), primary_key=True),
+    Column("seq", _Seq, nullable=False),
     sqlite_strict=True,
 )
 _quarantine = Table(
@@ -168,6 +180,15 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class Copied:
+    """A copy of a store, read back and verified: the last row of each chain as (id, seq, hash)."""
+
+    incarnation: str
+    heads: tuple[tuple[int, int, bytes], ...]
+    utc: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """A chain that was verified from its stored bodies: `fault` is None when every row holds."""
 
@@ -236,19 +257,27 @@ def _settle(connection: Any, _record: Any) -> None:
 
 
 async def _prepare(engine: AsyncEngine) -> str:
-    """Make the tables, check their version, return the incarnation: new whenever the database is new."""
+    """Make the tables, check their version, return the incarnation: new whenever the database is new, and when it is a
+    copy that was put in its place. Of such a one nothing is safe: nobody knows whether the copy was kept too."""
     async with engine.begin() as connection:
         await connection.run_sync(_tables.create_all)
         found = {row.key: row.value for row in await connection.execute(select(_meta))}
         if not found:
             found = {"schema": SCHEMA, "incarnation": secrets.token_hex(16)}
             await connection.execute(insert(_meta), [{"key": key, "value": found[key]} for key in found])
-    if found.get("schema") != SCHEMA:
-        raise LinesideError(
-            "hub.schema",
-            f"The hub's database has version {found.get('schema')!r}; this hub reads version {SCHEMA}.",
-            todo="Start the version of Lineside that wrote it, or a newer one.",
-        )
+        if found.get("schema") != SCHEMA:
+            raise LinesideError(
+                "hub.schema",
+                f"The hub's database has version {found.get('schema')!r}; this hub reads version {SCHEMA}.",
+                todo="Start the version of Lineside that wrote it, or a newer one.",
+            )
+        if COPIED in found:
+            found["incarnation"] = secrets.token_hex(16)
+            await connection.execute(delete(_safe))
+            await connection.execute(delete(_meta).where(_meta.c.key.in_([COPIED, BACKED_UP])))
+            await connection.execute(
+                update(_meta).where(_meta.c.key == "incarnation").values(value=found["incarnation"])
+            )
     return str(found["incarnation"])
 
 
@@ -260,6 +289,8 @@ class Store:
         self.hub = fingerprint(signer.public)
         self._engine = engine
         self._signer = signer
+        self._safe: dict[int, int] = {}
+        self._backed_up: str | None = None
 
     async def ingest(self, data: bytes, trusted: Mapping[str, bytes], topic_device: str = "") -> Outcome:
         """Verify one frame and store its rows, all or none, durably before this returns.
@@ -285,6 +316,34 @@ class Store:
         if outcome.error is not None:
             await self._put_aside(data, got.device, outcome.error)
         return outcome
+
+    async def look_for_backup(self) -> bool:
+        """True when a verified copy was recorded since the last look: receipts then say more rows safe."""
+        async with self._engine.connect() as connection:
+            backed_up = await connection.scalar(select(_meta.c.value).where(_meta.c.key == BACKED_UP))
+            if backed_up == self._backed_up:
+                return False
+            self._safe = {row.chain: row.seq for row in await connection.execute(select(_safe))}
+        self._backed_up = backed_up
+        return True
+
+    async def record_copy(self, copied: Copied) -> None:
+        """Rows that a verified copy holds are safe from now on; all of it or nothing is recorded.
+
+        Raises `hub.backup_foreign` when the copy is not one of this store as it is now."""
+        async with self._engine.begin() as connection:
+            # The write comes first: what is compared below cannot change under it.
+            said = sqlite.insert(_meta).values(key=BACKED_UP, value=copied.utc)
+            await connection.execute(said.on_conflict_do_update(index_elements=["key"], set_={"value": copied.utc}))
+            here = await connection.scalar(select(_meta.c.value).where(_meta.c.key == "incarnation"))
+            if here != copied.incarnation:
+                raise _not_ours()
+            for chain, seq, head in copied.heads:
+                if await connection.scalar(select(_row.c.hash).where(_row.c.chain == chain, _row.c.seq == seq)) != head:
+                    raise _not_ours()
+                held = sqlite.insert(_safe).values(chain=chain, seq=seq)
+                newer = func.max(_safe.c.seq, seq)
+                await connection.execute(held.on_conflict_do_update(index_elements=["chain"], set_={"seq": newer}))
 
     async def receipts(self) -> dict[str, str]:
         """The present receipt of each device, for its newest chain."""
@@ -359,17 +418,34 @@ class Store:
         async with self._engine.connect() as connection:
             return [_as_chain(row, row.beyond) for row in await connection.execute(query)]
 
+    async def holds(self, chain: Chain) -> bool:
+        """True when the last row of a chain of another store is here, and so all before it."""
+        query = (
+            select(func.count())
+            .select_from(_row)
+            .join(_chain)
+            .where(
+                _chain.c.device == chain.device,
+                _chain.c.journal == chain.journal,
+                _chain.c.epoch == chain.epoch,
+                _row.c.seq == chain.stored_seq,
+                _row.c.hash == bytes.fromhex(chain.head_hash),
+            )
+        )
+        async with self._engine.connect() as connection:
+            return bool(await connection.scalar(query))
+
     async def count_chains(self) -> int:
         """How many chains there are: also the cheapest sign that the database answers."""
         async with self._engine.connect() as connection:
             return await connection.scalar(select(func.count()).select_from(_chain)) or 0
 
     async def batches(self, limit: int = 200) -> list[tuple[str, str]]:
-        """(device, batch) of the batches that rows started, newest first."""
+        """(device, batch) of the batches that rows started or let wait, newest first."""
         query = (
             select(_chain.c.device, _row.c.batch)
             .join_from(_row, _chain)
-            .where(_row.c.batch != "", _row.c.kind == "BatchStarted")
+            .where(_row.c.batch != "", _row.c.kind.in_(("BatchStarted", "BatchQueued")))
             .group_by(_chain.c.device, _row.c.batch)
             .order_by(func.max(_row.c.received_utc).desc(), func.max(_row.c.seq).desc())
             .limit(limit)
@@ -415,12 +491,16 @@ class Store:
                 forks.setdefault(row.device, []).append(Quarantined(**row._mapping))  # noqa: SLF001  # public
         return forks
 
-    async def verify(self) -> AsyncIterator[Verified]:
-        """Verify every chain from its stored bodies, to the head that was receipted; ingest goes on between."""
+    async def verify(self, on_rows: Callable[[int], None] | None = None) -> AsyncIterator[Verified]:
+        """Verify every chain from its stored bodies, from the row that it continues to the head that was receipted;
+        ingest goes on between. `on_rows` is told of each part that was verified."""
         for chain in await self.chains():
             async with self._engine.connect() as connection:
                 previous = await connection.scalar(select(_chain.c.previous_hash).where(_chain.c.id == chain.id))
+                continued = await _continued_hash(connection, chain)
             seq, head, fault = chain.base_seq - 1, previous or ZERO_HASH, None
+            if head != continued:
+                fault = Fault(seq, f"Row {seq} is not the one that the epoch {chain.epoch[:8]} continues.")
             while seq < chain.stored_seq and fault is None:
                 try:
                     rows = await self._chain_rows(chain, seq)
@@ -430,6 +510,8 @@ class Store:
                     fault = await asyncio.to_thread(_first_fault, chain, rows, seq, head)
                 if rows and fault is None:
                     seq, head = rows[-1].seq, rows[-1].hash
+                    if on_rows is not None:
+                        on_rows(len(rows))
                 fault = fault or (None if rows else Fault(seq + 1, f"Row {seq + 1} is missing."))
             if fault is None and head.hex() != chain.head_hash:
                 fault = Fault(seq, f"Row {seq} is not the head that was receipted.")
@@ -512,7 +594,7 @@ class Store:
             .values(stored_seq=got.last_seq, head_hash=got.head, received_utc=now)
         )
         await _told(connection, chain_id, got)
-        return self._known(got, got.last_seq, got.head, Took.STORED)
+        return self._known(got, got.last_seq, got.head, Took.STORED, safe_seq=self._safe.get(chain_id, 0))
 
     async def _gap_in_unknown(self, connection: AsyncConnection, got: Frame) -> Outcome:
         """An epoch that is new here, and rows before it are missing: ask after the longest chain that may be
@@ -533,14 +615,21 @@ class Store:
             return Outcome(Took.GAP, got.device, self._receipt(chain, wanted_seq=chain.stored_seq + 1))
         return self._known(got, 0, ZERO_HASH, Took.GAP, wanted_seq=1)
 
-    def _known(self, got: Frame, seq: int, head: bytes, took: Took = Took.KNOWN, wanted_seq: int = 0) -> Outcome:
-        receipt = self._sign(got.device, got.journal.hex(), got.epoch.hex(), seq, head.hex(), wanted_seq)
+    def _known(
+        self, got: Frame, seq: int, head: bytes, took: Took = Took.KNOWN, *, wanted_seq: int = 0, safe_seq: int = 0
+    ) -> Outcome:
+        receipt = self._sign(got.device, got.journal.hex(), got.epoch.hex(), seq, head.hex(), wanted_seq, safe_seq)
         return Outcome(took, got.device, receipt)
 
     def _receipt(self, chain: Chain, wanted_seq: int = 0) -> str:
-        return self._sign(chain.device, chain.journal, chain.epoch, chain.stored_seq, chain.head_hash, wanted_seq)
+        safe_seq = self._safe.get(chain.id, 0)
+        return self._sign(
+            chain.device, chain.journal, chain.epoch, chain.stored_seq, chain.head_hash, wanted_seq, safe_seq
+        )
 
-    def _sign(self, device: str, journal: str, epoch: str, seq: int, head_hash: str, wanted_seq: int) -> str:
+    def _sign(
+        self, device: str, journal: str, epoch: str, seq: int, head_hash: str, wanted_seq: int, safe_seq: int
+    ) -> str:
         receipt = Receipt(
             hub=self.hub,
             incarnation=self.incarnation,
@@ -548,7 +637,7 @@ class Store:
             journal=journal,
             epoch=epoch,
             stored_seq=seq,
-            safe_seq=0,  # no backup of the hub is verified yet, so no row is safe
+            safe_seq=safe_seq,
             head_hash=head_hash,
             wanted_seq=wanted_seq,
             utc=utc_now(),
@@ -629,6 +718,15 @@ async def _hash_at(connection: AsyncConnection, chain: Chain, seq: int) -> bytes
     return found
 
 
+async def _continued_hash(connection: AsyncConnection, chain: Chain) -> bytes | None:
+    """The hash of the row before a chain's first, as the chain that it continues has it."""
+    if chain.base_seq == 1:
+        return ZERO_HASH
+    parent = select(_chain.c.parent).where(_chain.c.id == chain.id).scalar_subquery()
+    query = select(_row.c.hash).where(_row.c.chain == parent, _row.c.seq == chain.base_seq - 1)
+    return await connection.scalar(query)
+
+
 def _continued_by(newest: int, chains: Mapping[int, Any]) -> list[tuple[Chain, int]]:
     """The chains that `newest` continues and itself, oldest first, each with the last of its rows that belongs."""
     path: list[tuple[Chain, int]] = []
@@ -688,6 +786,15 @@ def _rows_unreadable(request: recall.Request, why: str) -> LinesideError:
         f"Device {request.device} asks for the rows behind row {request.after_seq}; they cannot be read: {why}.",
         effect="The box gets no answer, and says so to whoever restores it.",
         todo="Look at the hub's disk and verify what it holds, on its web page.",
+    )
+
+
+def _not_ours() -> LinesideError:
+    return LinesideError(
+        "hub.backup_foreign",
+        "The copy has rows that the hub's database has not: another one was put in its place while it was copied.",
+        effect="The copy is whole, and no row counts as safe by it.",
+        todo="Keep the copy. Make another backup, to another file.",
     )
 
 

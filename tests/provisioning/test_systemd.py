@@ -11,11 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from edge import notify
+from edge.__main__ import app
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "systemd").glob("*.service"))
+DAILY = {"lineside-hub-backup"}
+"""Started by a timer of the same name, and ended when done."""
+STAYING = [unit for unit in UNITS if unit.stem not in DAILY]
 EXPOSURE_MAX = 1.5
 """Of systemd's scale from 0 (safe) to 10."""
 
@@ -39,7 +44,35 @@ def installed(tmp_path: Path) -> Callable[[Path], Path]:
 
 
 def test_there_is_a_unit_for_each_process() -> None:
-    assert [unit.stem for unit in UNITS] == ["lineside-follower", "lineside-hub", "lineside-runtime"]
+    assert [unit.stem for unit in STAYING] == ["lineside-follower", "lineside-hub", "lineside-runtime"]
+    assert {timer.stem for timer in (ROOT / "systemd").glob("*.timer")} == DAILY
+
+
+@pytest.mark.parametrize("name", sorted(DAILY))
+def test_a_timer_starts_its_unit_each_day(
+    name: str, needs_program: Callable[[str], str], installed: Callable[[Path], Path]
+) -> None:
+    installed(ROOT / "systemd" / f"{name}.service")
+    timer = installed(ROOT / "systemd" / f"{name}.timer")
+    assert run(needs_program("systemd-analyze"), "verify", "--man=no", str(timer)) == ""
+    settings = configparser.RawConfigParser(strict=False)
+    settings.read_string(timer.read_text())
+    assert "Next elapse" in run(needs_program("systemd-analyze"), "calendar", settings["Timer"]["OnCalendar"])
+    assert settings["Timer"]["Persistent"] == "true", "a machine that was off makes up for it"
+
+
+@pytest.mark.parametrize("name", sorted(DAILY))
+def test_what_a_timer_starts_is_a_command_that_there_is(name: str) -> None:
+    settings = configparser.RawConfigParser(strict=False)
+    settings.read_string((ROOT / "systemd" / f"{name}.service").read_text())
+    assert settings["Service"]["Type"] == "oneshot"
+    assert "StartLimitIntervalSec" not in settings["Unit"]
+    program, *words = settings["Service"]["ExecStart"].split()
+    assert Path(program).name == "lineside"
+    said = CliRunner().invoke(app, [*words[:2], "--help"])
+    assert said.exit_code == 0
+    for option in (word for word in words if word.startswith("--")):
+        assert option in said.output
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -62,7 +95,7 @@ def test_a_process_may_do_only_what_it_needs(
     assert float(found[1]) <= EXPOSURE_MAX
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+@pytest.mark.parametrize("unit", STAYING, ids=lambda unit: unit.stem)
 def test_a_process_keeps_what_the_clock_needs_and_tells_how_it_does(unit: Path) -> None:
     text = unit.read_text()
     settings = configparser.RawConfigParser(strict=False)

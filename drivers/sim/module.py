@@ -39,6 +39,9 @@ class ServedModule:
         faults.services.update({f"{name}.{service}": one for service, one in self.model.services.items()})
         self._nodes: dict[str, ua.NodeId] = {}
         self._tags: dict[ua.NodeId, str] = {}
+        states = {one.state for one in unit.services.values()}
+        # A state is shown last: whoever sees that a service is completed sees what it then reports.
+        self._in_order = sorted(unit.tags.items(), key=lambda item: item[0] in states)
         self._shown: dict[str, tuple[Value, str]] = {}
 
     async def build(self) -> None:
@@ -71,7 +74,7 @@ class ServedModule:
     async def pass_s(self, elapsed_s: float) -> None:
         """Let process time pass and show what changed."""
         self.model.pass_s(elapsed_s)
-        for name, tag in self._unit.tags.items():
+        for name, tag in self._in_order:
             full_name = f"{self._name}.{name}"
             value = self.model.read(name)
             shown = (0 if value is None else value, self._faults.bad.get(full_name, ""))

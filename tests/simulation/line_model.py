@@ -148,7 +148,7 @@ def _amendments(chance: random.Random, drawn: Recipe) -> dict[str, Any]:
 def another_version(drawn: Recipe) -> Recipe:
     """The same and one more step at its end; a batch under way may go over to it."""
     data = drawn.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    data |= {"version": "2", "amendments": {**data["amendments"], "adopt": True}}
+    data |= {"version": "2", "amendments": {**data.get("amendments", {}), "adopt": True}}
     data["procedure"][-1]["operations"][-1]["steps"].append(
         {"id": "r4", "title": "More", "phase": "instruct", "text": "Do more."}
     )
@@ -481,15 +481,15 @@ class Run:
             rows = self.do(command)
             self.hold(not (known and rows), f"a repeated {type(command).__name__} was done twice")
 
-    def writes_begin(self) -> None:
-        """The engine's rule: once in a run, and only for a durable intent."""
+    def writes_begin(self, *, arrive: float = 0.7) -> None:
+        """The engine's rule: once in a run, and only for a durable intent. So many of them arrive at the device."""
         for write in effects(self.line).writes:
             key = (write.batch, write.step, write.iteration, write.attempt, write.tag)
             if key in self.started or write.seq > self.durable:
                 continue
             self.started.add(key)
             self.flying[key] = write
-            if self.chance.random() < 0.7:
+            if self.chance.random() < arrive:
                 self.executed[key] += 1
                 self.judge_device(key)
 

@@ -40,6 +40,10 @@ SPOILED: Final[tuple[tuple[str, Any], ...]] = (
     ("formula", "1 == 2"),
     ("times", 0),
     ("phase", "dance"),
+    ("service", "dry"),
+    ("procedure", "polish"),
+    ("parameters", {"volume": {"value": 5, "unit": "m3"}}),
+    ("reports", [{"report": "nothing", "name": "none"}]),
     ("title", None),
     ("choices", ["a", "a"]),
     ("accept", ["never offered"]),
@@ -119,6 +123,7 @@ class _Maker:
         }  # fmt: skip
         yield self.weigh
         yield self.people
+        yield self.service
         yield lambda base, _: {
             **base, "phase": "record", "text": "T", "name": f"o{self.count}", "type": "at_most", "unit": "EU/mL",
             "limit": {"high": 5}, "pending": True,
@@ -182,6 +187,21 @@ class _Maker:
             {"phase": "record", "name": name, "type": "negative_to_date"},
         )  # fmt: skip
         return {**base, "text": "Do it.", "warn_after": self.one_of("", "30 min"), **more}
+
+    def service(self, base: Step, _: int) -> Step:
+        """What a module does by itself, to its own end or until it is told to complete."""
+        name = f"v{self.count}"
+        run: Step = self.one_of(
+            {"service": "wash", "procedure": "wash", "reports": [{"report": "recovered", "name": name, "unit": "%"}],
+             "parameters": {"volume": {"value": 0.5, "unit": "L"}, "cycles": self.one_of(1, 6)}},
+            {"service": "wash", "procedure": "rinse", "parameters": {"volume": {"value": 100, "unit": "mL"}}},
+            {"service": "culture", "parameters": {"temperature": self.one_of(30, 37)},
+             "until": "processor.culture_density >= 2",
+             "reports": [{"report": "density", "name": name, "unit": "1e6/mL"}]},
+        )  # fmt: skip
+        return {
+            **base, "phase": "service", "unit": "processor", "timeout": "4 h", "on_bad_quality": "hold", **run,
+        }  # fmt: skip
 
     def dispose(self, base: Step, _: int) -> Step:
         return {**base, "phase": "dispose", "text": "Assess it.", "of": self.one_of(*self.open)}
@@ -265,9 +285,10 @@ def recipes(draw: Callable[[st.SearchStrategy[Any]], Any], *, spoiled: bool = Fa
         step[key] = value
     return {
         "recipe": "MADE", "version": "1", "title": "Made at random",
-        "units": {"reactor": {"class": "bioreactor"}, "pump": {"class": "pump"}, "balance": {"class": "balance"}},
+        "units": {"reactor": {"class": "bioreactor"}, "pump": {"class": "pump"}, "balance": {"class": "balance"},
+                  "processor": {"class": "cell_processor"}},
         "parameters": {"flow": {"value": 12.0, "unit": "mL/min", "low": 1.0, "high": 20.0}},
-        "readings": {"reactor.temperature": "degC"},
+        "readings": {"reactor.temperature": "degC", "processor.culture_density": "1e6/mL"},
         "procedure": [{"unit_procedure": "U", "operations": [{"operation": "O", "steps": steps}]}],
     }  # fmt: skip
 

@@ -11,16 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from edge.attachments import FOLDER, problems
+from edge.attachments import FOLDER
 from edge.core import commands as cm
 from edge.core.approve import effective_version, refuse_from_folder, state_of
 from edge.core.errors import LinesideError
 from edge.core.lifecycle import LIFE, Endorsement, RecipeAct, RecipeLife, RecipeState
 from edge.core.plant import Plant
-from edge.core.recipe import Recipe, RecipeDocument, check_recipe, read_recipe, seal, sealed_bytes
+from edge.core.recipe import Recipe, RecipeDocument, read_recipe, seal, sealed_bytes
 from edge.core.recipe.compare import compare
 from edge.engine import Engine
-from edge.library import Library
+from edge.library import Library, refuse_findings
 from edge.rehearsing import rehearse
 
 OFFERS_MAX: Final = 20
@@ -160,21 +160,14 @@ class Approvals:
 def fitting(library: Library, name: str, plant: Plant) -> Recipe:
     """The sealed recipe, checked on this plant. Raises the first finding with all others in `others`."""
     document = library.recipe_document(name)
-    _refuse(check_recipe(document, plant))
+    refuse_findings(document, plant, None)
     return document.recipe
 
 
 def _checked(data: bytes, plant: Plant, beside: Path) -> RecipeDocument:
     document = read_recipe(data, "the recipe")
-    _refuse([*check_recipe(document, plant), *problems(document, beside)])
+    refuse_findings(document, plant, beside)
     return document
-
-
-def _refuse(findings: list[LinesideError]) -> None:
-    if findings:
-        first, *others = findings
-        first.others = tuple(others)
-        raise first
 
 
 def _is_meant(life: RecipeLife, wanted: str) -> bool:

@@ -16,7 +16,7 @@ from uuid import uuid4
 import orjson
 from pydantic import ValidationError
 
-from edge.core.errors import LinesideError
+from edge.core.errors import LinesideError, Place
 from edge.wire import LINE_BYTES_MAX, Picture, Request, Watch
 
 
@@ -130,12 +130,15 @@ async def connect(path: Path) -> AsyncIterator[DeskClient]:
 def _refusal(error: object) -> LinesideError:
     """The desk's own words; the code is whatever it gave."""
     facts = error if isinstance(error, dict) else {}
-    others = facts.get("others") or ()
+    others, file = facts.get("others") or (), facts.get("file")
     return LinesideError(
         str(facts.get("code", "desk.refused")),
         str(facts.get("what", "The runtime refused without giving a reason.")),
         effect=str(facts.get("effect", "")),
         todo=str(facts.get("todo", "")),
+        place=Place(str(facts["file"]), facts.get("line") or 0, facts.get("column") or 0)
+        if facts.get("file")
+        else None,
         others=tuple(_refusal(other) for other in others),
     )
 

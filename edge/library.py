@@ -251,12 +251,18 @@ def read_checked_recipe(path: Path, plant: Plant | None) -> Sealed:
     """Read, check and seal one recipe file. Raises the first finding with all others in `others`."""
     data = read_bounded(path)
     document = read_recipe_file(path, data)
-    findings = [*check_recipe(document, plant), *problems(document, path.parent)]
+    refuse_findings(document, plant, path.parent)
+    return Sealed(document.recipe, seal(document.recipe), sealed_bytes(document.recipe, data))
+
+
+def refuse_findings(document: RecipeDocument, plant: Plant | None, beside: Path | None) -> None:
+    """Raise the first finding about a recipe with all others in `others`: the same at the command line and at the desk.
+    Its attachments are looked for in `beside`, unless that is None."""
+    findings = [*check_recipe(document, plant), *(problems(document, beside) if beside else ())]
     if findings:
         first, *others = findings
         first.others = tuple(others)
         raise first
-    return Sealed(document.recipe, seal(document.recipe), sealed_bytes(document.recipe, data))
 
 
 def read_recipe_file(path: Path, data: bytes | None = None) -> RecipeDocument:

@@ -380,6 +380,22 @@ async def test_a_wrong_recipe_is_refused_with_its_line_before_anything_is_asked_
     assert "wrong.yaml:13" in told.err
 
 
+async def test_the_desk_says_of_a_recipe_what_the_command_line_says(box: Config) -> None:
+    """All of it, with lines and hints; only the file's name the desk does not know."""
+    wrong = RECIPE.replace("low: 80", "low: 120, high: 110").replace("duration: 1 h", "duration: soon")
+    wrong = wrong.replace("\nprocedure:", "\nunits: {reactor: {class: bioreactor}}\nprocedure:")
+    file = box.recipes / "wrong.yaml"
+    file.write_text(wrong)
+    told = await asyncio.to_thread(CliRunner().invoke, app, ["recipe", "check", str(file), "--plant", str(box.plant)])
+    assert isinstance(told.exception, LinesideError)
+    async with running(box) as socket, connect(socket) as client:
+        await log_in(client, "eva", PINS["eva"])
+        shown = await refused(client, wire.OfferRecipe(id=name(), text=wrong))
+    assert str(shown).replace("the recipe:", f"{file}:") == str(told.exception)
+    assert len(shown.others) >= 2
+    assert f"{file}:14:" in str(told.exception)
+
+
 async def test_a_rehearsal_that_dies_is_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(LinesideError) as error:
         await rehearse(tmp_path, "0" * 64, "1" * 64)

@@ -30,7 +30,7 @@ from edge.wire import AskStatus, Picture
 from hub.config import init_hub
 from provisioning.device import NewPerson, init_device
 
-READY_S_MAX: Final = 40.0
+READY_S_MAX: Final = 90.0
 END_S_MAX: Final = 15.0
 POLL_S: Final = 0.05
 DIN: Final = "=A999926123456700"

@@ -34,7 +34,7 @@ from provisioning.device import init_device
 ROOT = Path(__file__).parents[1]
 RECIPE = (ROOT / "edge/core/recipe/shipped/cart-b1.yaml").read_text()
 SHIPPED_PLANT = ROOT / "drivers/sim/plant.yaml"
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 PLANT = """\
 plant: TEST

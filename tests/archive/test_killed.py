@@ -93,7 +93,7 @@ def files_agree(config: Config) -> None:
     assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_killed_at_any_moment_no_row_is_lost_and_it_goes_on(old: Config) -> None:
     chance = random.Random(SEED)
     assert old.archive is not None

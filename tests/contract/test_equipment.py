@@ -248,7 +248,7 @@ async def test_a_dead_device_does_not_stop_another(
 
 
 @pytest.mark.parametrize(("device", "make"), [("reactor", reactor_subject), ("pump", pump_subject)])
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 async def test_a_restarted_device_is_read_anew(
     device: str, make: Callable[[int, SimControl], Subject], tmp_path: Path
 ) -> None:

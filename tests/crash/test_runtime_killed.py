@@ -20,7 +20,7 @@ async def test_killed_at_random_moments_the_record_is_the_same_and_nothing_is_wr
     assert reached.in_doubt >= min(AT_INTENTS, KILLS) // 2, f"seed {SEED}: too few kills hit a write under way"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_runtime_that_takes_up_writes_by_itself_is_found_out(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="was written 2 times for 1 intents"):
         await careless_and_judged(tmp_path)

@@ -76,7 +76,7 @@ async def start_and_kill(line: Rig) -> None:
     await line.processes["runtime"].kill()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_killed_while_it_starts_a_service_the_box_asks_and_starts_it_once(tmp_path: Path) -> None:
     async with line_with_a_module(tmp_path) as line:
         await start_and_kill(line)
@@ -113,7 +113,7 @@ async def test_killed_while_it_starts_a_service_the_box_asks_and_starts_it_once(
     assert [one.name for one in rows if isinstance(one, ev.ValueRecorded)] == ["used"]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_planted_bug_a_start_that_is_told_again_by_itself_is_counted(tmp_path: Path) -> None:
     async with line_with_a_module(tmp_path) as line:
         await start_and_kill(line)

@@ -28,7 +28,7 @@ from provisioning.device import NewPerson, init_device
 
 DISK_BYTES = 64 * 1024 * 1024
 BLOCK_BYTES = 4096
-WAIT_S_MAX = 30.0
+WAIT_S_MAX = 90.0
 STEPS = 60
 STEP = '          - {{id: "{0:03}", phase: instruct, title: Step {0}, text: Do it.}}\n'
 RECIPE = (

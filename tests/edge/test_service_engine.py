@@ -141,7 +141,7 @@ def in_state(state: str) -> Callable[[Batch], bool]:
     return lambda batch: batch.steps["010"].given.get("state") == state
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_in_operator_mode_it_is_held_and_told_nothing(tmp_path: Path) -> None:
     async with parts(tmp_path, WASH, speed=400.0, fault="operator") as made_parts:
         await made_parts.until(held)
@@ -157,7 +157,7 @@ async def test_in_operator_mode_it_is_held_and_told_nothing(tmp_path: Path) -> N
         assert [one.code for one in made_parts.batch.exceptions] == ["service.mode"]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_held_right_after_the_start_and_resumed_it_starts_once(tmp_path: Path) -> None:
     """The module stays in each acting state until the fault is cleared: nothing depends on who is faster."""
     async with parts(tmp_path, WASH, speed=400.0, fault="stuck") as made_parts:
@@ -173,7 +173,7 @@ async def test_held_right_after_the_start_and_resumed_it_starts_once(tmp_path: P
         assert made_parts.batch.exceptions == ()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_module_that_aborts_asks_and_aborting_ends_the_batch(tmp_path: Path) -> None:
     async with parts(tmp_path, WASH, speed=400.0, fault="stuck") as made_parts:
         await made_parts.until(in_state("starting"))
@@ -186,7 +186,7 @@ async def test_a_module_that_aborts_asks_and_aborting_ends_the_batch(tmp_path: P
         assert (await made_parts.module.counters())[STARTS] == 1
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_culture_with_int64_codes_is_told_to_complete(tmp_path: Path) -> None:
     async with parts(tmp_path, GROW, speed=200.0) as made_parts:
         await made_parts.until(done)
@@ -198,7 +198,7 @@ async def test_a_culture_with_int64_codes_is_told_to_complete(tmp_path: Path) ->
         assert made_parts.batch.exceptions == ()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_command_that_the_module_ignores_asks_a_person(tmp_path: Path) -> None:
     """Taken is what the state shows, and nothing else."""
     async with parts(tmp_path, WASH, speed=400.0, fault="deaf", settle_s=0.5) as made_parts:

@@ -38,7 +38,7 @@ def lineside(line: Rig, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["history", *arguments, "--box", str(line.box)])
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_killed_runtime_loses_seconds_and_says_which(tmp_path: Path) -> None:
     async with rig(tmp_path, speed=1.0, cell_speed=1.0, with_hub=False) as line:
         path = line.journal.with_name("history.db")

@@ -28,7 +28,7 @@ STALE = {
     "signature.same_person",
 }
 """Refusals that only say that the picture was older than the line: look again."""
-BATCH_S_MAX = 110.0
+BATCH_S_MAX = 240.0
 
 
 @dataclass

@@ -136,9 +136,7 @@ def _refusal(error: object) -> LinesideError:
         str(facts.get("what", "The runtime refused without giving a reason.")),
         effect=str(facts.get("effect", "")),
         todo=str(facts.get("todo", "")),
-        place=Place(str(facts["file"]), facts.get("line") or 0, facts.get("column") or 0)
-        if facts.get("file")
-        else None,
+        place=Place(str(file), facts.get("line") or 0, facts.get("column") or 0) if file else None,
         others=tuple(_refusal(other) for other in others),
     )
 

@@ -426,9 +426,11 @@ def open_sockets() -> int:
     return sum("socket" in str(link.readlink()) for link in links)
 
 
-async def test_a_server_that_is_killed_again_and_again(devices: tuple[Device, Device], home: Home) -> None:
+async def test_a_server_that_is_killed_again_and_again(
+    there: Device, devices: tuple[Device, Device], home: Home
+) -> None:
     """Gaps are marked, values read anew, other namespace numbers understood, and nothing is left open."""
-    first, second = devices
+    first, second = there, devices[1]
     await first.goes()
     await second.goes()
     port = first.port

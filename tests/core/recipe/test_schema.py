@@ -104,8 +104,8 @@ def loaded(text: str) -> Any:
 def examples() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for place, text in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):
-            if "connection:" not in text and "endpoint:" not in text:  # those are of plant files
-                whole = re.sub("([0-9a-f]+)…", lambda hash: hash[1].ljust(64, "0"), text)
+            if not any(word in text for word in ("connection", "endpoint:", "driver:")):  # those are of plant files
+                whole = re.sub("([0-9a-f]+)…", lambda begun: begun[1].ljust(64, "0"), text)
                 yield f"{page.stem} {place}", whole.replace("procedure:\n  ...\n", "")
 
 

@@ -13,6 +13,7 @@ from edge.core.recipe.compare import compare
 from edge.core.recipe.flow import order
 from edge.core.recipe.model import COMPOSITE, Recipe
 from edge.core.recipe.words import word
+from edge.core.terms import State
 from edge.wire import AmendmentCard, AmendOffer
 
 COMPARED_MAX: Final = 16
@@ -28,7 +29,7 @@ _offered: dict[str, tuple[tuple[object, ...], tuple[AmendOffer, ...]]] = {}
 def amend_offers(line: Line, batch: Batch) -> tuple[AmendOffer, ...]:
     """All that may be amended of the batch, each with why it may not be just now. Pictures come often and batches
     change seldom: the offers are made when something changed."""
-    if batch.state in OVER:
+    if batch.state in OVER or batch.state is State.IDLE:
         _offered.pop(batch.batch, None)
         return ()
     source = (batch, line.book, line.lives, line.retired)

@@ -435,6 +435,7 @@ class _Client:
                     seal=request.recipe,
                     patient=await self._ordered(request),
                     speed=self.desk.speed,
+                    queue=request.queue,
                 )
             )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from edge.amendable import amend_offers, amendment_card, waiting
+from edge.core import queueing
 from edge.core.alarms import Alarm, in_order
 from edge.core.approve import startable
 from edge.core.decide import needs_patient
@@ -106,6 +107,7 @@ def picture(
                 title=loaded.title,
                 seal=loaded.seal,
                 needs_patient=needs_patient(line.book.recipes[loaded.seal]),
+                waits=str(queueing.turn(line, line.book.recipes[loaded.seal])),
             )
             for seal in (*line.recipes, *(seal for seal in line.lives if seal not in line.recipes))
             if (loaded := startable(line, seal)) is not None
@@ -161,6 +163,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
     # what waits for a person first: that is what the operator must see
     cards = [_card(line, batch, recipe, steps[run.step], run, latest, at, drafts) for run in active]
     cards.sort(key=lambda card: card.asks == "nothing")
+    waits = str(queueing.turn(line, recipe, batch.batch)) if batch.state is State.IDLE else ""
     return BatchCard(
         batch=batch.batch,
         order=batch.order,
@@ -172,6 +175,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         restored=batch.restored,
         units=dict(batch.units),
         speed=batch.speed,
+        waits=waits,
         steps=tuple(_lines(batch, recipe)),
         active=tuple(cards),
         questions=tuple(_question(line, steps, question, latest, at) for question in batch.questions.values()),
@@ -184,7 +188,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         values=tuple(_values(recipe, batch)),
         offers=amend_offers(line, batch),
         amendment=amendment_card(batch),
-        next_action=_next_action(batch, cards),
+        next_action=_next_action(batch, cards, waits),
     )
 
 
@@ -521,8 +525,10 @@ def _text(reading: Reading) -> str:
     return f"{reading.value:.2f}" if isinstance(reading.value, float) else str(reading.value)
 
 
-def _next_action(batch: Batch, cards: list[StepCard]) -> str:
+def _next_action(batch: Batch, cards: list[StepCard], waits: str) -> str:
     match batch.state:
+        case State.IDLE:
+            return f"{waits}." if waits else "Its units are free: start it when everything is ready."
         case State.HELD if batch.questions and not next(iter(batch.questions.values())).tag:
             return "Look at the equipment, then decide how the step goes on after the time without power."
         case State.HELD if batch.questions:

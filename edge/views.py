@@ -114,7 +114,7 @@ TABLES: Final[dict[str, Table]] = {
             "version": (str, "The recipe's version."),
             "seal": (str, "The recipe's seal: the SHA-256 of its content."),
             "state": (str, "Its ISA-88 state."),
-            "started_utc": (str, "When it was started."),
+            "started_utc": (str, "When it was started; empty while it waits."),
             "started_by": (str, "By whom."),
             "ended_utc": (str, "When it was complete, stopped or aborted; empty before."),
             "exceptions": (int, "How many exceptions were raised."),
@@ -698,7 +698,7 @@ def _insert(db: Database, table: str, *values: object) -> None:
 
 def _apply_event(db: Database, seq: int, row: RowBody) -> None:
     event, utc = row.event, row.at.utc
-    if event.batch and not isinstance(event, ev.BatchStarted):
+    if event.batch and not isinstance(event, ev.BatchStarted | ev.BatchQueued):
         _run(db, "UPDATE batch SET as_of_seq=? WHERE batch=?", seq, event.batch)
     match event:
         case ev.SessionOpened():
@@ -713,6 +713,11 @@ def _apply_event(db: Database, seq: int, row: RowBody) -> None:
                 event.reason,
                 event.session,
             )
+        case ev.BatchQueued():
+            _insert(
+                db, "batch", event.batch, event.order, event.patient, event.recipe, event.version, event.seal,
+                "idle", "", "", "", 0, event.speed, seq, seq,
+            )  # fmt: skip
         case ev.BatchStarted():
             _insert(
                 db, "batch", event.batch, event.order, event.patient, event.recipe, event.version, event.seal,

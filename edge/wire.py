@@ -60,21 +60,23 @@ class Watch(_Request):
 
 
 class StartBatch(_Request):
-    """Start `recipe` (its seal) for an order. `patient` is the scanned patient identity, or empty."""
+    """Start `recipe` (its seal) for an order, or with `queue` let the batch wait: it begins when its units are free and
+    a person starts it. `patient` is the scanned patient identity, or empty."""
 
     do: Literal["start_batch"] = "start_batch"
     batch: Short
     order: Short
     recipe: Short
     patient: Short = ""
+    queue: bool = False
 
 
 class ActOnBatch(_Request):
-    """Hold, resume, pause, stop or abort, with a reason."""
+    """Hold, resume, pause, stop or abort, with a reason; or start a batch that waits."""
 
     do: Literal["act"] = "act"
     batch: Short
-    act: Literal["pause", "hold", "resume", "stop", "abort"]
+    act: Literal["start", "pause", "hold", "resume", "stop", "abort"]
     reason: Annotated[str, Field(max_length=2000)] = ""
 
 
@@ -583,6 +585,8 @@ class BatchCard(Message):
     """Held because the box came back from a backup: resuming needs the permission to continue."""
     units: Mapping[str, str]
     speed: float
+    waits: str = ""
+    """Of a batch that is idle: what it waits for, and its place. Empty when it may be started."""
     steps: tuple[StepLine, ...]
     active: tuple[StepCard, ...]
     questions: tuple[QuestionCard, ...]
@@ -610,6 +614,8 @@ class RecipeLine(Message):
     title: str
     seal: str
     needs_patient: bool
+    waits: str = ""
+    """What a new batch would wait for now; empty when it may be started at once."""
 
 
 class PersonView(Message):

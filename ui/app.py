@@ -20,7 +20,7 @@ The ids, for whoever drives the screen (tests, the demo):
 - question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#home`
 - answer, continue, sign and sign-correction: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`,
   `#pad-<digit>`, `#confirm`, `#back`
-- acts: `#act-<pause|hold|resume|stop|abort>`, `#reason`, `#confirm`, `#back`
+- acts: `#act-<start|pause|hold|resume|stop|abort>`, `#reason`, `#confirm`, `#back`
 - stop (a refusal to read): `#understood`
 - gone (no runtime): nothing to press
 
@@ -343,7 +343,12 @@ class LinesideApp(App[None]):
         if chosen is not None:
             return chosen
         live = [batch for batch in batches if batch.state not in drawing.ENDED]
-        for wants in (lambda b: b.questions, lambda b: any(c.asks != "nothing" for c in b.active), lambda _: True):
+        for wants in (
+            lambda b: b.questions,
+            lambda b: any(c.asks != "nothing" for c in b.active),
+            lambda b: b.state != "idle",
+            lambda _: True,
+        ):
             if found := next((batch for batch in live if wants(batch)), None):
                 return found
         return None

@@ -288,11 +288,14 @@ class EraseIdentity(ByPerson):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartBatch(ByPerson):
+    """Begin a batch now, or with `queue` let it wait until a person starts it; then nothing begins by itself."""
+
     batch: str
     order: str
     seal: str
     patient: str
     speed: float
+    queue: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core import serve
+from edge.core import queueing, serve
 from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
 from edge.core.amending import Plan, lengths, plan_adoption, plan_changes
 from edge.core.approve import change_recipe, startable
@@ -43,6 +43,7 @@ from edge.core.forms import (
 )
 from edge.core.formula import Formula, Given, compile_formula
 from edge.core.guard import may_write
+from edge.core.lifecycle import RecipeLife
 from edge.core.line import (
     BY_HAND,
     OVER,
@@ -297,7 +298,9 @@ class _Decision:
             )
             why = restored_because(continues.seq, fetched.heard_seq)
         for batch in self.line.live():
-            if continues is not None and batch.state not in {State.STOPPING, State.ABORTING}:
+            if continues is not None and batch.state is State.IDLE:  # it may have begun after the backup
+                self.change(batch.batch, State.STOPPING, RESTORE, why)
+            elif continues is not None and batch.state not in {State.STOPPING, State.ABORTING}:
                 self.hold_restored(batch.batch, why)
             for intent in batch.intents.values():
                 why = "The box stopped between the intent and the outcome: nobody knows whether it was written."
@@ -362,9 +365,9 @@ class _Decision:
         if self.line.live():
             raise LinesideError(
                 "plant.in_use",
-                "The plant file was changed while a batch is running on the earlier one.",
+                "The plant file was changed while a batch runs on the earlier one, or waits for its units.",
                 effect="The batch goes on with the plant it was started on.",
-                todo="The change takes effect at the next start of the runtime without a running batch.",
+                todo="The change takes effect at the next start of the runtime without such a batch.",
             )
         self.emit(ev.PlantLoaded(plant=command.plant, content=command.content))
 
@@ -569,63 +572,82 @@ class _Decision:
                 f"There is a batch {command.batch} already.",
                 todo="Open it, or give the new batch an id of its own.",
             )
-        recipe = line.book.recipes.get(command.seal)
-        loaded = startable(line, command.seal)
-        if recipe is None or loaded is None:
-            raise LinesideError(
-                "recipe.not_effective",
-                "This recipe is not effective on this box.",
-                todo="Choose one of the recipes shown.",
-            )
+        recipe, loaded = self.effective(command.seal)
         if needs_patient(recipe) and not command.patient.strip():
             raise LinesideError(
                 "batch.patient",
                 "This recipe makes one batch for one patient, and no patient identity was given.",
                 todo="Scan the patient identity (DIN) from the order.",
             )
-        if self.now.room is not None:
-            running = sum(self.recipe(batch).activations() for batch in line.live())
-            refuse_batch_that_will_not_fit(self.now.room, running + recipe.activations())
+        if command.queue:
+            self.enqueue(command, recipe, loaded.recipe, loaded.version)
+        else:
+            self.begin(command.batch, command.order, command.patient.strip(), command.seal, command.speed)
+
+    def enqueue(self, command: cm.StartBatch, recipe: Recipe, named: str, version: str) -> None:
+        """Let the batch wait. It takes no unit; those that it could use are kept for it against later ones."""
+        line = self.line
+        ahead = queueing.waiting(line)
+        if len(ahead) >= queueing.WAITING_MAX:
+            raise LinesideError(
+                "queue.full",
+                f"{len(ahead)} batches wait on this box already.",
+                effect=NOTHING_STARTED,
+                todo="Start or stop one that waits, or use another box.",
+            )
+        queueing.allocate(line.book.plant, recipe, {})  # refused when this box can never have units for it
         self.emit(
-            ev.BatchStarted(
+            ev.BatchQueued(
                 batch=command.batch,
                 order=command.order,
                 patient=command.patient.strip(),
-                recipe=loaded.recipe,
-                version=loaded.version,
+                recipe=named,
+                version=version,
                 seal=command.seal,
-                semantics=SEMANTICS,
-                units=self.allocate(recipe),
                 speed=command.speed,
+                waits=str(queueing.turn(line, recipe)),
             )
         )
-        self.offer_attachments(command.batch, "", recipe.attachments)
-        self.proceed(command.batch)
+
+    def begin(self, batch_id: str, order: str, patient: str, seal: str, speed: float) -> None:
+        """Begin a batch, new or waiting: whatever must hold is looked at now. It takes all its units or none."""
+        recipe, loaded = self.effective(seal)
+        line = self.line
+        if self.now.room is not None:
+            running = sum(self.recipe(one).activations() for one in line.live() if one.state is not State.IDLE)
+            refuse_batch_that_will_not_fit(self.now.room, running + recipe.activations())
+        units = queueing.allocate(line.book.plant, recipe, queueing.taken(line, batch_id))
+        self.emit(
+            ev.BatchStarted(
+                batch=batch_id,
+                order=order,
+                patient=patient,
+                recipe=loaded.recipe,
+                version=loaded.version,
+                seal=seal,
+                semantics=SEMANTICS,
+                units=units,
+                speed=speed,
+            )
+        )
+        self.offer_attachments(batch_id, "", recipe.attachments)
+        self.proceed(batch_id)
+
+    def effective(self, seal: str) -> tuple[Recipe, RecipeLife | ev.RecipeLoaded]:
+        """The recipe that a batch may be started with."""
+        recipe, loaded = self.line.book.recipes.get(seal), startable(self.line, seal)
+        if recipe is None or loaded is None:
+            raise LinesideError(
+                "recipe.not_effective",
+                "This recipe is not effective on this box.",
+                todo="Choose one of the recipes shown.",
+            )
+        return recipe, loaded
 
     def offer_attachments(self, batch_id: str, step: str, attachments: Sequence[Attachment]) -> None:
         if attachments:
             named = [{"file": one.file, "sha256": one.sha256} for one in attachments]
             self.emit(ev.AttachmentsOffered(batch=batch_id, step=step, attachments=named))
-
-    def allocate(self, recipe: Recipe) -> dict[str, str]:
-        """One free unit of the right class for each role; never one that another batch uses."""
-        taken = {unit: b.batch for b in self.line.live() for unit in b.units.values()}
-        chosen: dict[str, str] = {}
-        bound = {need.unit for need in recipe.units.values()}
-        for role, need in recipe.units.items():
-            of_class = [name for name, unit in self.line.book.plant.units.items() if unit.cls == need.cls]
-            fitting = [name for name in of_class if (name == need.unit if need.unit else name not in bound)]
-            free = [name for name in fitting if name not in taken and name not in chosen.values()]
-            if not free:
-                busy = ", ".join(f"{name} is used by batch {taken[name]}" for name in fitting if name in taken)
-                wanted = f"{need.cls} {need.unit}".strip()
-                raise LinesideError(
-                    "unit.occupied",
-                    f"No free unit of class {wanted}{': ' + busy if busy else ' on this box'}.",
-                    todo="Wait until it is free, or start the batch on another box.",
-                )
-            chosen[role] = free[0]
-        return chosen
 
     def act(self, command: cm.ActOnBatch) -> None:
         batch = self.batch(command.batch)
@@ -638,6 +660,9 @@ class _Decision:
                 effect="The batch is unchanged.",
                 todo=ACT_HINT.get(batch.state, "Look at the batch's state first."),
             )
+        if command.act is Act.START:
+            self.begin(batch.batch, batch.order, batch.patient, batch.seal, batch.speed)
+            return
         if command.act is Act.RESUME:
             if batch.restored:
                 able = " or ".join(role.value for role in roles_with(Permission.CONTINUE))
@@ -2116,6 +2141,7 @@ def worked_out(formula: Formula, given: Mapping[str, Given], inputs: list[ev.Inp
 # Pure questions ----------------------------------------------------------------------------------------------------
 
 ACT_HINT: Final[Mapping[State, str]] = {
+    State.IDLE: "Start the batch when its units are free, or stop it.",
     State.HELD: "Answer the open question, or resume the batch.",
     State.HOLDING: "Wait until the batch is held.",
     State.PAUSED: "Resume the batch.",

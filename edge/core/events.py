@@ -320,6 +320,21 @@ class LogInRefused(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchQueued(Event):
+    """A batch waits in the state idle until its units are free and a person starts it. It has no unit yet, and nothing
+    was done for it. `waits` says what it waited for when it came, empty for nothing but a person. What follows of it
+    is `BatchStarted`, or the changes of state that end it."""
+
+    order: str
+    patient: str
+    recipe: str
+    version: str
+    seal: str
+    speed: float
+    waits: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchStarted(Event):
     """A batch began from an order; it keeps this recipe (`seal`) and these `semantics` to its end."""
 

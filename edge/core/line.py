@@ -216,6 +216,7 @@ class Batch:
     version: str
     seal: str
     semantics: int
+    """Pinned when it begins; 0 while it waits."""
     units: Mapping[str, str]
     speed: float
     state: State = State.RUNNING
@@ -233,7 +234,8 @@ class Batch:
     open_results: Mapping[str, OpenResult] = field(default_factory=dict)
     """Results that are pending, by their ids, also of a batch that is complete."""
     started_seq: int = 0
-    """Its first row. Rows from here on stay in the journal until it has ended."""
+    """Its first row; of a batch that waited, that which says so. Rows from here on stay in the journal until it has
+    ended."""
     changes: tuple[Change, ...] = ()
     """What was amended since: the control recipe is that of `seal` with these. It has the seal ..."""
     amended: str = ""
@@ -476,7 +478,13 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
         case ev.LogInRefused():
             failed = Failures(event.failures, event.locked, at)
             return replace(line, failures={**line.failures, event.person: failed})
+        case ev.BatchQueued():
+            about = (event.order, event.patient, event.recipe, event.version, event.seal)
+            idle = Batch(event.batch, *about, 0, {}, event.speed, state=State.IDLE, started_seq=seq)
+            used = line.used.with_id(event.batch)
+            return replace(line, batches={**line.batches, event.batch: idle}, used=used)
         case ev.BatchStarted():
+            queued = line.batches.get(event.batch)
             started = Batch(
                 event.batch,
                 event.order,
@@ -487,7 +495,7 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
                 event.semantics,
                 event.units,
                 event.speed,
-                started_seq=seq,
+                started_seq=queued.started_seq if queued else seq,
             )
             used = line.used.with_id(event.batch)
             return replace(line, batches={**line.batches, event.batch: started}, used=used)

@@ -183,6 +183,7 @@ class AsBuilt:
     units: dict[str, str]
     speed: float
     started_utc: str
+    """Empty for a batch that waits, or that ended while it waited; so is `started_by`."""
     started_by: str
     state: str = "running"
     as_of_seq: int = 0
@@ -201,6 +202,8 @@ class AsBuilt:
     """What was amended of the control recipe, or was to be. `recipe`, `version` and `seal` are those of the start."""
     identity_erased: str = ""
     """A sentence about who made the box's vault forget the patient's identity, and why; empty while it was not."""
+    queued: str = ""
+    """A sentence about who let the batch wait, and what for; empty for one that began at once."""
     dark: list[str] = field(default_factory=list)
     """Sentences about the times when no runtime was there while this batch was under way."""
 
@@ -254,9 +257,10 @@ def as_text(record: AsBuilt) -> str:
         f"Batch {record.batch}  order {record.order}  patient {record.patient or '-'}{release}",
         f"Recipe {record.recipe} {record.version}  seal {record.seal}",
         f"Units {', '.join(f'{role} = {unit}' for role, unit in record.units.items()) or '-'}",
+        *([record.queued] if record.queued else []),
         (
-            f"Started {record.started_utc} by {record.started_by}; {record.state} {record.ended_utc}; "
-            f"as of row {record.as_of_seq}"
+            f"{f'Started {record.started_utc} by {record.started_by}' if record.started_utc else 'Never started'}; "
+            f"{record.state} {record.ended_utc}; as of row {record.as_of_seq}"
         ),
     ]
     lines += [f"Attached: {one['file']}, SHA-256 {one['sha256']}" for one in record.attachments]
@@ -370,7 +374,22 @@ def _end(limit: float | None) -> str:
 def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
     event, utc = row.event, row.at.utc
     match event:
+        case ev.BatchQueued():
+            about = (event.order, event.patient, event.recipe, event.version, event.seal)
+            waits = event.waits or "It was to be started later"
+            built[event.batch] = AsBuilt(
+                event.batch,
+                *about,
+                {},
+                event.speed,
+                "",
+                "",
+                state="idle",
+                as_of_seq=seq,
+                queued=f"Queued {utc} by {row.actor}. {waits}.",
+            )
         case ev.BatchStarted():
+            queued = built[event.batch].queued if event.batch in built else ""
             built[event.batch] = AsBuilt(
                 event.batch,
                 event.order,
@@ -383,6 +402,7 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                 utc,
                 row.actor,
                 as_of_seq=seq,
+                queued=queued,
             )
         case ev.IdentityErased():
             for batch in built.values():
@@ -392,7 +412,7 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
         case ev.RuntimeStarted() if not event.clean:
             most = "an unknown time" if event.dark_high_s < 0 else f"at most {event.dark_high_s:.1f} s"
             for batch in built.values():
-                if not batch.ended_utc:
+                if batch.started_utc and not batch.ended_utc:
                     batch.dark.append(
                         f"Before {utc} no runtime was there for at least {event.dark_low_s:.1f} s, {most}."
                     )

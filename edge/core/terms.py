@@ -47,7 +47,7 @@ class State(StrEnum):
     """ISA-88 states of a batch or a step. Each member's comment says what it permits."""
 
     IDLE = "idle"
-    """Nothing has happened. Start is allowed."""
+    """It waits for its units; nothing has happened. Start (when they are free), Stop and Abort are allowed."""
     RUNNING = "running"
     """Steps proceed. Pause, Hold, Stop and Abort are allowed."""
     PAUSING = "pausing"
@@ -85,6 +85,9 @@ class Act(StrEnum):
 
 # What each ISA-88 state permits a person to ask, and where it leads. What is not here is refused.
 TRANSITIONS: Final[Mapping[tuple[State, Act], State]] = {
+    (State.IDLE, Act.START): State.RUNNING,
+    (State.IDLE, Act.STOP): State.STOPPING,
+    (State.IDLE, Act.ABORT): State.ABORTING,
     (State.RUNNING, Act.PAUSE): State.PAUSING,
     (State.RUNNING, Act.HOLD): State.HOLDING,
     (State.RUNNING, Act.STOP): State.STOPPING,

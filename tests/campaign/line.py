@@ -11,6 +11,7 @@ from edge.core.line import Elapsed, Stamp
 from edge.core.recipe.model import Recipe
 from edge.core.terms import ClockQuality
 from tests.campaign import Part, Tally, planted
+from tests.simulation import schedules
 from tests.simulation.line_model import Run, random_recipe
 from tests.simulation.planted import PLANTED
 
@@ -41,6 +42,25 @@ POWER_CUT = Part(
     full=100_000,
     inject=cut,
     planted={name: planted(cut, found, patches) for name, (patches, found) in PLANTED.items()},
+)
+
+
+async def share(seed: int, folder: Path, tally: Tally) -> None:
+    """One random schedule of batches that share units."""
+    del folder
+    schedules.Schedules(seed).play()
+    tally.fault()
+
+
+SCHEDULES = Part(
+    2,
+    "schedules",
+    "8 batches on 5 units, started, let wait, ended and stopped in any order, with power cuts",
+    gate=300,
+    full=10_000,
+    inject=share,
+    planted={name: planted(share, found, patches) for name, (patches, found) in schedules.PLANTED.items()},
+    unit="seeds",
 )
 
 

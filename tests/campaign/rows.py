@@ -7,6 +7,7 @@ from tests.campaign import Part, devices, disk, drill, flips, kills, line, parse
 PARTS: tuple[Part, ...] = (
     power.POWER_CUT,
     line.POWER_CUT,
+    line.SCHEDULES,
     power.REFUSAL,
     *refusals.PARTS,
     kills.WRITER,

@@ -93,6 +93,12 @@ WAITS = AmendmentCard(
     people=("ana",),
 )
 HELD = make_batch(questions=(QUESTION,), state="held", reason="The reply of the feed pump was lost.")
+QUEUED = make_batch(
+    state="idle",
+    units={},
+    waits="Waits for BR-1, used by batch B-001; place 2",
+    next_action="Waits for BR-1, used by batch B-001; place 2.",
+)
 PLACES: dict[str, tuple[Picture, list[str]]] = {
     "lock": (make_picture(person=None), []),
     "home": (make_picture(make_batch(HOLD, MONITOR), HELD.model_copy(update={"batch": "B-2"})), ["escape"]),
@@ -106,7 +112,10 @@ PLACES: dict[str, tuple[Picture, list[str]]] = {
     "step-scan": (make_picture(make_batch(SCAN)), ["x"]),
     "step-two": (make_picture(make_batch(RECORD, INSTRUCT)), ["1"]),
     "steps": (make_picture(make_batch(HOLD)), ["f3"]),
+    "step-waits": (make_picture(QUEUED), []),
+    "step-may-start": (make_picture(QUEUED.model_copy(update={"waits": ""})), []),
     "acts": (make_picture(make_batch(HOLD)), ["f4"]),
+    "acts-start": (make_picture(QUEUED.model_copy(update={"waits": ""})), ["f8"]),
     "correct": (make_picture(make_batch(HOLD, values=(VALUE,))), ["f4", "f6"]),
     "correct-typing": (make_picture(make_batch(HOLD, values=(VALUE,))), ["f4", "f6", "1", "f7"]),
     "amend": (make_picture(make_batch(HOLD, offers=OFFERS)), ["f4", "f2"]),
@@ -370,6 +379,37 @@ async def test_a_batch_is_started_by_keys_alone(open_screen: Opener) -> None:
         (request,) = screen.desk.of(StartBatch)
         assert (request.order, request.batch, request.patient) == ("ORD-7781", "B-2026-014", "=W0001")
         assert request.recipe == "a" * 64
+
+
+async def test_a_batch_is_let_wait_when_its_units_are_busy(open_screen: Opener) -> None:
+    free = make_picture()
+    busy = free.recipes[1].model_copy(update={"waits": QUEUED.waits})
+    picture = free.model_copy(update={"recipes": (free.recipes[0], busy)})
+    async with open_screen(picture) as screen:
+        screen.desk.on = lambda _: make_picture(QUEUED)
+        await screen.pilot.press("f8")
+        await screen.at("start")
+        await screen.click("#recipe-1")
+        screen.app.query_one("#order", Input).focus()
+        for field in ("ORD-1", "B-2"):
+            await screen.scan(field)
+        assert str(screen.app.query_one("#start-batch", Target).label).endswith("Queue")
+        assert QUEUED.waits in str(screen.app.query_one("#ready", Static).content)
+        await screen.click("#start-batch")
+        await screen.at("step")
+        assert [(r.batch, r.queue) for r in screen.desk.of(StartBatch)] == [("B-2", True)]
+        assert not screen.app.query_one("#start", Target).display
+
+
+async def test_a_batch_that_waited_is_started_by_a_person_without_a_reason(open_screen: Opener) -> None:
+    async with open_screen(make_picture(QUEUED.model_copy(update={"waits": ""}))) as screen:
+        await screen.at("step")
+        await screen.click("#start")
+        await screen.at("acts")
+        screen.desk.on = lambda _: make_picture(make_batch(INSTRUCT))
+        await screen.click("#confirm")
+        await screen.at("step")
+        assert [(r.act, r.reason) for r in screen.desk.of(ActOnBatch)] == [("start", "")]
 
 
 async def test_a_batch_goes_by_fingers_alone(open_screen: Opener) -> None:

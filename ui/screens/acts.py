@@ -1,4 +1,4 @@
-"""Acts: hold, resume, pause, stop or abort a batch, with a reason."""
+"""Acts: hold, resume, pause, stop or abort a batch, with a reason; start one that waits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, Vi
 def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
     """What this person may do with the batch now. That a restored batch goes on is signed, by whoever may sign it."""
     roles = picture.person.roles if picture.person else ()
-    acts = [act.value for state, act in TRANSITIONS if state == batch.state]
+    acts = [act.value for state, act in TRANSITIONS if state == batch.state and not (act == "start" and batch.waits)]
     needs = {act: Permission(act) for act in acts}
     if batch.restored:
         needs["resume"] = Permission.READ
@@ -29,7 +29,7 @@ def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
 
 
 class Acts(View):
-    """`#act-<pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#results`, `#correct`, `#amend`,
+    """`#act-<start|pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#results`, `#correct`, `#amend`,
     `#keyboard`, `#back`."""
 
     place: ClassVar[str] = "acts"
@@ -74,9 +74,10 @@ class Acts(View):
             ]
         )
         chosen = self._choice in acts
-        next_key = "act.next.reason" if chosen else "act.next" if acts else "act.none"
-        self.tell_now(words(next_key), batch.reason, drawing.tone(batch.state))
-        self.field("reason").display = chosen
+        needs_reason = chosen and self._choice != "start"
+        next_key = "act.next.reason" if needs_reason else "act.next" if acts else "act.none"
+        self.tell_now(words(next_key), batch.reason or batch.waits, drawing.tone(batch.state))
+        self.field("reason").display = needs_reason
         self.offer("#back", shown=True)
         may_add = permitted(picture.person.roles if picture.person else (), Permission.RESULT)
         self.offer("#results", shown=not chosen and may_add and bool(batch.results))
@@ -85,10 +86,10 @@ class Acts(View):
         self.offer("#correct", shown=not chosen and may_correct and bool(batch.values))
         self.offer("#amend", shown=not chosen and may_amend(picture, batch))
         self.query_one("#amend", Target).tell(words("do.amendment" if batch.amendment else "do.amend"))
-        self.offer("#keyboard", shown=chosen)
+        self.offer("#keyboard", shown=needs_reason)
         typing = self.has_class("typing")
         self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
-        self.offer("#confirm", shown=chosen and bool(self.field("reason").value.strip()))
+        self.offer("#confirm", shown=chosen and (not needs_reason or bool(self.field("reason").value.strip())))
         if chosen:
             self.query_one("#confirm", Target).tell(
                 words("do.sign" if self._signs(batch) else f"do.act.{self._choice}")
@@ -108,7 +109,8 @@ class Acts(View):
     async def on_choices_picked(self, event: Choices.Picked) -> None:
         self._choice = event.name
         await self._again()
-        self.focus_on("reason")
+        if self._choice != "start":
+            self.focus_on("reason")
 
     async def on_input_changed(self, _: Input.Changed) -> None:
         await self._again()
@@ -128,7 +130,7 @@ class Acts(View):
             if self._signs(self._card()):
                 self.post_message(Go("continue", self._batch))
                 return
-            act = cast("Literal['pause', 'hold', 'resume', 'stop', 'abort']", self._choice)
+            act = cast("Literal['start', 'pause', 'hold', 'resume', 'stop', 'abort']", self._choice)
             reason = self.field("reason").value.strip()
             request = ActOnBatch(id=uuid4().hex, batch=self._batch, act=act, reason=reason)
             self.post_message(Ask(request, [(self._batch, "reason")]))

@@ -68,17 +68,22 @@ class Start(View):
         self.field("patient").display = recipe is not None and recipe.needs_patient
         missing = self._missing(recipe)
         if picture.recipes:
-            self.tell_now(words(f"start.next.{missing or 'go'}"), words("start.title"))
+            ready_to = "queue" if recipe is not None and recipe.waits else "go"
+            self.tell_now(words(f"start.next.{missing or ready_to}"), words("start.title"))
         else:
             self.tell_now(words("start.no_recipe"), words("start.title"), "wait")
         away = {name: why for name, why in picture.connections.items() if why.partition(", ")[0] != "connected"}
         lines = [(words("start.equipment.bad", name=name, why=why), "bold $error") for name, why in away.items()]
         title = (f"\n{recipe.title}\n\n" if recipe else "\n", "bold")
+        if recipe is not None and recipe.waits:
+            lines.insert(0, (words("start.waits", waits=recipe.waits), "bold $warning"))
         ready = [(f"{text}\n", style) for text, style in lines] or [(words("start.equipment.ok"), "$success")]
         self.write("#ready", Content.assemble(title, *ready))
         self.offer("#back", shown=True)
         self.offer("#keyboard", shown=bool(picture.recipes))
         self.offer("#start-batch", shown=not missing)
+        waits = recipe.waits if recipe is not None else ""
+        self.query_one("#start-batch", Target).tell(words("do.queue" if waits else "do.start"))
         typing = self.has_class("typing")
         self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
 
@@ -125,5 +130,6 @@ class Start(View):
                 order=values["order"],
                 recipe=recipe.seal,
                 patient=values["patient"] if recipe.needs_patient else "",
+                queue=bool(recipe.waits),
             )
             self.post_message(Ask(request, [RECIPE, *(("", name) for name in FIELDS)]))

@@ -98,6 +98,7 @@ class Step(View):
         yield Target(words("do.keyboard"), id="keyboard", key="f7")
         yield Target(words("do.pending"), id="pending", key="f5")
         yield Target(words("do.act.resume"), id="resume", key="f8", kind="primary")
+        yield Target(words("do.act.start"), id="start", key="f8", kind="primary")
         yield Target(
             words("do.confirm" if self._asks == "confirm" else "do.accept"), id="confirm", key="f8", kind="primary"
         )
@@ -241,7 +242,7 @@ class Step(View):
             Content.assemble((words("step.ended") if batch.state in drawing.ENDED else batch.title, "bold $primary")),
         )
         self.write("#text", "" if batch.state not in drawing.ENDED else batch.title)
-        lines = [Content(words("step.no_exception"))]
+        lines = [Content("" if batch.state == "idle" else words("step.no_exception"))]
         if batch.exceptions:
             lines = [Content.assemble((words("step.exceptions", count=batch.raised), "bold $warning"))]
             lines += [Content(f"▲ {line.step} {line.category}: {line.what}") for line in batch.exceptions]
@@ -282,6 +283,7 @@ class Step(View):
         self.offer("#keyboard", shown=self._asks in {"value", "scan"})
         self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
         self.offer("#resume", shown="resume" in acts and not typing)
+        self.offer("#start", shown="start" in acts)
         self.offer("#confirm", shown=ready)
 
     def _may(self, picture: Picture, card: StepCard | None) -> bool:
@@ -327,8 +329,8 @@ class Step(View):
                 self.post_message(Go("attachments", self._batch, self._entry[1]))
             case "steps" | "acts" as place:
                 self.post_message(Go(place, self._batch))
-            case "resume":
-                self.post_message(Go("acts", self._batch, choice="resume"))
+            case "resume" | "start" as act:
+                self.post_message(Go("acts", self._batch, choice=act))
             case "next-task":
                 self._next_task()
             case "keyboard":

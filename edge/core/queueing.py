@@ -1,0 +1,105 @@
+"""Which units a batch takes, and whose turn it is: pure questions about the head.
+
+A batch takes all its units at once when it begins, and none while it waits: so no two batches can wait for each other.
+Every unit that a waiting batch could use is kept for it against those that came later: so each gets its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from edge.core.errors import LinesideError
+from edge.core.line import Batch, Line
+from edge.core.plant import Plant
+from edge.core.recipe.model import Recipe
+from edge.core.terms import State
+
+WAITING_MAX: Final = 16
+"""So many batches may wait on one box; further ones are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Where a batch stands: what it waits for ("BR-1, used by batch B1"), and how many could use a unit of its before
+    it, and itself."""
+
+    waits_for: tuple[str, ...]
+    place: int
+
+    def __str__(self) -> str:
+        return f"Waits for {'; '.join(self.waits_for)}; place {self.place}" if self.waits_for else ""
+
+
+def waiting(line: Line) -> list[Batch]:
+    """The batches that wait, the longest first."""
+    idle = (batch for batch in line.live() if batch.state is State.IDLE)
+    return sorted(idle, key=lambda batch: batch.started_seq)
+
+
+def usable(plant: Plant, recipe: Recipe) -> dict[str, list[str]]:
+    """For each role the units that could take it."""
+    bound = {need.unit for need in recipe.units.values()}
+    found = {}
+    for role, need in recipe.units.items():
+        of_class = [name for name, unit in plant.units.items() if unit.cls == need.cls]
+        found[role] = [name for name in of_class if (name == need.unit if need.unit else name not in bound)]
+    return found
+
+
+def taken(line: Line, batch: str = "") -> dict[str, str]:
+    """The units that `batch`, or a new one without it, cannot have now, each with why in words."""
+    found = {unit: f"used by batch {other.batch}" for other in line.live() for unit in other.units.values()}
+    for other in waiting(line):
+        if other.batch == batch:
+            break
+        for unit in _all_usable(line.book.plant, line.recipe(other)):
+            found.setdefault(unit, f"kept for batch {other.batch}, which waits longer")
+    return found
+
+
+def allocate(plant: Plant, recipe: Recipe, gone: Mapping[str, str]) -> dict[str, str]:
+    """One unit of the right class for each role, none of which is `gone`. Raises `unit.occupied`, naming why."""
+    chosen, missing = _choose(plant, recipe, gone)
+    for role, fitting in missing.items():
+        need = recipe.units[role]
+        busy = ", ".join(f"{name} is {gone[name]}" for name in fitting if name in gone)
+        raise LinesideError(
+            "unit.occupied",
+            f"No free unit of class {f'{need.cls} {need.unit}'.strip()}{': ' + busy if busy else ' on this box'}.",
+            todo="Wait until it is free, let the batch wait in the queue, or start it on another box.",
+        )
+    return chosen
+
+
+def turn(line: Line, recipe: Recipe, batch: str = "") -> Turn:
+    """What a waiting `batch`, or a new one without it, waits for now."""
+    plant, gone = line.book.plant, taken(line, batch)
+    _, missing = _choose(plant, recipe, gone)
+    said = [" or ".join(f"{name}, {gone[name]}" for name in fitting if name in gone) for fitting in missing.values()]
+    nowhere = [f"a {recipe.units[role].cls}" for role, fitting in missing.items() if gone.keys().isdisjoint(fitting)]
+    mine = set(_all_usable(plant, recipe))
+    place = 1
+    for other in waiting(line):
+        if other.batch == batch:
+            break
+        place += not mine.isdisjoint(_all_usable(plant, line.recipe(other)))
+    return Turn(tuple(dict.fromkeys(one for one in (*said, *nowhere) if one)), place)
+
+
+def _choose(plant: Plant, recipe: Recipe, gone: Mapping[str, str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """A unit for each role that can have one, and for each other what could have taken it."""
+    chosen: dict[str, str] = {}
+    missing: dict[str, list[str]] = {}
+    for role, fitting in usable(plant, recipe).items():
+        free = [name for name in fitting if name not in gone and name not in chosen.values()]
+        if free:
+            chosen[role] = free[0]
+        else:
+            missing[role] = fitting
+    return chosen, missing
+
+
+def _all_usable(plant: Plant, recipe: Recipe) -> list[str]:
+    return list(dict.fromkeys(unit for fitting in usable(plant, recipe).values() for unit in fitting))

@@ -291,7 +291,7 @@ def test_a_plant_without_opcua_does_not_load_it() -> None:
                 assert not (await equipment.read("P-1.speed")).good
 
         asyncio.run(main())
-        heavy = {"asyncua", "textual", "fastapi", "uvicorn", "typst", "paho", "numpy", "serial"}
+        heavy = {"asyncua", "textual", "fastapi", "uvicorn", "typst", "paho", "numpy"}
         print(json.dumps(sorted(heavy & {name.partition(".")[0] for name in sys.modules})))
     """)
     subject = pump_subject(1, SimControl(Path("/nowhere")))

@@ -1,28 +1,40 @@
-"""Modbus TCP.
+"""Modbus TCP and RTU.
 
-Settings: `host`, `port` (502), `device` (unit id, 1). Addresses: a table, a register number counted from 0, a type,
-a word order and a scale, for example `holding 10 float32 CDAB`, `input 3 int16 x0.1`, `coil 5`, `discrete 2`.
+Settings of a connection, which is one device:
 
-One request is on the wire at a time and is never repeated: pymodbus' own retries send a write up to four times.
-Every reply must be the answer to this request: same transaction, same function, full length. After a time-out or a
-wrong reply the connection is dropped, so that a late reply has nowhere to arrive.
+- `host` and `port` (502), or `line`, the path of a serial port, best one in `/dev/serial/by-id/`, with `baud`
+  (19200), `parity` (`even`, `odd` or `none`; even) and `stop_bits` (1 or 2; 1). Connections with the same `line` share
+  it and must set it alike.
+- `device`: its unit id, by default 1. 1 to 247 on a serial line, to 255 over TCP.
+- `pause_ms`: what the device needs between an answer and the next request, by default 0.
+- `registers_max` (125) and `bits_max` (2000): what it answers at once.
+- `gap`: so many registers that nobody asked for (or 16 times as many bits) are read along where that saves a request,
+  by default 8; 0 for a device in which reading changes something.
+
+Tags that lie close together are read with one request. Where the device refuses one for its address (exception 2 or 3)
+it is split there from then on, until what is refused stands alone; on a failure (4) for this time. One request is on
+the wire at a time and is never repeated: pymodbus' own retries send a write up to four times. A write is one request;
+a bit of a register is written with a mask (function 22), which leaves the other bits as they are.
+
+Every reply must be the answer to this request, byte by byte: same transaction and device, same function, exactly so
+many values, a write repeated as it was sent. After a time-out or a wrong reply a TCP connection is dropped, and the
+next one goes on counting its transactions: a late reply has nowhere to arrive. A serial line is not dropped; a device
+that did not answer is left alone for a while, and the first request after that has another form than the one that was
+given up, so that a late reply is seen to be one. Its values are used for nothing.
+
+On a shared line devices take turns, one request each. One that is silent costs the others its time-out and is then
+left alone for 1 to 10 time-outs, longer each time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
-import re
-import struct
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pymodbus.client import AsyncModbusTcpClient
-from pymodbus.exceptions import ModbusException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pymodbus.pdu import ModbusPDU
 from pymodbus.pdu.bit_message import (
     ReadCoilsRequest,
@@ -30,186 +42,110 @@ from pymodbus.pdu.bit_message import (
     WriteSingleCoilRequest,
 )
 from pymodbus.pdu.register_message import (
+    MaskWriteRegisterRequest,
     ReadHoldingRegistersRequest,
     ReadInputRegistersRequest,
     WriteMultipleRegistersRequest,
     WriteSingleRegisterRequest,
 )
 
+from drivers.modbus_address import NoValue, checked_tag
+from drivers.modbus_link import Link, Lost, Rejected, serial_line, tcp_link
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value
 from edge.equipment import Found, Health, Home, WriteRefused, WriteUnknown, bad_reading, retry_delays_s
 
-# What goes wrong on the wire reaches people as health, quality and outcome; the library's log repeats it as tracebacks.
-logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
-
 REGISTERS_MAX: Final = 125
 BITS_MAX: Final = 2000
 STOP_AGAIN_S: Final = 1.0
-ADDRESS_MAX: Final = 65_535
+ALONE_TIMEOUTS: Final = 10
+"""So many time-outs a silent device on a serial line is left alone at most."""
 
-_ADDRESS = re.compile(
-    r"(?P<table>holding|input|coil|discrete) (?P<number>[0-9]{1,5})"
-    r"(?: (?P<type>u?int16|u?int32|float32|float64))?(?: (?P<order>ABCD|CDAB|BADC|DCBA))?"
-    r"(?: x(?P<scale>[0-9.eE+\-]{1,16}))?"
-)
-_FORMATS: Final = {"int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "float32": "f", "float64": "d"}
-_EXCEPTIONS: Final = {
-    1: "it does not know this function",
-    2: "it has no such address",
-    3: "it does not accept this value",
-    4: "it failed while carrying it out",
-    5: "it accepted the request but needs a long time",
-    6: "it is busy",
-    7: "it cannot carry it out",
-    8: "its memory has a parity error",
-    10: "the gateway has no path to it",
-    11: "it did not answer the gateway",
-}
 # After these the device may have begun to carry the write out.
-_EXCEPTIONS_UNKNOWN: Final = frozenset({4, 5, 11})
+_UNKNOWN: Final = frozenset({4, 5, 11})
+# After these a part of what was asked may well be answered; after the first two for good.
+_FOR_GOOD: Final = frozenset({2, 3})
+_APART: Final = _FOR_GOOD | {4}
+_READS: Final = {
+    "coil": ReadCoilsRequest,
+    "discrete": ReadDiscreteInputsRequest,
+    "holding": ReadHoldingRegistersRequest,
+    "input": ReadInputRegistersRequest,
+}
+_LINE_ONLY: Final = frozenset({"baud", "parity", "stop_bits"})
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    host: Annotated[str, Field(min_length=1, max_length=253)]
+    host: Annotated[str, Field(min_length=1, max_length=253)] = ""
     port: Annotated[int, Field(ge=1, le=65_535)] = 502
+    line: Annotated[str, Field(pattern="^/", max_length=200)] = ""
+    baud: Literal[1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200] = 19200
+    parity: Literal["even", "odd", "none"] = "even"
+    stop_bits: Literal[1, 2] = 1
     device: Annotated[int, Field(ge=1, le=255)] = 1
     """Unit id. 0 is a broadcast that nobody answers, so it is not allowed."""
+    pause_ms: Annotated[int, Field(ge=0, le=10_000)] = 0
+    registers_max: Annotated[int, Field(ge=1, le=REGISTERS_MAX)] = REGISTERS_MAX
+    bits_max: Annotated[int, Field(ge=1, le=BITS_MAX)] = BITS_MAX
+    gap: Annotated[int, Field(ge=0, le=REGISTERS_MAX)] = 8
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.host) == bool(self.line):
+            raise ValueError("give `host` or `line`")
+        if foreign := self.model_fields_set & (frozenset({"port"}) if self.line else _LINE_ONLY):
+            raise ValueError(f"{', '.join(sorted(foreign))} means nothing with {'line' if self.line else 'host'}")
+        if self.line and self.device > 247:
+            raise ValueError("a device on a serial line has a number from 1 to 247")
+        return self
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where and how one value lies in a device."""
-
-    table: str
-    number: int
-    type: str
-    order: str
-    scale: float
-
-    @property
-    def count(self) -> int:
-        """Registers (or bits) that the value takes."""
-        return 1 if self.bits else struct.calcsize(_FORMATS[self.type]) // 2
-
-    @property
-    def bits(self) -> bool:
-        """True for coils and discrete inputs."""
-        return self.table in ("coil", "discrete")
-
-    def decode(self, words: Sequence[int]) -> int | float:
-        """The scaled value in these registers."""
-        raw = struct.unpack(">" + _FORMATS[self.type], self._ordered(struct.pack(f">{len(words)}H", *words)))[0]
-        number: int | float = raw if self.scale == 1.0 else raw * self.scale
-        return number
-
-    def encode(self, value: float) -> list[int]:
-        """The registers for a value. Raises ValueError when it cannot be represented."""
-        raw: int | float = value if self.scale == 1.0 else value / self.scale
-        if not self.type.startswith("float"):
-            whole = round(raw)
-            if not math.isclose(whole, raw, rel_tol=1e-9, abs_tol=1e-6):
-                raise ValueError("it is not a whole number of the device's steps")
-            raw = whole
-        try:
-            data = struct.pack(">" + _FORMATS[self.type], raw)
-        except (struct.error, OverflowError) as error:
-            raise ValueError(f"it does not fit into {self.type}") from error
-        return list(struct.unpack(f">{self.count}H", self._ordered(data)))
-
-    def _ordered(self, data: bytes) -> bytes:
-        """Bytes to or from big-endian: word and byte swaps are their own inverse."""
-        words = [data[i : i + 2] for i in range(0, len(data), 2)]
-        if self.order in ("CDAB", "DCBA"):
-            words.reverse()
-        if self.order in ("BADC", "DCBA"):
-            words = [word[::-1] for word in words]
-        return b"".join(words)
-
-
-def read_address(text: str) -> Address:
-    """Read an address as a plant file writes it. Raises `modbus.address`."""
-    match = _ADDRESS.fullmatch(text)
-    if match is None:
-        raise _bad_address(text, "it has another form")
-    table, number = match["table"], int(match["number"])
-    bits = table in ("coil", "discrete")
-    if bits and (match["type"] or match["order"] or match["scale"]):
-        raise _bad_address(text, f"a {table} is one bit and takes no type, order or scale")
-    if not bits and match["type"] is None:
-        raise _bad_address(text, "the type is missing")
-    try:
-        scale = float(match["scale"] or "1")
-    except ValueError:
-        scale = math.nan
-    if not math.isfinite(scale) or scale == 0:
-        raise _bad_address(text, "the scale is not a number other than 0")
-    address = Address(table, number, match["type"] or "bit", match["order"] or "ABCD", scale)
-    if address.number + address.count - 1 > ADDRESS_MAX:
-        raise _bad_address(text, f"the last register would be above {ADDRESS_MAX}")
-    return address
-
-
-def _bad_address(text: str, why: str) -> LinesideError:
-    return LinesideError(
-        "modbus.address",
-        f"{text[:80]!r} is not a Modbus address: {why}.",
-        todo='Write it like "holding 10 float32 ABCD", "input 3 int16 x0.1", "coil 5" or "discrete 2".',
-    )
-
-
-def _checked_tag(name: str, tag: Tag) -> Address:
-    address = read_address(tag.address)
-    if tag.type == "text" or address.bits != (tag.type == "bool"):
-        raise LinesideError(
-            "modbus.type",
-            f"The tag {name} is of type {tag.type}, which {tag.address!r} cannot hold.",
-            todo="Bits are bool; registers are float or int.",
-        )
-    if tag.access == "write" and address.table in ("input", "discrete"):
-        raise LinesideError(
-            "modbus.read_only",
-            f"The tag {name} is a set-point, but {tag.address!r} can only be read.",
-            todo="Set-points lie in holding registers or coils.",
-        )
-    return address
-
-
-def _echoes(request: ModbusPDU, reply: ModbusPDU) -> bool:
-    """True when a write's reply repeats what was asked for."""
-    if reply.address != request.address:
-        return False
-    if isinstance(request, WriteMultipleRegistersRequest):
-        return bool(reply.count == len(request.registers))
-    return bool(reply.registers == request.registers and reply.bits == request.bits)
-
-
-class _Lost(Exception):
-    """The connection is gone or can no longer be trusted."""
-
-
-class _Rejected(Exception):
-    """The device answered with a Modbus exception."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"The device refused: {_EXCEPTIONS.get(code, 'for a reason of its own')} (exception {code}).")
-        self.code = code
-
-
-@dataclass(slots=True)
-class _Block:
-    """Tags that one request reads."""
+@dataclass(frozen=True, slots=True, order=True)
+class _Span:
+    """Registers or bits that one value takes. Several tags may have the same."""
 
     table: str
     number: int
     count: int
-    tags: list[str]
+
+    @property
+    def end(self) -> int:
+        return self.number + self.count
+
+    @property
+    def bits(self) -> bool:
+        return self.table in ("coil", "discrete")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """What tells its reply from that of another: function and size."""
+        return _READS[self.table].function_code, (self.count + 7) // 8 if self.bits else self.count
+
+    def other_shape(self) -> _Span:
+        """Near here, with a reply of another size."""
+        step = 8 if self.bits else 1
+        if self.count > step:
+            return _Span(self.table, self.number, self.count - step)
+        return _Span(self.table, max(0, self.number - step), self.count + step)
+
+
+def _covering(spans: Sequence[_Span]) -> _Span:
+    """What one request reads for these, which are sorted."""
+    return _Span(spans[0].table, spans[0].number, max(span.end for span in spans) - spans[0].number)
+
+
+def _parted(spans: Sequence[_Span]) -> int:
+    """Where to part sorted spans that were refused together: at the widest gap, or near the middle."""
+    ends = list(itertools.accumulate((span.end for span in spans), max))
+    return max(
+        range(1, len(spans)), key=lambda at: (max(spans[at].number - ends[at - 1], -1), -abs(2 * at - len(spans)))
+    )
 
 
 class ModbusDriver:
-    """One Modbus TCP connection; see the module's docstring and the port `edge.equipment.Driver`."""
+    """One Modbus device; see the module's docstring and the port `edge.equipment.Driver`."""
 
     def __init__(
         self,
@@ -226,21 +162,35 @@ class ModbusDriver:
             first = error.errors()[0]
             raise LinesideError(
                 "modbus.settings",
-                f"Setting {'.'.join(map(str, first['loc'])) or '?'}: {first['msg']}.",
-                todo="Give host, and if needed port (502) and device (unit id 1 to 255, by default 1).",
+                f"Setting {'.'.join(map(str, first['loc'])) or 'of the connection'}: {first['msg']}.",
+                todo="Give host, and if needed port (502), or line; and if needed device (unit id, by default 1).",
             ) from error
-        self._where = f"{self._settings.host}:{self._settings.port}"
+        wanted = self._settings
+        self._where = f"{wanted.line} device {wanted.device}" if wanted.line else f"{wanted.host}:{wanted.port}"
         self._health_was_good = False
         self._connection, self._tags, self._now_s = connection, tags, now_s
-        self._addresses = {name: _checked_tag(name, tag) for name, tag in tags.items()}
-        self._client: AsyncModbusTcpClient | None = None
-        self._lost = asyncio.Event()
+        self._addresses = {name: checked_tag(name, tag) for name, tag in tags.items()}
+        self._spans = {name: _Span(at.table, at.number, at.count) for name, at in self._addresses.items()}
+        for name, span in self._spans.items():
+            if span.count > wanted.registers_max:
+                raise LinesideError(
+                    "modbus.too_long",
+                    f"The tag {name} takes {span.count} registers; the device answers {wanted.registers_max} at once.",
+                    todo="Shorten the value, or correct `registers_max`.",
+                )
+        self._link: Link | None = None
+        self._transaction = 0
+        self._given_up: tuple[int, int] | None = None
+        """On a serial line: function and size of the request whose answer may still come."""
         self._wire = asyncio.Lock()
+        self._free_at_s = 0.0
         self._work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._watched: list[str] = []
-        self._blocks: list[_Block] = []
-        self._alone: set[str] = set()
+        self._tags_at: dict[_Span, list[str]] = {}
+        self._blocks: list[list[_Span]] = []
+        self._cuts: set[_Span] = set()
+        """What is not read together with anything before it: the device refused that."""
         self._last: dict[str, Reading] = {}
         self._health = Health(connected=False, detail="Not started.", since_boottime_s=now_s())
         self._on_reading: Callable[[str, Reading], None] = lambda _tag, _reading: None
@@ -278,46 +228,39 @@ class ModbusDriver:
 
     async def read(self, tag: str) -> Reading:
         """Read one tag now."""
-        address = self._addresses[tag]
+        span = self._spans[tag]
         try:
-            answer = await self._read(_Block(address.table, address.number, address.count, [tag]))
-        except (_Lost, _Rejected) as error:
+            return self._reading(tag, span, await self._read(span))
+        except (Lost, Rejected) as error:
             return self._bad(tag, str(error))
-        return answer[tag]
 
     async def write(self, tag: str, value: Value) -> None:
         """Exactly one request on the wire."""
-        address, device = self._addresses[tag], self._settings.device
-        request: ModbusPDU
-        if address.bits:
-            request = WriteSingleCoilRequest(address=address.number, bits=[bool(value)], dev_id=device)
-        elif isinstance(value, str):
-            raise WriteRefused("A register takes a number.")
-        else:
-            try:
-                words = address.encode(value)
-            except ValueError as error:
-                raise WriteRefused(f"{value} cannot be sent: {error}.") from error
-            request = (
-                WriteSingleRegisterRequest(address=address.number, registers=words, dev_id=device)
-                if len(words) == 1
-                else WriteMultipleRegistersRequest(address=address.number, registers=words, dev_id=device)
-            )
-        async with self._turn() as client:
-            if client is None:
+        request = self._write_request(tag, value)
+        async with self._wire:
+            if self._link is None:
                 raise WriteRefused(f"Nothing was sent: {self._health.detail}")
             try:
-                reply = await self._exchange(client, request)
-            except _Rejected as error:
-                if error.code in _EXCEPTIONS_UNKNOWN:
-                    raise WriteUnknown(str(error)) from error
-                raise WriteRefused(str(error)) from error
-            except _Lost as error:
+                await self._exchange(self._link, request)
+            except Rejected as error:
+                raise (WriteUnknown if error.code in _UNKNOWN else WriteRefused)(str(error)) from error
+            except Lost as error:
                 raise WriteUnknown(f"The write was sent, then: {error}") from error
-            if not _echoes(request, reply):
-                why = "The device acknowledged another write than the one sent."
-                self._drop(why)
-                raise WriteUnknown(why)
+
+    def _write_request(self, tag: str, value: Value) -> ModbusPDU:
+        address, device = self._addresses[tag], self._settings.device
+        if address.bits:
+            return WriteSingleCoilRequest(address=address.number, bits=[bool(value)], dev_id=device)
+        if address.bit is not None:
+            mask = 1 << address.bit
+            return MaskWriteRegisterRequest(address.number, 0xFFFF & ~mask, mask if value else 0, device)
+        try:
+            words = address.encode(value)
+        except ValueError as error:
+            raise WriteRefused(f"{value} cannot be sent: {error}.") from error
+        if len(words) == 1:
+            return WriteSingleRegisterRequest(address=address.number, registers=words, dev_id=device)
+        return WriteMultipleRegistersRequest(address=address.number, registers=words, dev_id=device)
 
     async def browse(self, text: str = "") -> list[Found]:  # noqa: ARG002  a Modbus device cannot be asked
         """Modbus has no browsing."""
@@ -329,82 +272,42 @@ class ModbusDriver:
 
     # The wire -----------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[AsyncModbusTcpClient | None]:
-        """The connection for one request; None when there is none."""
-        async with self._wire:
-            yield self._client
-
-    async def _exchange(self, client: AsyncModbusTcpClient, request: ModbusPDU) -> ModbusPDU:
-        """Send once and return the matching reply. Whatever goes wrong, also cancellation, drops the connection."""
+    async def _exchange(self, link: Link, request: ModbusPDU) -> ModbusPDU:
+        """Send once and return the answer. Whatever goes wrong, also cancellation, ends the connection."""
+        loop = asyncio.get_running_loop()
         try:
-            reply = await self._reply(client, request)
-        except _Rejected:
+            await asyncio.sleep(max(0.0, self._free_at_s - loop.time()))
+            reply = await link.exchange(request, self._connection.timeout_s)
+        except Rejected:
             self._answered()
             raise
-        except _Lost as error:
-            self._drop(str(error))
+        except BaseException as error:
+            self._given_up = _shape(request)
+            self._drop(str(error) if isinstance(error, Lost) else "A request was given up.")
             raise
-        except BaseException:
-            self._drop("A request was given up.")
-            raise
+        finally:
+            self._free_at_s = loop.time() + self._settings.pause_ms / 1000
         self._answered()
         return reply
 
-    async def _reply(self, client: AsyncModbusTcpClient, request: ModbusPDU) -> ModbusPDU:
-        answer = asyncio.ensure_future(self._execute(client, request))
-        lost = asyncio.ensure_future(self._lost.wait())
-        try:
-            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise _Lost("The device closed the connection.")
-            reply = answer.result()
-        finally:
-            for waiting in (answer, lost):
-                waiting.cancel()
-            await asyncio.gather(answer, lost, return_exceptions=True)
-        # pymodbus lets a reply with transaction 0 pass for any request.
-        if reply.transaction_id != request.transaction_id:
-            raise _Lost("A reply to another request arrived.")
-        if reply.isError():
-            raise _Rejected(int(reply.exception_code))
-        if reply.function_code != request.function_code:
-            raise _Lost("A reply to another function arrived.")
-        return reply
+    def _read_request(self, span: _Span) -> ModbusPDU:
+        return _READS[span.table](address=span.number, count=span.count, dev_id=self._settings.device)
 
-    async def _execute(self, client: AsyncModbusTcpClient, request: ModbusPDU) -> ModbusPDU:
-        try:
-            reply: ModbusPDU = await client.execute(False, request)
-        except ModbusException as error:
-            raise _Lost(f"The device did not answer within {self._connection.timeout_s:g} s.") from error
-        return reply
+    async def _read(self, span: _Span) -> Sequence[int]:
+        """The registers or bits there. Raises Lost or Rejected."""
+        async with self._wire:
+            if self._link is None:
+                raise Lost(self._health.detail)
+            reply = await self._exchange(self._link, self._read_request(span))
+        return reply.bits if span.bits else reply.registers
 
-    async def _read(self, block: _Block) -> dict[str, Reading]:
-        """Read one block. Raises _Lost or _Rejected."""
-        kinds = {
-            "coil": ReadCoilsRequest,
-            "discrete": ReadDiscreteInputsRequest,
-            "holding": ReadHoldingRegistersRequest,
-            "input": ReadInputRegistersRequest,
-        }
-        request = kinds[block.table](address=block.number, count=block.count, dev_id=self._settings.device)
-        bits = block.table in ("coil", "discrete")
-        async with self._turn() as client:
-            if client is None:
-                raise _Lost(self._health.detail)
-            reply = await self._exchange(client, request)
-            values: Sequence[int] | Sequence[bool] = reply.bits if bits else reply.registers
-            expected = (block.count + 7) // 8 * 8 if bits else block.count
-            if len(values) != expected:
-                why = f"The device answered with {len(values)} values where {expected} were asked for."
-                self._drop(why)
-                raise _Lost(why)
-        return {name: self._reading(name, block, values) for name in block.tags}
-
-    def _reading(self, name: str, block: _Block, values: Sequence[int] | Sequence[bool]) -> Reading:
+    def _reading(self, name: str, span: _Span, values: Sequence[int]) -> Reading:
+        """The tag's reading out of what was read at `span`."""
         address, tag = self._addresses[name], self._tags[name]
-        part = values[address.number - block.number :][: address.count]
-        value: Value = bool(part[0]) if address.bits else address.decode([int(word) for word in part])
+        try:
+            value = address.decode(values[address.number - span.number :][: address.count])
+        except NoValue as none:
+            return self._bad(name, str(none))
         reading = Reading(value, tag.unit, Quality.GOOD, "", self._now_s())
         self._last[name] = reading
         return reading
@@ -413,18 +316,22 @@ class ModbusDriver:
         return bad_reading(self._tags[name], why, self._now_s(), self._last.get(name))
 
     def _drop(self, why: str) -> None:
-        """Close the connection and say so, once."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-            self._say(connected=False, detail=why)
-            for tag in self._watched:
-                self._on_reading(tag, self._bad(tag, why))
-        self._lost.set()
+        """Give the connection up and say so, once."""
+        link, self._link = self._link, None
+        if link is not None:
+            self._transaction = link.transaction
+            link.leave()
+            self._say_lost(why)
+        self._work.set()
+
+    def _say_lost(self, why: str) -> None:
+        self._say(connected=False, detail=why)
+        for tag in self._watched:
+            self._on_reading(tag, self._bad(tag, why))
 
     def _answered(self) -> None:
         """The device is there: an open connection alone does not show it."""
-        if self._client is not None:
+        if self._link is not None:
             self._say(connected=True, detail=f"Connected to {self._where}.")
 
     def _say(self, *, connected: bool, detail: str) -> None:
@@ -435,78 +342,102 @@ class ModbusDriver:
 
     # The task -----------------------------------------------------------------------------------------------
 
+    def _delays_s(self) -> Iterator[float]:
+        timeout_s = self._connection.timeout_s
+        return retry_delays_s(timeout_s, ALONE_TIMEOUTS * timeout_s) if self._settings.line else retry_delays_s()
+
     async def _run(self) -> None:
-        delays = retry_delays_s()
+        delays = self._delays_s()
         while True:
-            if await self._connect():
+            why = await self._connect()
+            if why:
+                self._say_lost(why)
+            else:
                 await self._poll()
                 if self._health_was_good:
-                    delays = retry_delays_s()
+                    delays = self._delays_s()
                     self._health_was_good = False
-            else:
-                why = f"No connection to {self._where}."
-                self._say(connected=False, detail=why)
-                for tag in self._watched:
-                    self._on_reading(tag, self._bad(tag, why))
             await asyncio.sleep(next(delays))
 
-    async def _connect(self) -> bool:
-        lost = asyncio.Event()
-
-        def connected(up: bool) -> None:
-            if not up:
-                lost.set()
-                if client is self._client:
-                    self._drop("The device closed the connection.")
-
-        client = AsyncModbusTcpClient(
-            self._settings.host,
-            port=self._settings.port,
-            timeout=self._connection.timeout_s,
-            retries=0,
-            reconnect_delay=0,
-            trace_connect=connected,
-        )
+    async def _connect(self) -> str:
+        """Why there is no connection, or "" when there is."""
+        wanted = self._settings
+        if wanted.line:
+            try:
+                self._link = await serial_line(wanted.line, wanted.baud, wanted.parity, wanted.stop_bits)
+            except Lost as error:
+                return str(error)
+            return await self._out_of_step()
+        link = tcp_link(wanted.host, wanted.port, self._connection.timeout_s)
+        opened = False
         try:
-            if not await client.connect():
-                return False
-        except BaseException:
-            client.close()
-            raise
-        if lost.is_set():
-            client.close()
-            return False
-        self._lost, self._client = lost, client
-        return True
+            opened = await link.open(self._transaction)
+        finally:
+            if not opened:
+                link.leave()
+        if not opened:
+            return f"No connection to {self._where}."
+        self._link = link
+        return ""
+
+    async def _out_of_step(self) -> str:
+        """On a serial line nothing tells a late reply from the one that is awaited, except its form: why the device
+        is not in step, or "" after an answer of another form than that of the request that was given up."""
+        if self._given_up is None or not self._spans:
+            return ""
+        near = min(self._spans.values())
+        span = near if near.shape != self._given_up else near.other_shape()
+        async with self._wire:
+            try:
+                if self._link is not None:
+                    await self._exchange(self._link, self._read_request(span))
+            except Rejected:
+                pass  # an answer too
+            except Lost as error:
+                return str(error)
+        self._given_up = None
+        return ""
 
     async def _poll(self) -> None:
         """Read what is watched, every `poll_s`, until the connection is lost."""
         loop = asyncio.get_running_loop()
         due_s = loop.time()
-        while self._client is not None:
+        while self._link is not None:
             self._work.clear()
             if not self._blocks:
                 self._answered()
-            for block in list(self._blocks):
-                try:
-                    readings = await self._read(block)
-                except _Lost:
-                    return
-                except _Rejected as error:
-                    readings = {name: self._bad(name, str(error)) for name in block.tags}
-                    if len(block.tags) > 1:
-                        # One of them is refused: from now on each for itself, so that it does not cost the others.
-                        self._alone.update(block.tags)
-                        self._plan()
-                        self._work.set()
-                for name, reading in readings.items():
-                    self._on_reading(name, reading)
+            try:
+                for block in list(self._blocks):
+                    for name, reading in (await self._block_readings(block)).items():
+                        self._on_reading(name, reading)
+            except Lost:
+                return
             due_s = max(due_s + self._connection.poll_s, loop.time())
             await self._until(due_s)
 
+    async def _block_readings(self, spans: list[_Span]) -> dict[str, Reading]:
+        """Read these with one request; with more when the device refuses that. Raises Lost."""
+        whole = _covering(spans)
+        try:
+            values = await self._read(whole)
+        except Rejected as error:
+            if error.code not in _APART or len(spans) == 1:
+                return {name: self._bad(name, str(error)) for span in spans for name in self._tags_at.get(span, ())}
+            at = _parted(spans)
+            if error.code in _FOR_GOOD:
+                self._cuts.add(spans[at])
+                self._plan()
+            return {**await self._block_readings(spans[:at]), **await self._block_readings(spans[at:])}
+        return {
+            name: self._reading(name, whole, values) for span in spans for name in self._tags_at.get(span, ())
+        }  # a span that is not watched any more has no tags
+
     async def _until(self, due_s: float) -> None:
         """Wait for the next poll, a new watch list or the loss of the connection."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._work, self._lost)]
+        link = self._link
+        if link is None:
+            return
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._work, link.lost)]
         try:
             timeout_s = max(0.0, due_s - asyncio.get_running_loop().time())
             await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -514,26 +445,33 @@ class ModbusDriver:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
+        if link.lost.is_set() and link is self._link:
+            self._drop("The device closed the connection.")
 
     def _plan(self) -> None:
-        """Few requests: neighbours without a gap are read together, as far as one reply can carry them."""
-        self._blocks = []
-        found = sorted(
-            ((self._addresses[tag], tag) for tag in self._watched), key=lambda at: (at[0].table, at[0].number)
-        )
-        for address, tag in found:
-            last = self._blocks[-1] if self._blocks else None
-            end = address.number + address.count
-            most = BITS_MAX if address.bits else REGISTERS_MAX
+        """Few requests: what lies close together is read together, as far as the device answers it."""
+        self._tags_at, self._blocks = {}, []
+        for tag in self._watched:
+            self._tags_at.setdefault(self._spans[tag], []).append(tag)
+        for span in sorted(self._tags_at):
+            most, gap = self._settings.registers_max, self._settings.gap
+            if span.bits:
+                most, gap = self._settings.bits_max, 16 * gap
+            last = _covering(self._blocks[-1]) if self._blocks else None
             if (
                 last is not None
-                and last.table == address.table
-                and address.number <= last.number + last.count
-                and end - last.number <= most
-                and tag not in self._alone
-                and last.tags[-1] not in self._alone
+                and last.table == span.table
+                and span not in self._cuts
+                and span.number <= last.end + gap
+                and span.end - last.number <= most
             ):
-                last.count = max(last.count, end - last.number)
-                last.tags.append(tag)
+                self._blocks[-1].append(span)
             else:
-                self._blocks.append(_Block(address.table, address.number, address.count, [tag]))
+                self._blocks.append([span])
+
+
+def _shape(request: ModbusPDU) -> tuple[int, int]:
+    """What tells this request's reply from that of another: the function of a write, and of a read the size too."""
+    if request.function_code not in (1, 2, 3, 4):
+        return request.function_code, 0
+    return request.function_code, (request.count + 7) // 8 if request.function_code in (1, 2) else request.count

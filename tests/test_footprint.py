@@ -83,7 +83,11 @@ def packages(modules: set[str]) -> set[str]:
 def test_a_runtime_with_modbus_alone_carries_nothing_else(box: Path) -> None:
     modules = modules_when_ready(box, "edge", "run")
     assert not packages(modules) & (NEVER | {"asyncua", "ui", "hub", "provisioning", "demo"})
-    assert {m for m in modules if m.startswith("drivers.")} == {"drivers.modbus"}
+    assert {m for m in modules if m.startswith("drivers.")} == {
+        "drivers.modbus",
+        "drivers.modbus_address",
+        "drivers.modbus_link",
+    }
     assert not modules & NOT_AT_A_START
     assert {"pymodbus", "edge.engine", "edge.desk"} <= modules, "the runtime was not there"
 

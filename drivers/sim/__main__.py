@@ -24,7 +24,7 @@ def _device(name: str, arguments: argparse.Namespace) -> AbstractAsyncContextMan
         return serve_bioreactor(*where, **how, certificate=arguments.certificate)
     from drivers.sim.pump import serve_pump_and_balance
 
-    return serve_pump_and_balance(*where, **how)
+    return serve_pump_and_balance(*where, **how, serial=arguments.serial)
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--speed", type=float, default=60.0)
     parser.add_argument("--certificate", type=Path, help="reactor: offer encrypted connections with this one (DER)")
+    parser.add_argument("--serial", type=Path, help="pump: serve at this serial port instead (RTU, 19200 baud)")
     arguments = parser.parse_args()
     try:
         asyncio.run(_serve(arguments))

@@ -1,4 +1,4 @@
-"""The simulated peristaltic pump and the balance it pumps onto: one pymodbus TCP server.
+"""The simulated peristaltic pump and the balance it pumps onto: one pymodbus server, over TCP or a serial line.
 
 Registers (numbers count from 0, floats are ABCD):
 holding 0 float32 speed set-point mL/min · holding 2 uint16 mode (0 by the run coil, 1 always off)
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from pymodbus.constants import ExcCodes
-from pymodbus.server import ModbusTcpServer
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from drivers.sim.control import Faults, serve_control
@@ -55,33 +55,41 @@ _PLACES: Final = {
 
 
 @asynccontextmanager
-async def serve_pump_and_balance(host: str, port: int, *, seed: int, speed: float, control: Path) -> AsyncIterator[int]:
-    """Serve until left; gives the port (a free one for port 0). `speed` is process seconds per second."""
+async def serve_pump_and_balance(
+    host: str, port: int, *, seed: int, speed: float, control: Path, serial: Path | None = None
+) -> AsyncIterator[int]:
+    """Serve until left, at `serial` (19200 baud) when it is given; gives the port (a free one for port 0).
+
+    `speed` is process seconds per second."""
     logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
     writable = [tag for tag, (table, _, _) in _PLACES.items() if table in ("holding", "coil")]
     faults = Faults(_PLACES, writable)
     pump = _Pump(faults, random.Random(seed), speed)
 
     def gate(sending: bool, packet: bytes) -> bytes:
-        if not sending or len(packet) < 8:
+        if not sending or len(packet) <= function_at:
             return packet
-        if faults.silent or ((packet[7] & 0x7F) in WRITES and faults.drop_this_reply()):
+        if faults.silent or ((packet[function_at] & 0x7F) in WRITES and faults.drop_this_reply()):
             return b""
         return packet
 
-    server = ModbusTcpServer(pump.device(), address=(host, port), trace_packet=gate)
+    function_at = 1 if serial else 7
+    server: ModbusSerialServer | ModbusTcpServer
+    if serial:
+        server = ModbusSerialServer(pump.device(), port=str(serial), trace_packet=gate, ignore_missing_devices=True)
+    else:
+        server = ModbusTcpServer(pump.device(), address=(host, port), trace_packet=gate)
     try:
         await server.serve_forever(background=True)
     except RuntimeError as error:
         raise LinesideError(
             "sim.port",
-            f"The simulated pump cannot listen at {host}:{port}.",
+            f"The simulated pump cannot listen at {serial or f'{host}:{port}'}.",
             todo="Choose another port, or 0 for a free one.",
         ) from error
     try:
         async with serve_control(control, faults):
-            listening = cast(asyncio.Server, server.transport)
-            yield listening.sockets[0].getsockname()[1]
+            yield 0 if serial else cast(asyncio.Server, server.transport).sockets[0].getsockname()[1]
     finally:
         await server.shutdown()  # type: ignore[no-untyped-call]
 

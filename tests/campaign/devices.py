@@ -110,7 +110,7 @@ PARTS = (
         inject=against("pump", pump_subject),
         planted={
             "a write is repeated": planted(
-                against("pump", pump_subject), "more than once", {"drivers.modbus.AsyncModbusTcpClient": repeating}
+                against("pump", pump_subject), "more than once", {"drivers.modbus_link.AsyncModbusTcpClient": repeating}
             )
         },
     ),

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
-from drivers.modbus import read_address
+from drivers.modbus_address import read_address
 from drivers.sim.cell import plant_bytes
 from edge import exchange, wire
 from edge.config import read_config

@@ -91,6 +91,14 @@ def reactor_subject(port: int, control: SimControl, *, security: str = "none") -
 
 
 def pump_subject(port: int, control: SimControl) -> Subject:
+    return _pump_subject({"host": "127.0.0.1", "port": port}, control)
+
+
+def serial_pump_subject(line: str, control: SimControl) -> Subject:
+    return _pump_subject({"line": line, "parity": "none"}, control)
+
+
+def _pump_subject(settings: Mapping[str, Value], control: SimControl) -> Subject:
     common = {"connection": "device", "stale_s": 5, "settle_s": 0.3}
     tags = {
         "speed": {**common, "address": "input 0 float32", "unit": "mL/min", "low": -1, "high": 200},
@@ -104,7 +112,7 @@ def pump_subject(port: int, control: SimControl) -> Subject:
         },
     }
     return Subject(
-        one_connection("modbus", {"host": "127.0.0.1", "port": port}, "P-1", tags),
+        one_connection("modbus", settings, "P-1", tags),
         control,
         "P-1.speed",
         "P-1.speed_setpoint",

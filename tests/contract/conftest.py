@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from drivers.sim.control import SimControl
-from tests.contract.conformance import Subject, pump_subject, reactor_subject, simulated
+from tests.contract.conformance import Subject, pump_subject, reactor_subject, serial_pump_subject, simulated
+from tests.contract.wire import serial_cable
 
 
 @pytest.fixture(scope="session")
@@ -22,12 +23,21 @@ def pump_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int,
         yield made
 
 
-@pytest.fixture(params=["reactor", "pump"])
+@pytest.fixture(scope="session")
+def serial_pump_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SimControl]]:
+    with (
+        serial_cable() as (ours, its),
+        simulated("pump", tmp_path_factory.mktemp("l"), "--serial", its) as (_, control),
+    ):
+        yield ours, control
+
+
+@pytest.fixture(params=["reactor", "pump", "serial_pump"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """One simulated device without faults, as the conformance checks see it."""
     port, control = request.getfixturevalue(f"{request.param}_device")
     await control.clear()
-    make = reactor_subject if request.param == "reactor" else pump_subject
+    make = {"reactor": reactor_subject, "pump": pump_subject, "serial_pump": serial_pump_subject}[request.param]
     yield make(port, control)
     await control.clear()
 

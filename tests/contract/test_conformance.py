@@ -22,7 +22,7 @@ async def test_the_judge_finds_a_driver_that_repeats_writes(pump: Subject, monke
     def repeating(*args: object, **kwargs: object) -> AsyncModbusTcpClient:
         return AsyncModbusTcpClient(*args, **{**kwargs, "retries": 3, "timeout": 0.2})  # type: ignore[arg-type]
 
-    monkeypatch.setattr("drivers.modbus.AsyncModbusTcpClient", repeating)
+    monkeypatch.setattr("drivers.modbus_link.AsyncModbusTcpClient", repeating)
     before = (await pump.control.counters())[pump.setpoint]
     with pytest.raises(AssertionError):
         await lost_reply_is_unknown_and_not_repeated(pump)

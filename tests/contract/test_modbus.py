@@ -1,103 +1,28 @@
-"""Modbus at the edge: addresses, and devices that answer wrongly, late, short or not at all."""
+"""Modbus at the edge: devices that answer wrongly, late, short or not at all."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
+import random
 import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from drivers.modbus import ModbusDriver, read_address
+from drivers.modbus import ModbusDriver
 from edge.core.errors import LinesideError
+from edge.core.plant import Plant
+from edge.core.terms import Reading
 from edge.equipment import Home, WriteRefused, WriteResult, WriteUnknown
-from tests.contract.conformance import now_s, rig
+from tests.contract.conformance import PATIENCE_S, now_s, rig
 from tests.contract.wire import RIGHT, WRONG, answer, device, frame, never_wrong, plant_at, words
 
-PIECES = st.lists(
-    st.sampled_from(
-        [
-            "holding",
-            "input",
-            "coil",
-            "discrete",
-            " ",
-            "10",
-            "65535",
-            "-1",
-            "99999",
-            "float32",
-            "int16",
-            "x0.1",
-            "x",
-            "ABCD",
-        ]
-    ),
-    max_size=8,
-).map("".join)
 
-
-@given(st.one_of(st.text(max_size=60), PIECES))
-def test_any_text_is_an_address_or_refused_in_words(text: str) -> None:
-    try:
-        address = read_address(text)
-    except LinesideError as error:
-        refusal = error
-    else:
-        refusal = None
-    if refusal is not None:
-        assert (refusal.code, bool(refusal.todo)) == ("modbus.address", True)
-        return
-    assert 0 <= address.number <= address.number + address.count - 1 <= 65_535
-
-
-@pytest.mark.parametrize(
-    "text", ["holding 10", "coil 5 float32", "input 65535 float32", "holding 1 float32 x0", "holding 1 int16 xnan", "x"]
-)
-def test_bad_addresses(text: str) -> None:
-    with pytest.raises(LinesideError) as refusal:
-        read_address(text)
-    assert refusal.value.code == "modbus.address"
-
-
-@pytest.mark.parametrize(
-    ("order", "words"),
-    [
-        ("ABCD", [0x42F6, 0xE979]),
-        ("CDAB", [0xE979, 0x42F6]),
-        ("BADC", [0xF642, 0x79E9]),
-        ("DCBA", [0x79E9, 0xF642]),
-    ],
-)
-def test_the_four_word_orders(order: str, words: list[int]) -> None:
-    address = read_address(f"holding 0 float32 {order}")
-    assert address.decode(words) == pytest.approx(123.456, abs=1e-5)
-    assert address.encode(address.decode(words)) == words
-
-
-@given(
-    kind=st.sampled_from(["int16", "uint16", "int32", "uint32"]),
-    order=st.sampled_from(["ABCD", "CDAB", "BADC", "DCBA"]),
-    value=st.integers(-(2**33), 2**33),
-)
-def test_whole_numbers_come_back_or_are_refused(kind: str, order: str, value: int) -> None:
-    address = read_address(f"holding 0 {kind} {order}")
-    bits = int(kind.removeprefix("u").removeprefix("int"))
-    low, high = (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    if low <= value <= high:
-        assert address.decode(address.encode(value)) == value
-    else:
-        with pytest.raises(ValueError, match="does not fit"):
-            address.encode(value)
-
-
-def test_scale() -> None:
-    address = read_address("input 3 int16 x0.1")
-    assert address.decode([0xFFFF]) == pytest.approx(-0.1)
-    assert address.encode(12.3) == [123]
-    with pytest.raises(ValueError, match="whole number"):
-        address.encode(12.34)
+def driver_of(plant: Plant) -> ModbusDriver:
+    return ModbusDriver(plant.connections["device"], plant.tags(), now_s=now_s, utc=lambda: "", home=Home())
 
 
 @pytest.mark.parametrize(
@@ -108,6 +33,14 @@ def test_scale() -> None:
         ({"host": "h", "port": 0}, {}, "modbus.settings"),
         ({"host": "h", "device": 0}, {}, "modbus.settings"),
         ({"host": "h", "device": True}, {}, "modbus.settings"),
+        ({"host": "h", "line": "/dev/ttyS0"}, {}, "modbus.settings"),
+        ({"host": "h", "baud": 9600}, {}, "modbus.settings"),
+        ({"line": "/dev/ttyS0", "port": 502}, {}, "modbus.settings"),
+        ({"line": "ttyS0"}, {}, "modbus.settings"),
+        ({"line": "/dev/ttyS0", "device": 248}, {}, "modbus.settings"),
+        ({"line": "/dev/ttyS0", "parity": "mark"}, {}, "modbus.settings"),
+        ({"host": "h", "registers_max": 126}, {}, "modbus.settings"),
+        ({"host": "h", "registers_max": 1}, {"address": "holding 1 float32"}, "modbus.too_long"),
         ({"host": "h"}, {"address": "somewhere"}, "modbus.address"),
         ({"host": "h"}, {"address": "coil 1"}, "modbus.type"),
         ({"host": "h"}, {"address": "holding 1 int16", "type": "text"}, "modbus.type"),
@@ -119,7 +52,7 @@ async def test_settings_are_refused_in_words(settings: dict[str, object], tag: d
     if tag:
         plant = plant_at(1, settings=settings, tags={"x": {"connection": "device", **tag}})
     with pytest.raises(LinesideError) as refusal:
-        ModbusDriver(plant.connections["device"], plant.tags(), now_s=now_s, utc=lambda: "", home=Home())
+        driver_of(plant)
     assert refusal.value.code == code
 
 
@@ -150,7 +83,20 @@ async def test_a_late_reply_is_never_taken_for_another() -> None:
         assert never_wrong(made.seen)
 
 
-@pytest.mark.parametrize("fault", ["transaction 0", "other function", "short", "long", "other unit", "protocol id"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "transaction 0",
+        "other function",
+        "short",
+        "long",
+        "count too low",
+        "count too high",
+        "other unit",
+        "protocol id",
+        "a long exception",
+    ],
+)
 async def test_a_reply_that_does_not_fit_is_not_data(fault: str) -> None:
     async def wrong(connection: int, request: bytes, writer: asyncio.StreamWriter) -> None:
         transaction = struct.unpack(">H", request[:2])[0]
@@ -166,6 +112,12 @@ async def test_a_reply_that_does_not_fit_is_not_data(fault: str) -> None:
                 reply = frame(transaction, bytes([3, 2]) + words(WRONG)[:2])
             case "long":
                 reply = frame(transaction, bytes([3, 8]) + words(WRONG) * 2)
+            case "count too low":
+                reply = frame(transaction, bytes([3, 4]) + words(WRONG) + b"\0\0")
+            case "count too high":
+                reply = frame(transaction, bytes([3, 6]) + words(WRONG))
+            case "a long exception":
+                reply = frame(transaction, bytes([0x83, 2]) + words(WRONG))
             case "other unit":
                 reply = frame(transaction, bytes([3, 4]) + words(WRONG), unit=9)
             case _:
@@ -176,6 +128,94 @@ async def test_a_reply_that_does_not_fit_is_not_data(fault: str) -> None:
         await made.until(lambda: made.bad("U.x"))
         await made.until(lambda: made.good("U.x"))
         assert never_wrong(made.seen)
+
+
+async def test_a_gateway_that_answers_the_former_connections_request_on_the_next_one() -> None:
+    """With the right length, and the transaction id of the request that was given up."""
+    held: list[bytes] = []
+
+    async def late(connection: int, request: bytes, writer: asyncio.StreamWriter) -> None:
+        if connection == 1:
+            held.append(request)
+            return
+        writer.write(answer(held[0], WRONG))
+        writer.write(answer(request, RIGHT))
+
+    async with device(late) as port, rig(plant_at(port)) as made:
+        await made.until(lambda: made.good("U.x"))
+        assert never_wrong(made.seen)
+        assert made.seen[-1].value == RIGHT
+
+
+async def test_random_replies_are_never_values(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random bytes, and well-formed replies to something else, for each request on each connection."""
+    monkeypatch.setattr("drivers.modbus.retry_delays_s", lambda *_: itertools.repeat(0.0))
+    chance = random.Random(6)
+    asked = 0
+
+    async def random_device(_connection: int, request: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 400:
+            writer.write(answer(request, RIGHT))
+            return
+        body = bytes([chance.choice((1, 2, 4, 5, 6, 15, 16, 22, 43, 0x83, 0x90))]) + chance.randbytes(
+            chance.randrange(9)
+        )
+        transaction = chance.choice((struct.unpack(">H", request[:2])[0], chance.randrange(65_536)))
+        writer.write(chance.choice((frame(transaction, body), chance.randbytes(chance.randrange(1, 30)))))
+        writer.close()
+
+    plant = plant_at(0)
+    async with device(random_device) as port:
+        driver = driver_of(plant_at(port))
+        seen: list[Reading] = []
+        good = asyncio.Event()
+
+        def take(_tag: str, reading: Reading) -> None:
+            seen.append(reading)
+            if reading.good:
+                good.set()
+
+        await driver.start(take, lambda _health: None)
+        try:
+            await driver.watch(list(plant.tags()))
+            async with asyncio.timeout(60):
+                await good.wait()
+        finally:
+            await driver.stop()
+    assert {reading.value for reading in seen if reading.good} == {RIGHT}
+    assert asked > 400
+    assert not caplog.records
+
+
+async def test_a_bit_of_a_register_is_written_alone() -> None:
+    register = 0b1010
+    writes: list[bytes] = []
+
+    async def masked(_connection: int, request: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal register
+        transaction = struct.unpack(">H", request[:2])[0]
+        if request[7] == 3:
+            writer.write(frame(transaction, bytes([3, 2]) + struct.pack(">H", register)))
+            return
+        writes.append(request)
+        _, both, either = struct.unpack(">HHH", request[8:14])
+        register = (register & both) | (either & ~both)
+        writer.write(request)
+
+    tags: dict[str, object] = {
+        "on": {"connection": "device", "address": "holding 4 bit2", "type": "bool", "access": "write", "settle_s": 0.1}
+    }
+    async with device(masked) as port, rig(plant_at(port, tags=tags)) as made:
+        await made.until(lambda: made.good("U.on"))
+        for value, shown in ((True, 0b1110), (False, 0b1010)):
+            outcome = await made.equipment.writer("U.on").write_and_read_back(value)
+            assert outcome.result is WriteResult.CONFIRMED, outcome.why
+            assert register == shown
+        assert [request[7] for request in writes] == [22, 22]
 
 
 async def test_a_write_cut_off_is_unknown_and_sent_once() -> None:
@@ -264,16 +304,170 @@ async def test_neighbours_are_read_together_and_apart_when_one_is_refused() -> N
             assert reading.value == i
 
 
-async def test_never_more_registers_than_a_reply_carries() -> None:
-    counts: list[int] = []
+# How many requests -----------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def registers(
+    refused: Callable[[int, int], int] = lambda _start, _count: 0,
+) -> AsyncIterator[tuple[int, list[tuple[int, int, int]], Callable[[int], Awaitable[None]]]]:
+    """A device whose register n holds n and whose bit n is that of n: its port, what it was asked (function, start,
+    count), and a wait for so many more requests. `refused` gives an exception code."""
+    asked: list[tuple[int, int, int]] = []
+    news = asyncio.Event()
 
     async def plain(_connection: int, request: bytes, writer: asyncio.StreamWriter) -> None:
-        transaction, count = struct.unpack(">H", request[:2])[0], struct.unpack(">H", request[10:12])[0]
-        counts.append(count)
-        writer.write(frame(transaction, bytes([3, 2 * count]) + bytes(2 * count)))
+        transaction, function, start, count = struct.unpack(">H5xBHH", request[:12])
+        asked.append((function, start, count))
+        if code := refused(start, count):
+            body = bytes([0x80 | function, code])
+        elif function < 3:
+            bits = sum((start + i) % 2 << i for i in range(count)).to_bytes((count + 7) // 8, "little")
+            body = bytes([function, len(bits)]) + bits
+        else:
+            body = bytes([function, 2 * count]) + b"".join(struct.pack(">H", start + i) for i in range(count))
+        writer.write(frame(transaction, body))
+        news.set()
 
-    tags = {f"t{i}": {"connection": "device", "address": f"holding {2 * i} float32"} for i in range(100)}
-    async with device(plain) as port, rig(plant_at(port, tags=tags)) as made:
-        await made.until(lambda: all(made.good(tag) for tag in plant_at(port, tags=tags).tags()))
-        assert max(counts) <= 125
-        assert set(counts) == {124, 76}
+    async def more(requests: int) -> None:
+        until = len(asked) + requests
+        async with asyncio.timeout(PATIENCE_S):
+            while len(asked) < until:
+                news.clear()
+                await news.wait()
+
+    async with device(plain) as port:
+        yield port, asked, more
+
+
+def reading_plant(port: int, addresses: Iterable[str], **settings: object) -> Plant:
+    tags: dict[str, object] = {
+        f"t{n}": {"connection": "device", "address": address, "type": "int" if "int" in address else "bool"}
+        for n, address in enumerate(addresses)
+    }
+    return plant_at(port, settings={"host": "127.0.0.1", "port": port, **settings}, tags=tags)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "settings", "expected"),
+    [
+        ([f"holding {n} uint16" for n in range(500)], {}, [(3, 0, 125), (3, 125, 125), (3, 250, 125), (3, 375, 125)]),
+        ([f"holding {n} uint16" for n in range(0, 90, 9)], {}, [(3, 0, 82)]),
+        ([f"holding {n} uint16" for n in (0, 9, 19)], {}, [(3, 0, 10), (3, 19, 1)]),
+        ([f"holding {n} uint16" for n in (0, 1, 3)], {"gap": 0}, [(3, 0, 2), (3, 3, 1)]),
+        (
+            [f"holding {n} uint32" for n in range(0, 40, 2)],
+            {"registers_max": 15},
+            [(3, 0, 14), (3, 14, 14), (3, 28, 12)],
+        ),
+        ([f"coil {n}" for n in range(2_100)], {}, [(1, 0, 2_000), (1, 2_000, 100)]),
+        ([f"discrete {n}" for n in range(0, 300, 100)], {"bits_max": 150}, [(2, 0, 101), (2, 200, 1)]),
+        (["holding 4 bit0", "holding 4 bit15", "holding 4 uint16", "input 4 int16"], {}, [(3, 4, 1), (4, 4, 1)]),
+        (["holding 0 int32", "holding 1 int16", "holding 5 int16"], {}, [(3, 0, 6)]),
+    ],
+    ids=["full", "gaps", "too wide", "no gap", "small device", "bits", "few bits", "one register", "overlap"],
+)
+async def test_as_few_requests_as_the_device_allows(
+    addresses: list[str], settings: dict[str, object], expected: list[tuple[int, int, int]]
+) -> None:
+    async with registers() as (port, asked, more), rig(reading_plant(port, addresses, **settings)) as made:
+        await made.until(lambda: all(made.good(f"U.t{n}") for n in range(len(addresses))))
+        await more(len(expected))
+        assert asked[: len(expected)] == expected
+        assert set(asked) == set(expected)
+        for n, address in enumerate(addresses):
+            if "int16" in address:
+                reading = made.equipment.latest(f"U.t{n}")
+                assert reading is not None
+                assert reading.value == int(address.split()[1])
+
+
+@pytest.mark.parametrize("code", [2, 3])
+async def test_holes_are_learned_and_what_is_refused_stands_alone(code: int) -> None:
+    """Registers 20 and 61 are refused, the one in a gap, the other itself a tag."""
+    numbers = [n for n in range(100) if not 18 <= n <= 22]
+
+    def refused(start: int, count: int) -> int:
+        return code if any(start <= hole < start + count for hole in (20, 61)) else 0
+
+    plant_of = [f"holding {n} uint16" for n in numbers]
+    async with registers(refused) as (port, asked, more), rig(reading_plant(port, plant_of)) as made:
+        await made.until(
+            lambda: all(made.bad(f"U.t{at}") if n == 61 else made.good(f"U.t{at}") for at, n in enumerate(numbers))
+        )
+        # the round in which the last was learned ends with these; the next ones have all there is to learn
+        await more(20)
+        lasting = set(asked[-10:])
+        assert (3, 61, 1) in lasting
+        assert not [one for one in lasting if refused(*one[1:]) and one != (3, 61, 1)]
+        reading = made.equipment.latest(f"U.t{numbers.index(61)}")
+        assert reading is not None
+        assert f"exception {code}" in reading.detail
+
+
+async def test_a_failure_is_asked_apart_only_while_it_lasts() -> None:
+    """Exception 4 says nothing about addresses: when it is over, one request reads all again."""
+    failing = True
+
+    def refused(start: int, count: int) -> int:
+        return 4 if failing and start <= 3 < start + count else 0
+
+    addresses = [f"holding {n} uint16" for n in range(8)]
+    async with registers(refused) as (port, asked, more), rig(reading_plant(port, addresses)) as made:
+        await made.until(lambda: made.bad("U.t3") and all(made.good(f"U.t{n}") for n in range(8) if n != 3))
+        failing = False
+        await made.until(lambda: made.good("U.t3"))
+        await more(16)
+        assert set(asked[-5:]) == {(3, 0, 8)}
+
+
+@pytest.mark.parametrize("code", [1, 6, 11])
+async def test_other_refusals_are_not_asked_apart(code: int) -> None:
+    addresses = [f"holding {n} uint16" for n in range(8)]
+    async with (
+        registers(lambda _start, _count: code) as (port, asked, more),
+        rig(reading_plant(port, addresses)) as made,
+    ):
+        await made.until(lambda: all(made.bad(f"U.t{n}") for n in range(8)))
+        await more(3)
+        assert set(asked) == {(3, 0, 8)}
+
+
+async def test_a_device_is_given_its_pause() -> None:
+    """No request comes sooner than the pause after the answer to the one before."""
+    loop = asyncio.get_running_loop()
+    gaps_s: list[float] = []
+    answered_s = 0.0
+    enough = asyncio.Event()
+
+    async def slow(_connection: int, request: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered_s
+        gaps_s.append(loop.time() - answered_s)
+        if len(gaps_s) > 5:
+            enough.set()
+        answered_s = loop.time()
+        writer.write(answer(request, RIGHT))
+
+    async with device(slow) as port:
+        plant = plant_at(port, settings={"host": "127.0.0.1", "port": port, "pause_ms": 80})
+        async with rig(plant), asyncio.timeout(PATIENCE_S):
+            await enough.wait()
+    assert min(gaps_s) >= 0.08
+
+
+async def test_values_that_are_none_are_bad_in_words() -> None:
+    addresses = ["input 0 int16 not 0", "input 1 float32", "input 3 bcd16", "input 4 int16"]
+
+    async def none(_connection: int, request: bytes, writer: asyncio.StreamWriter) -> None:
+        transaction, start, count = struct.unpack(">H6xHH", request[:12])
+        data = struct.pack(">hfHh", 0, math.nan, 0xABCD, 7)[2 * start :][: 2 * count]
+        writer.write(frame(transaction, bytes([4, len(data)]) + data))
+
+    tags: dict[str, object] = {f"t{n}": {"connection": "device", "address": a} for n, a in enumerate(addresses)}
+    async with device(none) as port, rig(plant_at(port, tags=tags)) as made:
+        await made.until(lambda: made.good("U.t3") and all(made.bad(f"U.t{n}") for n in range(3)))
+        for n, words_of in enumerate(("no value", "no finite number", "decimal digits")):
+            reading = made.equipment.latest(f"U.t{n}")
+            assert reading is not None
+            assert words_of in reading.detail
+            assert not (await made.equipment.read(f"U.t{n}")).good

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pty
+import select
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+import tty
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from pymodbus.framer.rtu import FramerRTU
 
 from edge.core.plant import Plant
 from edge.core.terms import Reading
@@ -49,6 +56,60 @@ def answer(request: bytes, value: float) -> bytes:
     """The right reply to a read of two registers or to a write."""
     transaction, function = struct.unpack(">H", request[:2])[0], request[7]
     return frame(transaction, bytes([function, 4]) + words(value) if function == 3 else request[7:12])
+
+
+@contextmanager
+def serial_cable() -> Iterator[tuple[str, str]]:
+    """A serial line: the paths of its two ends."""
+    (one, one_end), (other, other_end), (wake, stop) = pty.openpty(), pty.openpty(), os.pipe()
+    for end in (one_end, other_end):
+        tty.setraw(end)
+
+    def carry() -> None:
+        to = {one: other, other: one}
+        while True:
+            for ready in select.select([one, other, wake], [], [])[0]:
+                if ready == wake:
+                    return
+                os.write(to[ready], os.read(ready, 4096))
+
+    carrying = threading.Thread(target=carry)
+    carrying.start()
+    try:
+        yield os.ttyname(one_end), os.ttyname(other_end)
+    finally:
+        os.write(stop, b"x")
+        carrying.join()
+        for fd in (one, one_end, other, other_end, wake, stop):
+            os.close(fd)
+
+
+SerialAnswers = Callable[[bytes, Callable[[bytes], None]], None]
+
+
+@contextmanager
+def serial_devices(answers: SerialAnswers) -> Iterator[str]:
+    """Whatever is on a serial line: `answers(request, send)` is called on the loop for each request, without its
+    checksum; `send` sends a frame and adds the checksum. Gives the path of the box's end."""
+    line, end = pty.openpty()
+    tty.setraw(end)
+    loop = asyncio.get_running_loop()
+
+    def send(frame: bytes) -> None:
+        os.write(line, frame + FramerRTU.compute_CRC(frame).to_bytes(2, "big") if frame else b"")
+
+    def heard() -> None:
+        request = os.read(line, 4096)
+        assert FramerRTU.check_CRC(request[:-2], int.from_bytes(request[-2:], "big")), request.hex()
+        answers(request[:-2], send)
+
+    loop.add_reader(line, heard)
+    try:
+        yield os.ttyname(end)
+    finally:
+        loop.remove_reader(line)
+        os.close(line)
+        os.close(end)
 
 
 Answers = Callable[[int, bytes, asyncio.StreamWriter], Awaitable[None]]

@@ -1,0 +1,327 @@
+"""Modbus on a serial line: who is spoken to, how often, and what is never taken for a value."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import struct
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pymodbus.framer.rtu import FramerRTU
+
+from drivers.modbus import ModbusDriver
+from drivers.modbus_link import _lines, serial_answer, tcp_answer
+from edge.core.plant import Plant
+from edge.equipment import Home, WriteResult
+from tests.contract.conformance import PATIENCE_S, now_s, rig
+from tests.contract.wire import RIGHT, WRONG, never_wrong, serial_devices, words
+
+Send = Callable[[bytes], None]
+
+
+def plant_on(
+    line: str, devices: int = 1, *, timeout_s: float = 0.3, dead_timeout_s: float = 0.0, **settings: object
+) -> Plant:
+    """So many devices, with the numbers 1, 2 ... and one tag each. The second may have a time-out of its own."""
+    how = {"line": line, "parity": "none", **settings}
+    connections = {
+        f"d{n}": {
+            "driver": "modbus",
+            "settings": {**how, "device": n},
+            "timeout_s": (n == 2 and dead_timeout_s) or timeout_s,
+            "poll_s": 0.02,
+        }
+        for n in range(1, devices + 1)
+    }
+    tags = {
+        f"x{n}": {"connection": f"d{n}", "address": "holding 0 float32", "access": "write", "settle_s": 0.1}
+        for n in range(1, devices + 1)
+    }
+    return Plant.model_validate(
+        {"plant": "line", "connections": connections, "units": {"U": {"class": "thing", "tags": tags}}}
+    )
+
+
+def answer(request: bytes, value: float) -> bytes:
+    """The right reply to a read or a write."""
+    if request[1] != 3:
+        return request[:6]
+    count = struct.unpack(">H", request[4:6])[0]
+    return request[:2] + bytes([2 * count]) + (words(value) * count)[: 2 * count]
+
+
+async def test_a_dead_device_never_stops_the_others() -> None:
+    """Nobody waits for it longer than its own time-out, and the others have their turns in between."""
+    asked: list[int] = []
+
+    def devices(request: bytes, send: Send) -> None:
+        asked.append(request[0])
+        if request[0] != 2:
+            send(answer(request, RIGHT))
+
+    with serial_devices(devices) as line:
+        async with rig(plant_on(line, 4, timeout_s=10, dead_timeout_s=0.05)) as made:
+            await made.until(lambda: all(made.good(f"U.x{n}") for n in (1, 3, 4)) and made.bad("U.x2"))
+            async with asyncio.timeout(PATIENCE_S):
+                while asked.count(2) < 5:
+                    assert (await made.equipment.read("U.x1")).good
+            assert [made.equipment.health()[f"d{n}"].connected for n in (1, 2, 3, 4)] == [True, False, True, True]
+            assert all(made.good(f"U.x{n}") for n in (1, 3, 4))
+            assert "2, 2" not in str(asked), "the dead one twice, and nobody in between"
+    assert not any(line.users for line in _lines.values())
+
+
+@pytest.mark.parametrize(("where", "first_s", "most_s"), [("line", 2.0, 20.0), ("host", 0.1, 2.0)])
+async def test_coming_back_has_jitter_and_a_bound(where: str, first_s: float, most_s: float) -> None:
+    plant = plant_on("/dev/ttyS0", timeout_s=2.0)
+    connection = plant.connections["d1"]
+    if where == "host":
+        connection = connection.model_copy(update={"settings": {"host": "h"}})
+    driver = ModbusDriver(connection, plant.tags(), now_s=now_s, utc=lambda: "", home=Home())
+    runs = [list(itertools.islice(driver._delays_s(), 12)) for _ in range(20)]
+    assert all(first_s / 2 <= run[0] <= first_s and most_s / 2 <= run[-1] <= most_s for run in runs)
+    assert len({tuple(run) for run in runs}) == 20
+
+
+async def test_turns_are_fair_and_one_request_is_on_the_line() -> None:
+    """However much one device is asked for, the others are asked in between."""
+    asked: list[int] = []
+    unanswered = 0
+    most = 0
+
+    def devices(request: bytes, send: Send) -> None:
+        nonlocal unanswered, most
+        asked.append(request[0])
+        unanswered += 1
+        most = max(most, unanswered)
+
+        def reply() -> None:
+            nonlocal unanswered
+            unanswered -= 1
+            send(answer(request, RIGHT))
+
+        asyncio.get_running_loop().call_soon(reply)
+
+    with serial_devices(devices) as line:
+        async with rig(plant_on(line, 3, timeout_s=5)) as made:
+            await made.until(lambda: all(made.good(f"U.x{n}") for n in (1, 2, 3)))
+            del asked[:]
+            await asyncio.gather(*(made.equipment.read(f"U.x{n}") for n in (1, 1, 1, 1, 1, 1, 1, 1, 2, 3)))
+            assert {2, 3} <= set(asked[:6])
+            assert most == 1
+
+
+@pytest.mark.parametrize("fault", ["late", "foreign", "function", "short", "long", "checksum"])
+async def test_what_does_not_fit_is_not_data(fault: str) -> None:
+    """The first request is answered wrongly, or only when the next one has come."""
+    requests: list[bytes] = []
+
+    def device(request: bytes, send: Send) -> None:
+        requests.append(request)
+        first = len(requests) == 1
+        if not first:
+            if fault == "late" and len(requests) == 2:
+                send(answer(requests[0], WRONG))
+            send(answer(request, RIGHT))
+            return
+        match fault:
+            case "foreign":
+                send(bytes([9]) + answer(request, WRONG)[1:])
+            case "function":
+                send(bytes([request[0], 4]) + answer(request, WRONG)[2:])
+            case "short":
+                send(request[:2] + bytes([2]) + words(WRONG)[:2])
+            case "long":
+                send(request[:2] + bytes([8]) + words(WRONG) * 2)
+            case "checksum":
+                send(answer(request, WRONG) + b"\0")
+            case _:
+                pass
+
+    with serial_devices(device) as line:
+        async with rig(plant_on(line)) as made:
+            await made.until(lambda: made.bad("U.x1"))
+            await made.until(lambda: made.good("U.x1"))
+            assert never_wrong(made.seen)
+            assert made.seen[-1].value == RIGHT
+
+
+async def test_planted_bug_without_another_form_a_late_reply_is_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def in_step(_driver: object) -> str:
+        return ""
+
+    monkeypatch.setattr("drivers.modbus.ModbusDriver._out_of_step", in_step)
+    requests: list[bytes] = []
+
+    def device(request: bytes, send: Send) -> None:
+        requests.append(request)
+        if len(requests) > 1:
+            send(answer(requests[-2], WRONG))
+
+    with serial_devices(device) as line:
+        async with rig(plant_on(line)) as made:
+            await made.until(lambda: not never_wrong(made.seen))
+
+
+async def test_a_reply_that_is_always_one_request_late_is_never_data() -> None:
+    requests: list[bytes] = []
+    many = asyncio.Event()
+
+    def device(request: bytes, send: Send) -> None:
+        requests.append(request)
+        if len(requests) > 1:
+            send(answer(requests[-2], WRONG))
+        if len(requests) == 5:
+            many.set()
+
+    with serial_devices(device) as line:
+        async with rig(plant_on(line, timeout_s=0.05)) as made:
+            async with asyncio.timeout(PATIENCE_S):
+                await many.wait()
+            assert not made.good("U.x1")
+            assert never_wrong(made.seen)
+            assert len({request[4:6] for request in requests}) == 2, "each has another form than the one before"
+
+
+async def test_a_late_acknowledgement_of_a_write_confirms_nothing() -> None:
+    writes: list[bytes] = []
+    late = False
+
+    def device(request: bytes, send: Send) -> None:
+        nonlocal late
+        if request[1] != 3:
+            writes.append(request)
+            return
+        if writes and not late:
+            late = True
+            send(answer(writes[0], 0.0))
+        send(answer(request, RIGHT))
+
+    with serial_devices(device) as line:
+        async with rig(plant_on(line, timeout_s=1.0)) as made:
+            await made.until(lambda: made.good("U.x1"))
+            outcome = await made.equipment.writer("U.x1").write_and_read_back(7.0)
+            assert outcome.result is WriteResult.UNKNOWN
+            await made.until(lambda: late and made.good("U.x1"))
+            assert len(writes) == 1
+            assert never_wrong(made.seen)
+
+
+async def test_an_adapter_that_repeats_what_is_sent_is_named() -> None:
+    def echo(request: bytes, send: Send) -> None:
+        send(request)
+        send(answer(request, RIGHT))
+
+    with serial_devices(echo) as line:
+        async with rig(plant_on(line)) as made:
+            await made.until(lambda: "local echo" in made.equipment.health()["d1"].detail)
+            assert not made.seen or not made.seen[-1].good
+
+
+async def test_a_line_in_use_otherwise_and_a_port_that_is_not_there() -> None:
+    with serial_devices(lambda request, send: send(answer(request, RIGHT))) as line:
+        plant = plant_on(line, 2).model_dump(by_alias=True)
+        plant["connections"]["d2"]["settings"] = {**plant["connections"]["d2"]["settings"], "baud": 9600}
+        async with rig(Plant.model_validate(plant)) as made:
+            await made.until(
+                lambda: all("another connection" in h.detail or h.connected for h in made.equipment.health().values())
+            )
+            assert sorted(h.connected for h in made.equipment.health().values()) == [False, True]
+    async with rig(plant_on("/dev/lineside-no-such-port")) as made:
+        await made.until(lambda: "it is not there" in made.equipment.health()["d1"].detail)
+
+
+async def test_an_unplugged_adapter_comes_back() -> None:
+    """The port hangs up; the next line of the same name is found."""
+    with serial_devices(lambda request, send: send(answer(request, RIGHT))) as line:
+        async with rig(plant_on(line)) as made:
+            await made.until(lambda: made.good("U.x1"))
+            link = next(link for link in _lines.values() if link.users)
+            link._client.ctx.transport.close(OSError("unplugged"))
+            await made.until(lambda: made.bad("U.x1"))
+            await made.until(lambda: made.good("U.x1"))
+
+
+# What answers a request, for any bytes --------------------------------------------------------------------------
+
+REQUESTS = [
+    bytes([1, 3, 0, 0, 0, 2]),
+    bytes([1, 1, 0, 0, 0, 10]),
+    bytes([7, 4, 0, 5, 0, 1]),
+    bytes([1, 6, 0, 0, 0, 9]),
+    bytes([1, 5, 0, 0, 0xFF, 0]),
+    bytes([1, 16, 0, 0, 0, 2, 4, 1, 2, 3, 4]),
+    bytes([1, 22, 0, 4, 0xFF, 0xFE, 0, 1]),
+]
+
+
+def right(request: bytes, reply: bytes) -> bool:
+    """An independent judgement: whether `reply` (device, function, ...) answers `request`."""
+    if reply[0] != request[0] or len(reply) < 3:
+        return False
+    if reply[1] == request[1] + 128:
+        return len(reply) == 3
+    count = request[4] * 256 + request[5]
+    match request[1]:
+        case 3 | 4:
+            return reply[1] == request[1] and reply[2] == 2 * count and len(reply) == 3 + 2 * count
+        case 1 | 2:
+            size = -(-count // 8)
+            return reply[1] == request[1] and reply[2] == size and len(reply) == 3 + size
+        case 16:
+            return reply == request[:6]
+        case _:
+            return reply == request
+
+
+def with_sum(frame: bytes) -> bytes:
+    return frame + FramerRTU.compute_CRC(frame).to_bytes(2, "big")
+
+
+REPLIES = st.one_of(
+    st.binary(min_size=1, max_size=12),
+    st.tuples(
+        st.sampled_from([1, 7, 9]),
+        st.sampled_from([1, 3, 4, 5, 6, 16, 22, 0x81, 0x83, 0x84, 0x86, 0x90]),
+        st.one_of(
+            st.sampled_from(
+                [b"\x04\0\0\0\0", b"\x02\0\0", b"\x02\0\0\0", b"\0\0\0\x09", b"\0\0\xff\0", b"\0\0\0\2", b"\2"]
+            ),
+            st.binary(max_size=8),
+        ),
+    ).map(lambda parts: bytes(parts[:2]) + parts[2]),
+)
+
+
+@given(st.sampled_from(REQUESTS), REPLIES)
+def test_a_serial_reply_is_taken_exactly_when_it_answers(request_: bytes, reply: bytes) -> None:
+    frame, why = serial_answer(with_sum(request_), with_sum(reply))
+    if right(request_, reply):
+        assert (frame, why) == (with_sum(reply), "")
+    else:
+        assert frame == b""
+
+
+@given(st.sampled_from(REQUESTS), REPLIES, st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
+def test_a_tcp_reply_is_taken_exactly_when_it_answers(request_: bytes, reply: bytes, asked: int, told: int) -> None:
+    def framed(transaction: int, body: bytes) -> bytes:
+        return struct.pack(">HHH", transaction, 0, len(body)) + body
+
+    request = framed(asked, request_)
+    for transaction in (asked, told):
+        frame, _ = tcp_answer(request, framed(transaction, reply))
+        assert frame == (framed(asked, reply) if transaction == asked and right(request_, reply) else b"")
+
+
+@given(st.sampled_from(REQUESTS), st.binary(max_size=300))
+def test_random_bytes_are_no_answer(request_: bytes, received: bytes) -> None:
+    for answer_in, request in (
+        (serial_answer, with_sum(request_)),
+        (tcp_answer, struct.pack(">HHH", 7, 0, len(request_)) + request_),
+    ):
+        frame, why = answer_in(request, received)
+        assert isinstance(why, str)
+        assert not frame or frame in received

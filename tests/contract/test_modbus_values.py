@@ -1,0 +1,239 @@
+"""Modbus addresses and the values in registers, against a calculation of their own in numpy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from drivers.modbus_address import Address, NoValue, read_address
+from edge.core.errors import LinesideError
+
+ORDERS = {
+    1: {"ABCD": "AB", "CDAB": "AB", "BADC": "BA", "DCBA": "BA"},
+    2: {"ABCD": "ABCD", "CDAB": "CDAB", "BADC": "BADC", "DCBA": "DCBA"},
+    4: {"ABCD": "ABCDEFGH", "CDAB": "GHEFCDAB", "BADC": "BADCFEHG", "DCBA": "HGFEDCBA"},
+}
+"""Where each byte of the number, A the highest, lies on the wire."""
+NUMPY = {
+    "int16": ">i2",
+    "uint16": ">u2",
+    "int32": ">i4",
+    "uint32": ">u4",
+    "int64": ">i8",
+    "uint64": ">u8",
+    "float32": ">f4",
+    "float64": ">f8",
+}
+INTS = [kind for kind in NUMPY if "int" in kind]
+
+
+def on_the_wire(kind: str, order: str, number: float) -> list[int]:
+    """The registers as numpy and the letters give them."""
+    data = np.array([number], dtype=NUMPY[kind]).tobytes()
+    data = bytes(data["ABCDEFGH".index(letter)] for letter in ORDERS[len(data) // 2][order])
+    return [int(word) for word in np.frombuffer(data, dtype=">u2")]
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        (
+            *(
+                "holding",
+                "input",
+                "coil",
+                "discrete",
+                " ",
+                "10",
+                "65535",
+                "-1",
+                "99999",
+                "float32",
+                "int16",
+                "x0.1",
+                "x",
+            ),
+            *("ABCD", "bit3", "bit16", "text8", "text7", "bcd16", "not ", "0x8000", ",", "32767", "float64", "1e999"),
+        )
+    ),
+    max_size=9,
+).map("".join)
+
+
+@given(st.one_of(st.text(max_size=60), PIECES))
+@example("holding 1 float32 not 1e999,1e39")
+@example("holding 1 int16 not 0x")
+@example("holding 1 int16 not 1.5")
+def test_any_text_is_an_address_or_refused_in_words(text: str) -> None:
+    try:
+        address = read_address(text)
+    except LinesideError as error:
+        assert (error.code, bool(error.todo)) == ("modbus.address", True)
+    else:
+        assert 0 <= address.number <= address.number + address.count - 1 <= 65_535
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "holding 10",
+        "coil 5 float32",
+        "coil 5 not 1",
+        "input 65535 float32",
+        "input 65533 float64",
+        "holding 1 float32 x0",
+        "holding 1 int16 xnan",
+        "holding 1 bit16",
+        "holding 1 bit1 x2",
+        "holding 1 bit1 CDAB",
+        "holding 1 text7",
+        "holding 1 text0",
+        "holding 1 text122",
+        "holding 1 text8 CDAB",
+        "holding 1 text8 not 1",
+        "holding 1 int16 not 40000",
+        "holding 1 int16 not 0x18000",
+        "holding 1 int16 not 1,,2",
+        "holding 1 bcd16 not 10000",
+    ],
+)
+def test_bad_addresses(text: str) -> None:
+    with pytest.raises(LinesideError) as refusal:
+        read_address(text)
+    assert refusal.value.code == "modbus.address"
+
+
+@pytest.mark.parametrize("order", ORDERS[2])
+@pytest.mark.parametrize("kind", INTS)
+@given(data=st.data())
+def test_whole_numbers_both_ways(kind: str, order: str, data: st.DataObject) -> None:
+    bounds = np.iinfo(np.dtype(NUMPY[kind]))
+    address = read_address(f"holding 0 {kind} {order}")
+    value = data.draw(st.integers(int(bounds.min), int(bounds.max)))
+    assert address.encode(value) == on_the_wire(kind, order, value)
+    assert address.decode(on_the_wire(kind, order, value)) == value
+    beyond = data.draw(st.sampled_from([int(bounds.min) - 1, int(bounds.max) + 1, -(2**80), 2**80]))
+    with pytest.raises(ValueError, match="does not fit"):
+        address.encode(beyond)
+
+
+@pytest.mark.parametrize("order", ORDERS[2])
+@pytest.mark.parametrize(("kind", "width"), [("float32", 32), ("float64", 64)])
+@given(data=st.data())
+def test_floats_both_ways(kind: str, width: int, order: str, data: st.DataObject) -> None:
+    value = data.draw(st.floats(width=width, allow_nan=False, allow_infinity=False))
+    address = read_address(f"input 0 {kind} {order}")
+    assert address.decode(on_the_wire(kind, order, value)) == value
+    assert address.encode(value) == on_the_wire(kind, order, value)
+    for none in (math.nan, math.inf, -math.inf):
+        with pytest.raises(NoValue, match="no finite number"):
+            address.decode(on_the_wire(kind, order, none))
+        with pytest.raises(ValueError, match="finite"):
+            address.encode(none)
+
+
+def test_a_float_too_large_for_its_registers() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        read_address("holding 0 float32").encode(1e39)
+    with pytest.raises(NoValue):
+        read_address("holding 0 float64 x10").decode(on_the_wire("float64", "ABCD", 1.7e308))
+
+
+@given(raw=st.integers(-(2**15), 2**15 - 1), places=st.integers(1, 4))
+def test_scaled_numbers_both_ways(raw: int, places: int) -> None:
+    address = read_address(f"input 3 int16 x{10**-places:g}")
+    value = address.decode(on_the_wire("int16", "ABCD", raw))
+    assert value == pytest.approx(raw / 10**places, rel=1e-12)
+    assert address.encode(raw / 10**places) == on_the_wire("int16", "ABCD", raw)
+    if abs(raw) < 32_000:
+        with pytest.raises(ValueError, match="whole number"):
+            address.encode((raw + 0.4) / 10**places)
+
+
+def test_a_fraction_stays_one_when_the_number_is_large() -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        read_address("holding 0 uint32").encode(4_000_000_000.5)
+
+
+@given(st.integers(0, 99_999_999))
+def test_bcd_both_ways(value: int) -> None:
+    digits = f"{value:08d}"
+    words = [sum(int(digit) << 4 * (3 - at) for at, digit in enumerate(digits[i : i + 4])) for i in (0, 4)]
+    assert read_address("holding 0 bcd32").encode(value) == words
+    assert read_address("holding 0 bcd32").decode(words) == value
+    assert read_address("holding 0 bcd32 CDAB").decode(words[::-1]) == value
+    if value < 10_000:
+        assert read_address("holding 0 bcd16").decode([words[1]]) == value
+
+
+@given(st.integers(0, 0xFFFF))
+def test_bcd_that_has_other_digits_is_no_value(word: int) -> None:
+    decimal = all(word >> shift & 0xF < 10 for shift in (0, 4, 8, 12))
+    address = read_address("input 0 bcd16")
+    if decimal:
+        assert 0 <= int(address.decode([word])) <= 9_999
+    else:
+        with pytest.raises(NoValue, match="decimal digits"):
+            address.decode([word])
+    for value in (-1, 10_000):
+        with pytest.raises(ValueError, match="does not fit"):
+            address.encode(value)
+
+
+@given(text=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12), pad=st.sampled_from(" \0"))
+def test_texts_both_ways(text: str, pad: str) -> None:
+    padded = text.ljust(12, pad)
+    words = [(ord(padded[i]) << 8) + ord(padded[i + 1]) for i in range(0, 12, 2)]
+    swapped = [(word >> 8) + ((word & 0xFF) << 8) for word in words]
+    assert read_address("holding 0 text12").decode(words) == text
+    assert read_address("holding 0 text12 BADC").decode(swapped) == text
+    if pad == "\0":
+        assert read_address("holding 0 text12").encode(text) == words
+        assert read_address("holding 0 text12 BADC").encode(text) == swapped
+
+
+def test_text_that_is_none() -> None:
+    address = read_address("holding 0 text4")
+    for words in ([0x4101, 0], [0xC3A4, 0], [0x7F00, 0]):
+        with pytest.raises(NoValue, match="no text"):
+            address.decode(words)
+    for value in ("abcde", "a ", "ä", "a\n"):
+        with pytest.raises(ValueError, match=r"fit|ASCII"):
+            address.encode(value)
+
+
+@given(word=st.integers(0, 0xFFFF), bit=st.integers(0, 15))
+def test_bits_in_registers(word: int, bit: int) -> None:
+    assert read_address(f"holding 9 bit{bit}").decode([word]) is (f"{word:016b}"[15 - bit] == "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "value"),
+    [
+        ("input 0 int16 x0.1 not 32767,-32768", [32767], None),
+        ("input 0 int16 x0.1 not 32767,-32768", [0x8000], None),
+        ("input 0 int16 x0.1 not 32767,-32768", [32766], 3276.6),
+        ("input 0 uint16 not 0xFFFF", [0xFFFF], None),
+        ("input 0 uint16 not 0xFFFF", [0xFFFE], 0xFFFE),
+        ("input 0 float32 CDAB not -999.9", on_the_wire("float32", "CDAB", -999.9), None),
+        ("input 0 float32 not 9999", on_the_wire("float32", "ABCD", 9999.5), 9999.5),
+        ("input 0 int32 BADC not 0x80000000", [0x0080, 0], None),
+        ("input 0 bcd16 not 9999", [0x9999], None),
+    ],
+)
+def test_values_that_say_there_is_none(text: str, words: list[int], value: float | None) -> None:
+    address: Address = read_address(text)
+    if value is None:
+        with pytest.raises(NoValue, match="no value"):
+            address.decode(words)
+    else:
+        assert address.decode(words) == pytest.approx(value)
+
+
+def test_what_stands_for_no_value_is_not_written() -> None:
+    with pytest.raises(ValueError, match="no value"):
+        read_address("holding 0 int16 not 32767").encode(32767)

@@ -336,7 +336,7 @@ def simulate_cell(
 @simulate_app.command("fault")
 def simulate_fault(
     control: Annotated[Path, typer.Option(help="The cell's control folder.")],
-    device: Annotated[str, typer.Argument(help="reactor or pump.")],
+    device: Annotated[str, typer.Argument(help="reactor, pump or scale.")],
     request: Annotated[str, typer.Argument(help="A JSON object; see the example.")],
 ) -> None:
     """Make a simulated device misbehave, or ask for its own write counters. Prints its answer as JSON.

@@ -53,6 +53,8 @@ OPCUA = PLANT.format(
     driver="opcua", settings='{endpoint: "opc.tcp://127.0.0.1:9/", security: none}', address="ns=2;s=speed"
 )
 
+SCALE = PLANT.format(driver="scale", settings="{host: 127.0.0.1, port: 9}", address="weight").replace("mL/min", "g")
+
 
 @pytest.fixture
 def box(tmp_path: Path) -> Path:
@@ -90,6 +92,13 @@ def test_a_runtime_with_modbus_alone_carries_nothing_else(box: Path) -> None:
     }
     assert not modules & NOT_AT_A_START
     assert {"pymodbus", "edge.engine", "edge.desk"} <= modules, "the runtime was not there"
+
+
+def test_a_runtime_with_a_scale_alone_carries_no_library_of_another_protocol(box: Path) -> None:
+    (box / "plant.yaml").write_text(SCALE)
+    modules = modules_when_ready(box, "edge", "run")
+    assert {m for m in modules if m.startswith("drivers.")} == {"drivers.scale"}
+    assert not packages(modules) & (NEVER | {"asyncua", "pymodbus", "serial"})
 
 
 def test_what_is_configured_is_there_and_the_broker_is_the_followers(box: Path) -> None:

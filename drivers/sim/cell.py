@@ -20,6 +20,8 @@ from edge.core.errors import LinesideError
 READY_S: Final = 30.0
 END_S: Final = 5.0
 DEVICES: Final = ("reactor", "pump")
+FAULTY: Final = (*DEVICES, "scale")
+"""What may be told to misbehave; a scale runs by itself."""
 
 
 class DeviceProcess:
@@ -205,14 +207,14 @@ async def _run_cell(
 
 
 def run_fault(control: Path, device: str, request: dict[str, object]) -> dict[str, Any]:
-    """What `lineside simulate fault` does: one request to `reactor` or `pump`; returns the answer.
+    """What `lineside simulate fault` does: one request to `reactor`, `pump` or `scale`; returns the answer.
 
     Raises `sim.device`, `sim.away` or `sim.refused`."""
-    if device not in DEVICES:
+    if device not in FAULTY:
         raise LinesideError(
             "sim.device",
             f"There is no simulated device {device[:40]!r}.",
             effect="No fault was changed.",
-            todo=f"Name one of: {', '.join(DEVICES)}.",
+            todo=f"Name one of: {', '.join(FAULTY)}.",
         )
     return asyncio.run(SimControl(control.resolve() / f"{device}.sock").ask(**request))

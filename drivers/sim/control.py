@@ -4,7 +4,8 @@ One JSON object a line: `{"do": "counters"}`, `{"do": "drop_replies", "n": 2}`, 
 `{"do": "bad_quality", "tag": "...", "status": "BadSensorFailure"}`, `{"do": "silent", "seconds": 3}` (0: until
 cleared), `{"do": "clamp", "tag": "...", "max": 10}`, `{"do": "service", "service": "CP-1.wash", "fault": "stuck"}` (or
 slow, deaf, operator, internal), `{"do": "service", "service": "CP-1.wash", "tell": "abort"}` (what somebody at the
-module does), `{"do": "clear"}`. Nothing resets the counters; `CP-1.wash.starts` counts how often a service was started.
+module does), `{"do": "put", "grams": 250}` (onto a scale), `{"do": "clear"}`. Nothing resets the
+counters; `CP-1.wash.starts` counts how often a service was started.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edge.core.errors import LinesideError
 
 SOCKET_PATH_MAX: Final = 107
 LINE_BYTES_MAX: Final = 4096
+LOAD_MAX_G: Final = 100_000.0
 ANSWER_S: Final = 5.0
 
 
@@ -40,6 +42,8 @@ class Faults:
         self.clamped: dict[str, float] = {}
         self.services: dict[str, ServiceModel] = {}
         """The services that the device offers, by unit and name."""
+        self.load_g, self.load_since_s = 0.0, -math.inf
+        """What stands on a scale, and since when."""
 
     def drop_this_reply(self) -> bool:
         """True when the reply to the write that was just carried out must not be sent."""
@@ -82,6 +86,8 @@ class Faults:
                 self.services[name].faults.add(fault)
             case {"do": "service", "service": str(name), "tell": str(command)} if name in self.services:
                 self.services[name].tell(command)
+            case {"do": "put", "grams": int() | float() as grams} if 0 <= grams <= LOAD_MAX_G:
+                self.load_g, self.load_since_s = float(grams), time.monotonic()
             case {"do": "clear"}:
                 for service in self.services.values():
                     service.faults.clear()
@@ -105,7 +111,7 @@ def _refused(why: str) -> LinesideError:
         "sim.request",
         f"The simulated device did not understand: {why}.",
         effect="No fault was changed.",
-        todo="Send one of counters, drop_replies, freeze, bad_quality, silent, clamp, service, clear.",
+        todo="Send one of counters, drop_replies, freeze, bad_quality, silent, clamp, service, put, clear.",
     )
 
 
@@ -204,6 +210,10 @@ class SimControl:
     async def clamp(self, tag: str, most: float) -> None:
         """Limit writes to the tag without a word."""
         await self.ask(do="clamp", tag=tag, max=most)
+
+    async def put(self, grams: float) -> None:
+        """Put so much onto the scale, in place of what stood there."""
+        await self.ask(do="put", grams=grams)
 
     async def clear(self) -> None:
         """End every fault. Counters stay."""

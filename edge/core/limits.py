@@ -6,11 +6,13 @@ import math
 from typing import Final, Literal
 
 from edge.core.line import Watch
-from edge.core.terms import Reading
+from edge.core.terms import Quality, Reading
 
 Finding = Literal["met", "outside", "back", "bad_quality", "steady"]
 BAD_QUALITY_S: Final = 3.0
 """How long a reading may be unusable before the phase's `on_bad_quality` decides: connecting takes that long."""
+RESTLESS_S: Final = 120.0
+"""How long a weight that must stand still may move: a balance that says "not at rest" does what it should."""
 
 
 class Watcher:
@@ -22,7 +24,7 @@ class Watcher:
     def __init__(self, watch: Watch, now_s: float) -> None:
         self.watch = watch
         self._outside_since_s: float | None = None
-        self._bad_since_s = now_s
+        self._bad_since_s = self._restless_since_s = now_s
         self._seen_good = False
         self._steady_since_s = now_s
         self._lowest, self._highest = math.inf, -math.inf
@@ -33,7 +35,10 @@ class Watcher:
             self._outside_since_s = None
             self._lowest, self._highest = math.inf, -math.inf
             if self._seen_good:
-                self._seen_good, self._bad_since_s = False, now_s
+                self._seen_good, self._bad_since_s, self._restless_since_s = False, now_s, now_s
+            restless = self.watch.kind == "steady" and reading is not None and reading.quality is Quality.UNCERTAIN
+            if restless and now_s - self._restless_since_s < RESTLESS_S:
+                self._bad_since_s = now_s
             bad = self.watch.hold_on_bad and now_s - self._bad_since_s >= BAD_QUALITY_S
             return "bad_quality" if bad and reading is not None else None
         self._seen_good = True

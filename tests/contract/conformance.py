@@ -121,6 +121,22 @@ def _pump_subject(settings: Mapping[str, Value], control: SimControl) -> Subject
     )
 
 
+def scale_subject(port: int, control: SimControl) -> Subject:
+    common = {"connection": "device", "stale_s": 5, "settle_s": 0.3, "unit": "g", "low": -200, "high": 6000}
+    tags = {
+        "weight": {**common, "address": "weight"},
+        "tare_weight": {**common, "address": "tare weight", "access": "write", "low": 0, "high": 100},
+    }
+    return Subject(
+        one_connection("scale", {"host": "127.0.0.1", "port": port}, "W-2", tags),
+        control,
+        "W-2.weight",
+        "W-2.tare_weight",
+        (10.1, 20.0, 30.0),
+        100.5,
+    )
+
+
 class Rig:
     """An Equipment under test; `until` waits on its own changes."""
 

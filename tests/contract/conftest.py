@@ -51,6 +51,14 @@ async def pump(pump_device: tuple[int, SimControl]) -> AsyncIterator[Subject]:
 
 
 @pytest.fixture
+async def scale(scale_device: tuple[int, SimControl]) -> AsyncIterator[Subject]:
+    port, control = scale_device
+    await control.clear()
+    yield scale_subject(port, control)
+    await control.clear()
+
+
+@pytest.fixture
 async def reactor(reactor_device: tuple[int, SimControl]) -> AsyncIterator[Subject]:
     port, control = reactor_device
     await control.clear()

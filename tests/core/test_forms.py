@@ -160,6 +160,26 @@ def test_a_weight_is_steady_only_when_all_of_it_stayed_within_the_band() -> None
     assert look(6.1, 103.5) is None, "what was before a lost reading does not count"
 
 
+def test_a_weight_that_moves_is_waited_for_and_one_that_cannot_be_read_is_not() -> None:
+    watch = Watch("B1", "10", "SC-1.weight", "steady", None, 2.0, 3.0, outside=False, hold_on_bad=True)
+    watcher = Watcher(watch, 0.0)
+
+    def look(at_s: float, quality: Quality) -> str | None:
+        return watcher.look(Reading(100.0, "g", quality, "", at_s), at_s)
+
+    assert look(1.0, Quality.GOOD) is None
+    assert [look(at_s, Quality.UNCERTAIN) for at_s in (2.0, 30.0, 119.0)] == [None, None, None]
+    assert look(121.9, Quality.BAD) is None
+    assert look(122.1, Quality.BAD) == "bad_quality", "three seconds without any weight"
+    assert look(123.0, Quality.GOOD) is None, "what moved before does not count as rest"
+    assert look(126.0, Quality.GOOD) == "steady"
+    assert look(130.0, Quality.UNCERTAIN) is None
+    assert look(249.9, Quality.UNCERTAIN) is None
+    assert look(253.0, Quality.UNCERTAIN) == "bad_quality", "it never comes to rest"
+    until = Watcher(Watch("B1", "10", "BR-1.ph", "until", 1.0, 2.0, 3.0, outside=False, hold_on_bad=True), 0.0)
+    assert until.look(Reading(5.0, "pH", Quality.UNCERTAIN, "", 3.0), 3.0) == "bad_quality"
+
+
 # Results -------------------------------------------------------------------------------------------------------------
 
 ENDOTOXIN = {

@@ -15,7 +15,22 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import Figure, Say, archive, footprint, growth, history, journal, loop, recipes, start, tags, verify, views
+from bench import (
+    Figure,
+    Say,
+    archive,
+    drain,
+    footprint,
+    growth,
+    history,
+    journal,
+    loop,
+    recipes,
+    start,
+    tags,
+    verify,
+    views,
+)
 
 ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "journal": journal.measure,
@@ -26,6 +41,7 @@ ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "views": views.measure,
     "recipes": recipes.measure,
     "archive": archive.measure,
+    "drain": drain.measure,
     "start": start.measure,
     "verify": verify.measure,
     "start-longest": start.measure_longest,

@@ -59,7 +59,7 @@ def measure(say: Say) -> list[Figure]:
         ]
 
 
-def _bodies(count: int) -> Iterator[RowBody]:
+def bodies(count: int) -> Iterator[RowBody]:
     """Rows that differ as those of a line do: in time, value and step."""
     chance = random.Random(count)
     for n in range(count):
@@ -73,8 +73,8 @@ def _bodies(count: int) -> Iterator[RowBody]:
 
 async def _write(path: Path) -> None:
     async with open_journal(path, path.with_name("epoch")) as journal:
-        bodies = _bodies(SEGMENT_ROWS_MAX)
-        while some := list(islice(bodies, 1_024)):
+        to_write = bodies(SEGMENT_ROWS_MAX)
+        while some := list(islice(to_write, 1_024)):
             await journal.append(some).durable()
 
 

@@ -195,6 +195,19 @@ class Session:
         while not self._inbox:
             self._arrived.clear()
             await self._arrived.wait()
+        return self._next()
+
+    def waiting(self, limit: int, bytes_max: int) -> list[Message]:
+        """The messages that have arrived already, at most `limit` and `bytes_max` of payload."""
+        messages: list[Message] = []
+        while self._inbox and len(messages) < limit:
+            bytes_max -= len(self._inbox[0][1].payload)
+            if bytes_max < 0:
+                break
+            messages.append(self._next())
+        return messages
+
+    def _next(self) -> Message:
         link, message = self._inbox.popleft()
         link.took(message)
         return Message(message.topic, bytes(message.payload), message.retain)

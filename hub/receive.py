@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from edge import mqtt
@@ -17,6 +17,9 @@ from hub.trust import Trust
 
 UP: Final = "lineside/1/up/+/frames"
 UP_TAIL: Final = "lineside/1/up/+/tail"
+AT_ONCE: Final = 64
+AT_ONCE_BYTES: Final = 4 * 1_048_576
+"""Of a backlog at most so many frames, and so many bytes of them, are in one transaction."""
 ASK_EVERY_S: Final = 0.5
 """A gap makes every frame behind it a gap too: the device is asked once for all of them."""
 TRUST_EVERY_S: Final = 0.5
@@ -88,24 +91,30 @@ class Receiver:
             tasks.create_task(self._greet(session, greet))
             tasks.create_task(self._tell_safe(greet))
             async for message in session:
-                if message.topic.endswith("/tail"):
-                    await self.give_tail(session, message)
-                else:
-                    await self.take(session, message)
+                came = [message, *session.waiting(AT_ONCE - 1, AT_ONCE_BYTES - len(message.payload))]
+                frames = [each for each in came if not each.topic.endswith("/tail")]
+                if frames:
+                    await self.take(session, frames)
+                for each in came:
+                    if each.topic.endswith("/tail"):
+                        await self.give_tail(session, each)
 
-    async def take(self, link: Link, message: mqtt.Message) -> Outcome:
-        """Store one message's frame, then answer its device."""
+    async def take(self, link: Link, messages: Sequence[mqtt.Message]) -> list[Outcome]:
+        """Store the frames of messages in one transaction, then answer their devices."""
         self._refresh_trust()
-        named = _TOPIC.fullmatch(message.topic)
-        device = named[1] if named else message.topic[:64]
-        outcome = await self._store.ingest(message.payload, self._trust.keys, device)
-        if outcome.error is not None:
-            _log.warning("%s: %s", outcome.error.code, outcome.error.what)
-        if outcome.receipt and self._may_answer(outcome):
-            await _answer(link, outcome.device, outcome.receipt)
-        if outcome.took is not Took.KNOWN:
+        came = []
+        for message in messages:
+            named = _TOPIC.fullmatch(message.topic)
+            came.append((message.payload, named[1] if named else message.topic[:64]))
+        outcomes = await self._store.ingest_all(came, self._trust.keys)
+        for outcome in outcomes:
+            if outcome.error is not None:
+                _log.warning("%s: %s", outcome.error.code, outcome.error.what)
+        told = [outcome for outcome in outcomes if outcome.receipt and self._may_answer(outcome)]
+        await asyncio.gather(*(_answer(link, outcome.device, outcome.receipt) for outcome in told))
+        if any(outcome.took is not Took.KNOWN for outcome in outcomes):
             self._on_change()
-        return outcome
+        return outcomes
 
     async def give_tail(self, link: Link, message: mqtt.Message) -> None:
         """Answer a box that asks for the rows behind its last one; nobody else learns anything."""

@@ -69,6 +69,25 @@ async def test_a_consumer_that_does_not_take_bounds_what_is_delivered(broker):
         assert [int((await anext(one)).payload) for _ in range(RECEIVE_MAX * 2)] == list(range(RECEIVE_MAX * 2))
 
 
+async def test_what_waits_is_taken_at_once_within_its_bounds(broker):
+    a, b = Watched(), Watched()
+    async with opened(broker, "a", a, ["t"]) as one, opened(broker, "b", b) as two:
+        await a.until(lambda: one.connected)
+        await b.until(lambda: two.connected)
+        for n in range(9):
+            await two.publish("t", b"%d" % n * 10)
+        first = await anext(one)
+        async with asyncio.timeout(20):
+            while len(one._inbox) < 8:
+                one._arrived.clear()
+                await one._arrived.wait()
+        assert one.waiting(9, 9) == []
+        assert [message.payload[:1] for message in [first, *one.waiting(3, 10_000)]] == [b"0", b"1", b"2", b"3"]
+        assert [message.payload[:1] for message in one.waiting(9, 29)] == [b"4", b"5"]
+        assert [message.payload[:1] for message in one.waiting(9, 30)] == [b"6", b"7", b"8"]
+        assert one.waiting(9, 30) == []
+
+
 async def test_it_comes_back_with_its_subscriptions_after_the_broker_is_killed(broker):
     a = Watched()
     async with opened(broker, "a", a, ["t"]) as one:

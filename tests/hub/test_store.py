@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sync_parts import EPOCH, JOURNAL, chained, give
 
 from edge.core import frame
@@ -163,6 +163,65 @@ async def test_quarantine_is_bounded_and_still_counts(store, trust, monkeypatch)
     assert QUARANTINE_MAX > 5
 
 
+def frames_of(rows, key, each):
+    """Frames of `each` rows."""
+    made, previous = [], ZERO_HASH
+    for at in range(0, len(rows), each):
+        part = rows[at : at + each]
+        data, _ = frame.make(part, journal=JOURNAL, previous=previous, made_seq=len(rows), signer=key)
+        made.append(data)
+        previous = part[-1].hash
+    return made
+
+
+def as_message(data, key):
+    return Message(f"lineside/1/up/{key.fingerprint}/frames", data, retained=False)
+
+
+async def test_a_backlog_is_one_transaction_and_one_receipt_a_box(store, trust, device_key, hub_key, tmp_path):
+    other = DeviceKey.create(tmp_path / "other.key")
+    (tmp_path / "devices" / "line-2.pub").write_text(other.public.hex())
+    trust.refresh()
+    rows, theirs = chained(numbered(300)), chained(numbered(40, mark=1))
+    backlog = frames_of(rows, device_key, 60)
+    for at, data in enumerate(frames_of(theirs, other, 20)):
+        backlog.insert(2 * at + 1, data)
+    commits = []
+    event.listen(store._engine.sync_engine, "commit", commits.append)
+    first, second = await store.ingest_all([(data, "") for data in backlog], trust.keys)
+    assert len(commits) == 1
+    assert [(one.took, receipt_in(one, hub_key).stored_seq) for one in (first, second)] == [
+        (Took.STORED, 300),
+        (Took.STORED, 40),
+    ]
+    assert {row.hash for row in await rows_in(store)} == {row.hash for row in [*rows, *theirs]}
+    assert [one.fault async for one in store.verify()] == [None, None]
+
+
+async def test_of_a_backlog_only_what_does_not_hold_is_put_aside(store, trust, device_key, hub_key):
+    rows = chained(numbered(15))
+    copy = rows[:10] + chained(numbered(10, 11, mark=1), first=11, previous=rows[9].hash)
+    await give(store, trust, device_key, rows)
+    known, fork = frames_of(copy, device_key, 10)
+    later, _ = frame.make(
+        chained(numbered(2, 16), first=16, previous=rows[14].hash),
+        journal=JOURNAL, previous=rows[14].hash, made_seq=17, signer=device_key,
+    )  # fmt: skip
+    gap, _ = frame.make(
+        chained(numbered(1, 30), first=30, previous=b"?" * 32),
+        journal=JOURNAL, previous=b"?" * 32, made_seq=30, signer=device_key,
+    )  # fmt: skip
+    came = [(data, "") for data in (known, fork, b"rubbish", later, gap)]
+    outcomes = await store.ingest_all(came, trust.keys)
+    assert [one.took for one in outcomes] == [Took.KNOWN, Took.FORK, Took.REFUSED, Took.STORED, Took.GAP]
+    assert receipt_in(outcomes[3], hub_key).stored_seq == 17
+    assert receipt_in(outcomes[4], hub_key).wanted_seq == 18
+    assert {(one.code, one.size) for one in await store.quarantined()} == {
+        ("hub.fork", len(fork)),
+        ("frame.malformed", len(b"rubbish")),
+    }
+
+
 class Answers:
     """What was published, and what the database held at that moment as another reader sees it."""
 
@@ -180,25 +239,28 @@ class Answers:
         self.seen.append((read_receipt(payload, self._hub_key.public).stored_seq, held))
 
 
-async def check_receipts_follow_commits(store, trust, device_key, hub_key, path):
-    """No receipt names a row that another process could not read at that moment. Also for the planted bug."""
+async def check_receipts_follow_commits(store, trust, device_key, hub_key, path, at_once=1):
+    """No receipt names a row that another process could not read at that moment, whether frames come one by one or
+    `at_once`. Also for the planted bug."""
     receiver = Receiver(store, trust, Address("127.0.0.1", 1, None))
     answers = Answers(path, hub_key)
     rows = chained(numbered(40))
-    previous = ZERO_HASH
-    for at in range(0, 40, 8):
-        data, _ = frame.make(rows[at : at + 8], journal=JOURNAL, previous=previous, made_seq=40, signer=device_key)
-        previous = rows[at + 7].hash
-        await receiver.take(answers, Message(f"lineside/1/up/{device_key.fingerprint}/frames", data, retained=False))
-    assert [receipted for receipted, _ in answers.seen] == [8, 16, 24, 32, 40]
+    messages = [as_message(data, device_key) for data in frames_of(rows, device_key, 8)]
+    for at in range(0, len(messages), at_once):
+        await receiver.take(answers, messages[at : at + at_once])
+    assert [receipted for receipted, _ in answers.seen] == list(range(8 * at_once, 41, 8 * at_once))
     assert all(receipted <= held for receipted, held in answers.seen)
 
 
-async def test_receipts_follow_commits(store, trust, device_key, hub_key, tmp_path):
-    await check_receipts_follow_commits(store, trust, device_key, hub_key, tmp_path / "hub.db")
+@pytest.mark.parametrize("at_once", [1, 5])
+async def test_receipts_follow_commits(store, trust, device_key, hub_key, tmp_path, at_once):
+    await check_receipts_follow_commits(store, trust, device_key, hub_key, tmp_path / "hub.db", at_once)
 
 
-async def test_planted_bug_receipt_before_commit_is_caught(store, trust, device_key, hub_key, tmp_path, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 5])
+async def test_planted_bug_receipt_before_commit_is_caught(
+    store, trust, device_key, hub_key, tmp_path, monkeypatch, at_once
+):
     """The planted hub answers out of the open transaction."""
     taken = Store._take
     published = {}
@@ -208,17 +270,17 @@ async def test_planted_bug_receipt_before_commit_is_caught(store, trust, device_
         await published["link"].publish("", outcome.receipt.encode(), retain=True)
         return outcome
 
-    async def silent(self, link, message):
+    async def silent(self, link, messages):
         published["link"] = link
-        await self._store.ingest(message.payload, self._trust.keys)
+        await self._store.ingest_all([(message.payload, "") for message in messages], self._trust.keys)
 
     monkeypatch.setattr(Store, "_take", early)
     monkeypatch.setattr(Receiver, "take", silent)
     with pytest.raises(AssertionError):
-        await check_receipts_follow_commits(store, trust, device_key, hub_key, tmp_path / "hub.db")
+        await check_receipts_follow_commits(store, trust, device_key, hub_key, tmp_path / "hub.db", at_once)
 
 
-async def test_a_commit_that_fails_gives_no_receipt_and_stores_nothing(store, trust, device_key):
+async def test_a_commit_that_fails_gives_no_receipt_and_stores_nothing(store, trust, device_key, hub_key, tmp_path):
     async with store._engine.begin() as connection:
         await connection.execute(
             text("CREATE TRIGGER full BEFORE UPDATE ON chain BEGIN SELECT RAISE(ABORT, 'full'); END")
@@ -226,6 +288,11 @@ async def test_a_commit_that_fails_gives_no_receipt_and_stores_nothing(store, tr
     with pytest.raises(LinesideError) as caught:
         await give(store, trust, device_key, chained(numbered(3)))
     assert caught.value.code == "hub.commit"
+    answers = Answers(tmp_path / "hub.db", hub_key)
+    messages = [as_message(data, device_key) for data in frames_of(chained(numbered(40)), device_key, 8)]
+    with pytest.raises(LinesideError, match=r"hub\.commit"):
+        await Receiver(store, trust, Address("127.0.0.1", 1, None)).take(answers, messages)
+    assert answers.seen == []
     assert await rows_in(store) == []
     assert await store.chains() == []
 
@@ -277,7 +344,7 @@ async def test_gaps_are_asked_for_once_not_once_a_frame(store, trust, device_key
         data, _ = frame.make(
             rows[at : at + 1], journal=JOURNAL, previous=rows[at - 1].hash, made_seq=20, signer=device_key
         )
-        await receiver.take(answers, Message(f"lineside/1/up/{device_key.fingerprint}/frames", data, retained=False))
+        await receiver.take(answers, [Message(f"lineside/1/up/{device_key.fingerprint}/frames", data, retained=False)])
     assert len(answers.seen) == 1
 
 

@@ -217,7 +217,13 @@ PAGES: Final = {
         "What each driver wants in a connection's `settings` and a tag's `address`, and how it behaves. "
         "A site can add its own: a class as in `edge/equipment.py`, named in the entry point group `lineside.drivers`.",
         (),
-        ("drivers/opcua.py", "drivers/opcua_trust.py", "drivers/modbus.py", "drivers/modbus_address.py"),
+        (
+            "drivers/opcua.py",
+            "drivers/opcua_trust.py",
+            "drivers/modbus.py",
+            "drivers/modbus_address.py",
+            "drivers/scale.py",
+        ),
     ),
     "rows": Page(
         "Rows of the journal",

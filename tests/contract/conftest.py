@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from drivers.sim.control import SimControl
-from tests.contract.conformance import Subject, pump_subject, reactor_subject, serial_pump_subject, simulated
+from tests.contract.conformance import (
+    Subject,
+    pump_subject,
+    reactor_subject,
+    scale_subject,
+    serial_pump_subject,
+    simulated,
+)
 from tests.contract.wire import serial_cable
 
 
@@ -24,6 +31,12 @@ def pump_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int,
 
 
 @pytest.fixture(scope="session")
+def scale_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, SimControl]]:
+    with simulated("scale", tmp_path_factory.mktemp("s")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
 def serial_pump_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SimControl]]:
     with (
         serial_cable() as (ours, its),
@@ -32,12 +45,17 @@ def serial_pump_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
         yield ours, control
 
 
-@pytest.fixture(params=["reactor", "pump", "serial_pump"])
+@pytest.fixture(params=["reactor", "pump", "serial_pump", "scale"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """One simulated device without faults, as the conformance checks see it."""
     port, control = request.getfixturevalue(f"{request.param}_device")
     await control.clear()
-    make = {"reactor": reactor_subject, "pump": pump_subject, "serial_pump": serial_pump_subject}[request.param]
+    make = {
+        "reactor": reactor_subject,
+        "pump": pump_subject,
+        "serial_pump": serial_pump_subject,
+        "scale": scale_subject,
+    }[request.param]
     yield make(port, control)
     await control.clear()
 

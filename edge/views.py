@@ -29,6 +29,7 @@ import orjson
 from edge.core import events as ev
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode
+from edge.core.lifecycle import ACT_OF, RecipeEvent
 from edge.core.record import ZERO_HASH, Row
 
 
@@ -170,7 +171,10 @@ TABLES: Final[dict[str, Table]] = {
             "name": (str, "The value's name."),
             "value": (ANY, 'A number or a text; true and false are the texts "true" and "false".'),
             "unit": (str, "Its unit."),
-            "source": (str, '"entered", "scanned", "calculated", "corrected", "added later", or the tag it was read from.'),
+            "source": (
+                str,
+                '"entered", "scanned", "calculated", "corrected", "added later", or the tag it was read from.',
+            ),
             "quality": (str, "Quality of the reading."),
             "low": (float, "Lower limit in force; NULL when open."),
             "high": (float, "Upper limit in force; NULL when open."),
@@ -217,6 +221,43 @@ TABLES: Final[dict[str, Table]] = {
             "restored_utc": (str, "When a watched limit was kept again; empty before, and for other exceptions."),
         },
         (("batch", "exception"),),
+    ),
+    "alarm": Table(
+        "One line for each time an alarm was raised.",
+        {
+            "seq": _SEQ,
+            "utc": _UTC,
+            "alarm": (str, "The alarm's id on this box."),
+            "batch": (str, "The batch whose limit it is of; empty for a tag's, or the box's own."),
+            "step": (str, "The step whose limit it is of; empty likewise."),
+            "tag": (str, "The full name of the tag; empty for one without."),
+            "priority": (str, '"high", "medium" or "low".'),
+            "cause": (str, "What is wrong."),
+            "effect": (str, "What comes of it."),
+            "todo": (str, "What to do."),
+            "value": (ANY, "What was read; NULL when nothing."),
+            "cleared_utc": (str, "When its condition was over; empty before."),
+            "cleared_why": (str, "Why it was over."),
+            "acknowledged_utc": (str, "When somebody acknowledged it; empty before."),
+            "acknowledged_by": (str, "Who."),
+            "more": (int, "How often its condition came back meanwhile, while it flooded."),
+        },
+        (("alarm",), ("batch",)),
+    ),
+    "recipe_act": Table(
+        "One line for each signed act about a recipe: a batch's `seal` tells who approved what it ran by.",
+        {
+            "seq": _SEQ,
+            "utc": _UTC,
+            "recipe": (str, "The recipe's id."),
+            "version": (str, "Its version."),
+            "seal": (str, "Its seal: the SHA-256 of its content."),
+            "act": (str, '"submit", "approve", "send back", "release" or "retire".'),
+            "person": (str, "Who signed."),
+            "role": (str, "In which role."),
+            "reason": (str, "Why it was sent back or retired; empty otherwise."),
+        },
+        (("seal",),),
     ),
     "result": Table(
         "One line for each result that was left open when its step was done.",
@@ -813,8 +854,40 @@ def _apply_event(db: Database, seq: int, row: RowBody) -> None:
                 db, "signature", seq, utc, event.batch, event.step, event.person, event.role, event.meaning,
                 event.methods, event.session, event.subject_seq, event.subject_hash, event.attestation,
             )  # fmt: skip
+        case _ if isinstance(event, RecipeEvent):
+            _insert(
+                db, "recipe_act", seq, utc, event.recipe, event.version, event.seal, ACT_OF[type(event)], row.actor,
+                event.role, getattr(event, "reason", ""),
+            )  # fmt: skip
+        case ev.AlarmRaised() | ev.AlarmCleared() | ev.AlarmAcknowledged() | ev.AlarmFlooded():
+            _apply_alarm(db, seq, row, event)
         case _:
             _apply_command(db, seq, row)
+
+
+AlarmEvent = ev.AlarmRaised | ev.AlarmCleared | ev.AlarmAcknowledged | ev.AlarmFlooded
+
+
+def _apply_alarm(db: Database, seq: int, row: RowBody, event: AlarmEvent) -> None:
+    utc, latest = row.at.utc, "seq=(SELECT max(seq) FROM alarm WHERE alarm=?)"
+    match event:
+        case ev.AlarmRaised():
+            _insert(
+                db, "alarm", seq, utc, event.alarm, event.batch, event.step, event.tag, event.priority, event.cause,
+                event.effect, event.todo, event.value, "", "", "", "", 0,
+            )  # fmt: skip
+        case ev.AlarmCleared():
+            _run(db, f"UPDATE alarm SET cleared_utc=?, cleared_why=? WHERE {latest}", utc, event.why, event.alarm)  # noqa: S608 - a constant
+        case ev.AlarmAcknowledged():
+            _run(
+                db,
+                "UPDATE alarm SET acknowledged_utc=?, acknowledged_by=? WHERE seq=?",
+                utc,
+                row.actor,
+                event.raised_seq,
+            )
+        case ev.AlarmFlooded():
+            _run(db, f"UPDATE alarm SET more=more+? WHERE {latest}", event.times, event.alarm)  # noqa: S608 - a constant
 
 
 def _apply_command(db: Database, seq: int, row: RowBody) -> None:

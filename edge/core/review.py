@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from edge.core import events as ev
 from edge.core.events import RowBody
+from edge.core.lifecycle import ACT_OF, DONE, Approval
 from edge.core.terms import Value
 
 
@@ -202,6 +203,9 @@ class AsBuilt:
     """What was amended of the control recipe, or was to be. `recipe`, `version` and `seal` are those of the start."""
     identity_erased: str = ""
     """A sentence about who made the box's vault forget the patient's identity, and why; empty while it was not."""
+    approval: list[str] = field(default_factory=list)
+    """Sentences about who submitted, approved and released the recipe before the batch began, or that nobody was asked
+    to sign for it; empty when these rows do not tell."""
     queued: str = ""
     """A sentence about who let the batch wait, and what for; empty for one that began at once."""
     dark: list[str] = field(default_factory=list)
@@ -240,9 +244,45 @@ ANSWERS = frozenset({"it happened", "do it again", "it goes on", "it begins anew
 def as_built(rows: Iterable[tuple[int, RowBody]]) -> dict[str, AsBuilt]:
     """The as-built record of every batch in these rows (seq, body), by batch id."""
     built: dict[str, AsBuilt] = {}
+    recipes = _Recipes()
     for seq, row in rows:
+        recipes.fold(row)
         _fold(built, seq, row)
+        if isinstance(row.event, ev.BatchQueued | ev.BatchStarted):
+            built[row.event.batch].approval = recipes.sentences(row.event.seal)
     return built
+
+
+@dataclass
+class _Recipes:
+    """What rows say about how recipes became effective, by seal."""
+
+    from_folder: bool = False
+    loaded: set[str] = field(default_factory=set)
+    signed: dict[str, list[str]] = field(default_factory=dict)
+
+    def fold(self, row: RowBody) -> None:
+        event = row.event
+        match event:
+            case ev.RecipeApprovalSet():
+                self.from_folder = event.approval == Approval.FROM_FOLDER
+            case ev.RecipeLoaded():
+                self.loaded.add(event.seal)
+                self.from_folder = True  # it is only made where nobody signs
+            case ev.RecipeSubmitted() | ev.RecipeApproved() | ev.RecipeReleased():
+                if isinstance(event, ev.RecipeSubmitted):  # earlier signatures do not count any more
+                    self.signed[event.seal] = []
+                done = f"Recipe {DONE[ACT_OF[type(event)]].partition(':')[0]} {row.at.utc}"
+                self.signed.setdefault(event.seal, []).append(f"{done} by {row.actor} as {event.role}")
+            case _:
+                pass
+
+    def sentences(self, seal: str) -> list[str]:
+        unsigned = self.from_folder and seal in self.loaded
+        return [*self.signed.get(seal, []), *([FROM_FOLDER] if unsigned else [])]
+
+
+FROM_FOLDER: Final = "Recipe from the folder of the box: no approval by signature was asked for"
 
 
 def batch_record(rows: Iterable[tuple[int, RowBody]], batch: str) -> AsBuilt | None:
@@ -256,6 +296,7 @@ def as_text(record: AsBuilt) -> str:
     lines = [
         f"Batch {record.batch}  order {record.order}  patient {record.patient or '-'}{release}",
         f"Recipe {record.recipe} {record.version}  seal {record.seal}",
+        *record.approval,
         f"Units {', '.join(f'{role} = {unit}' for role, unit in record.units.items()) or '-'}",
         *([record.queued] if record.queued else []),
         (

@@ -15,8 +15,10 @@ from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core import lifecycle as life
 from edge.core.errors import LinesideError
+from edge.core.events import decode
 from edge.core.lifecycle import Approval, RecipeAct, RecipeState, meaning, newer
 from edge.core.line import Batch, Book
+from edge.core.review import FROM_FOLDER, as_built, as_text
 from edge.core.terms import Role, State
 from tests.core.parts import PLANT, VirtualLine, recipe
 
@@ -297,6 +299,34 @@ def test_the_head_stays_bounded_and_never_forgets_what_is_live_or_that_one_is_re
     assert refused(lambda: box.sign(RecipeAct.SUBMIT, EVA, B, offered=replace(OFFERED, recipe="Z"))) == (
         "recipe.too_many"
     )
+
+
+def told(box: Box) -> list[str]:
+    """What the record of a batch says about the approval of its recipe, without times."""
+    record = as_built(enumerate(map(decode, box.rows), 1))["B1"]
+    assert all(sentence in as_text(record).splitlines() for sentence in record.approval)
+    return [" ".join(word for word in sentence.split() if not word.startswith("20")) for sentence in record.approval]
+
+
+def test_the_record_of_a_batch_says_who_approved_its_recipe() -> None:
+    box = Box()
+    box.sign(RecipeAct.SUBMIT, seal=B)
+    box.sign(RecipeAct.SEND_BACK, QIN, B)
+    box.bring_to(RecipeState.EFFECTIVE)
+    box.start(A)
+    box.sign(RecipeAct.RETIRE, QIN, A)
+    assert told(box) == [
+        "Recipe submitted for review by eva as engineer",
+        "Recipe reviewed and approved by sue as supervisor",
+        "Recipe reviewed and approved by qin as quality",
+        "Recipe released by qin as quality",
+    ]
+
+
+def test_the_record_of_a_batch_says_that_nobody_was_asked_to_sign_for_its_recipe() -> None:
+    box = Box(Approval.FROM_FOLDER)
+    box.start("seal")
+    assert told(box) == [FROM_FOLDER]
 
 
 def test_a_checkpoint_holds_it_all() -> None:

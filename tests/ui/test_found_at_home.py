@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from edge.wire import DrillView, SelfCheckView
 from tests.ui.conftest import Opener
 from tests.ui.scripted import make_picture
@@ -24,3 +26,21 @@ async def test_a_backup_that_does_not_hold_is_said_with_what_was_found(open_scre
         await screen.until(lambda: screen.says("does not hold. Tell quality now: The medium is full."))
         assert screen.says("The archive is out.")
         assert not screen.says("Backup restored and verified")
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("from_folder", "▲ Recipe from folder, not approved by signature."),
+        ("one_signature", "✔ Recipe approved with one signature."),
+        ("two_signatures", "✔ Recipe approved with two signatures."),
+    ],
+)
+async def test_who_starts_a_batch_is_told_how_its_recipe_was_approved(
+    open_screen: Opener, rule: str, says: str
+) -> None:
+    async with open_screen(make_picture(recipe_approval=rule)) as screen:
+        await screen.at("home")
+        await screen.pilot.press("f8")
+        await screen.at("start")
+        await screen.until(lambda: screen.says(says))

@@ -74,11 +74,13 @@ class Start(View):
             self.tell_now(words("start.no_recipe"), words("start.title"), "wait")
         away = {name: why for name, why in picture.connections.items() if why.partition(", ")[0] != "connected"}
         lines = [(words("start.equipment.bad", name=name, why=why), "bold $error") for name, why in away.items()]
-        title = (f"\n{recipe.title}\n\n" if recipe else "\n", "bold")
+        title = (f"\n{recipe.title}\n" if recipe else "\n", "bold")
+        style = "bold $warning" if picture.recipe_approval == "from_folder" else "$success"
+        rule = (words(f"start.approval.{picture.recipe_approval}") + "\n\n", style)
         if recipe is not None and recipe.waits:
             lines.insert(0, (words("start.waits", waits=recipe.waits), "bold $warning"))
         ready = [(f"{text}\n", style) for text, style in lines] or [(words("start.equipment.ok"), "$success")]
-        self.write("#ready", Content.assemble(title, *ready))
+        self.write("#ready", Content.assemble(title, rule, *ready))
         self.offer("#back", shown=True)
         self.offer("#keyboard", shown=bool(picture.recipes))
         self.offer("#start-batch", shown=not missing)

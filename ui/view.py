@@ -262,6 +262,11 @@ class View(Vertical):
         """Bring everything up to this picture."""
         raise NotImplementedError
 
+    async def again(self) -> None:
+        """Bring everything up to what was typed or chosen since."""
+        if self.front.picture is not None:
+            await self.show(self.front.picture)
+
     def tell_now(self, next_action: str, reason: str = "", tone: str = "go") -> None:
         """The band: why things are as they are, and the next thing to do."""
         if self.front.busy:

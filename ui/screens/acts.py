@@ -102,18 +102,14 @@ class Acts(View):
         picture = self.front.picture
         return next((card for card in picture.batches if card.batch == self._batch), None) if picture else None
 
-    async def _again(self) -> None:
-        if self.front.picture is not None:
-            await self.show(self.front.picture)
-
     async def on_choices_picked(self, event: Choices.Picked) -> None:
         self._choice = event.name
-        await self._again()
+        await self.again()
         if self._choice != "start":
             self.focus_on("reason")
 
     async def on_input_changed(self, _: Input.Changed) -> None:
-        await self._again()
+        await self.again()
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "back":
@@ -125,7 +121,7 @@ class Acts(View):
             self.post_message(Go("amendment" if card and card.amendment else "amend", self._batch))
         elif event.button.id == "keyboard":
             self.toggle_keyboard("reason")
-            await self._again()
+            await self.again()
         elif event.button.id == "confirm":
             if self._signs(self._card()):
                 self.post_message(Go("continue", self._batch))

@@ -96,11 +96,7 @@ class Amend(View):
         self.post_message(Go("amend", self._batch, choice=self._offered[int(event.name)]))
 
     async def on_input_changed(self, _: Input.Changed) -> None:
-        await self._again()
-
-    async def _again(self) -> None:
-        if self.front.picture is not None:
-            await self.show(self.front.picture)
+        await self.again()
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "back":
@@ -108,7 +104,7 @@ class Amend(View):
         elif event.button.id == "keyboard":
             entry = self.field("entry")
             self.toggle_keyboard("entry" if entry.display and not entry.value.strip() else "reason")
-            await self._again()
+            await self.again()
         elif event.button.id == "confirm":
             self.post_message(Go("sign-request", self._batch, choice=self._offer))
 
@@ -255,18 +251,14 @@ class Amendment(View):
         self.offer("#confirm", shown=not reason)
 
     async def on_input_changed(self, _: Input.Changed) -> None:
-        await self._again()
-
-    async def _again(self) -> None:
-        if self.front.picture is not None:
-            await self.show(self.front.picture)
+        await self.again()
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "back":
             self.post_message(Go("acts", self._batch))
         elif event.button.id == "keyboard":
             self.toggle_keyboard("reason")
-            await self._again()
+            await self.again()
         elif event.button.id in {"confirm", "refuse"}:
             choice = "agree" if event.button.id == "confirm" else "refuse"
             self.post_message(Go("sign-amendment", self._batch, choice=choice))

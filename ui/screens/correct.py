@@ -77,18 +77,14 @@ class Correct(View):
         self.post_message(Go("correct", self._batch, choice=self._offered[int(event.name)]))
 
     async def on_input_changed(self, _: Input.Changed) -> None:
-        await self._again()
-
-    async def _again(self) -> None:
-        if self.front.picture is not None:
-            await self.show(self.front.picture)
+        await self.again()
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "back":
             self.post_message(Go("correct", self._batch) if self._value else Go("acts", self._batch))
         elif event.button.id == "keyboard":
             self.toggle_keyboard("reason" if self.field("entry").value.strip() else "entry")
-            await self._again()
+            await self.again()
         elif event.button.id == "confirm":
             self.post_message(Go("sign-correction", self._batch, choice=self._value))
 

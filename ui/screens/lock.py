@@ -61,12 +61,12 @@ class Lock(View):
         self._person = self.front.entries[PERSON] = event.name
         self.field("badge").value = ""
         self.focus_on("pin")
-        await self._again()
+        await self.again()
 
     async def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "badge" and event.value:
             self._person = self.front.entries[PERSON] = ""
-        await self._again()
+        await self.again()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "badge" and event.value:
@@ -85,7 +85,3 @@ class Lock(View):
         self.field("pin").value = ""
         request = LogIn(id=uuid4().hex, badge=badge, person="" if badge else self._person, pin=pin)
         self.post_message(Ask(request, (BADGE, PERSON)))
-
-    async def _again(self) -> None:
-        if self.front.picture is not None:
-            await self.show(self.front.picture)

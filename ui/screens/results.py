@@ -89,21 +89,17 @@ class Results(View):
             self.post_message(Go("results", self._batch, choice=picked))
             return
         self.front.entries[entry_of(self._batch, self._result)] = picked
-        await self._again()
+        await self.again()
 
     async def on_input_changed(self, _: Input.Changed) -> None:
-        await self._again()
-
-    async def _again(self) -> None:
-        if self.front.picture is not None:
-            await self.show(self.front.picture)
+        await self.again()
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "back":
             self.post_message(Go("results", self._batch) if self._result else Go("acts", self._batch))
         elif event.button.id == "keyboard":
             self.toggle_keyboard("entry")
-            await self._again()
+            await self.again()
         elif event.button.id == "confirm":
             self.post_message(Go("add-result", self._batch, choice=self._result))
 

@@ -81,6 +81,26 @@ async def test_a_whole_batch_by_two_people_and_every_signature_verifies_offline(
     assert verify_journal(box.state_dir / "journal.db").ok
 
 
+async def test_a_batch_that_waits_is_there_after_a_restart_and_begins_when_a_person_starts_it(box: Config) -> None:
+    async with running(box) as socket, connect(socket) as client:
+        await log_in(client)
+        seal = (await look(client)).recipes[0].seal
+        asked = wire.StartBatch(id=name(), batch="B1", order="O-1", recipe=seal, patient="=DIN1", queue=True)
+        await client.ask(asked)
+        assert (await look(client)).batches[0].state == "idle"
+    async with running(box) as socket, connect(socket) as client:
+        (idle,) = (await look(client)).batches
+        assert (idle.state, idle.waits, dict(idle.units)) == ("idle", "", {})
+        begin = wire.ActOnBatch(id=name(), batch="B1", act="start")
+        assert (await refused(client, begin)).code == "session.none"
+        await log_in(client)
+        await client.ask(begin.model_copy(update={"id": name()}))
+        assert (await look(client)).batches[0].state == "running"
+    begun = [row for row in rows(box) if row.event.batch == "B1"]
+    assert [type(row.event) for row in begun[:2]] == [ev.BatchQueued, ev.BatchStarted]
+    assert begun[1].actor == "ana"
+
+
 async def test_what_is_answered_is_durable_before_the_answer(box: Config) -> None:
     async with running(box) as socket, connect(socket) as client:
         await log_in(client)

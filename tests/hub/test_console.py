@@ -8,7 +8,15 @@ import httpx
 import pytest
 from sync_parts import bodies, chained, give
 
-from edge.core.events import BatchStarted, BatchStateChanged, ExceptionRaised, RuntimeStarted, StepActivated, encode
+from edge.core.events import (
+    BatchQueued,
+    BatchStarted,
+    BatchStateChanged,
+    ExceptionRaised,
+    RuntimeStarted,
+    StepActivated,
+    encode,
+)
 from edge.mqtt import Address
 from hub.app import Changes
 from hub.console.pages import Console, make_app
@@ -155,6 +163,19 @@ async def test_a_state_change_of_a_batch_shows(hub, device_key):
     rows = chained([*(encode(body) for body in [*bodies(1, event=started("B-1")), *held])])
     await give(store, trust, device_key, rows)
     assert 'class="badge held"' in (await client.get("/batches")).text
+
+
+async def test_a_batch_that_waits_shows_and_says_what_for(hub, device_key):
+    client, store, trust = hub
+    about = {"order": "O-1", "patient": "", "recipe": "R", "version": "1", "seal": "a" * 64, "speed": 1.0}
+    waits = "Waits for BR-1, used by batch B-1; place 1"
+    made = bodies(1, event=lambda _: BatchQueued(batch="B-2", waits=waits, **about))
+    await give(store, trust, device_key, chained([encode(body) for body in made]))
+    assert 'class="badge idle"' in (await client.get("/batches")).text
+    (one,) = (await client.get("/api/batches")).json()["batches"]
+    record = (await client.get(f"/batches/{one['device']}/B-2")).text
+    assert waits in record
+    assert "<dt>Started</dt><dd>–</dd>" in record
 
 
 async def test_changes_are_told_and_may_be_missed_but_never_all():

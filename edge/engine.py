@@ -1,7 +1,8 @@
 """The engine owns the head: it decides, folds and appends in one breath, and makes effects true.
 
 `decide -> apply -> append` has no await in it, so no two decisions interleave. What follows (answers, pictures,
-writes to equipment) waits until the rows are durable. A failed commit ends the process: the head never outlives
+writes to equipment) waits until the rows are durable. One thing does not wait: what makes a unit safe is sent at once,
+and its row follows. A failed commit makes the units of all batches safe and ends the process: the head never outlives
 the journal.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,20 +19,30 @@ from edge.core import commands as cm
 from edge.core.alarms import TOO_MANY, AlarmWatch, AlarmWatcher, alarms_of_box, is_there
 from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
-from edge.core.events import RowBody
+from edge.core.events import BatchStateChanged, CommandIntended, RowBody
 from edge.core.limits import BAD_QUALITY_S, Watcher
-from edge.core.line import Book, Condition, Line, Timer, Watch, Write, apply, effects, elapsed, seal_due
+from edge.core.line import SAFE_STEP, Book, Condition, Line, Timer, Watch, Write, apply, effects, elapsed, seal_due
 from edge.core.record import SEAL_DOMAIN, ZERO_HASH, Signer, sealed_bytes
 from edge.core.room import Level
-from edge.core.terms import Reading, Stamp, Value
+from edge.core.terms import Reading, Stamp, State, Value
 from edge.disk import Disk
-from edge.equipment import Equipment
+from edge.equipment import Equipment, WriteOutcome, WriteResult
 from edge.journal import Appended, Journal
+from edge.unrecorded import SafeWrite, done_within
 
 TICK_S: Final = 0.5
 """The longest the engine sleeps: it looks at limits with a delay, and tells the watchdog that it lives."""
+SAFE_AGAIN_S: Final = 0.2
+SAFE_AGAIN_S_MAX: Final = 5.0
+"""A safe write that was refused, so certainly not written, is sent again for so long."""
+SAFE_S_MAX: Final = 6.0
+"""With a failed journal the process ends after so long, whether its safe writes were answered or not."""
+KEEP_S_MAX: Final = 8.0
+"""So long it tries to keep, outside the journal, what it wrote."""
 CONCLUDE_S_MAX: Final = 70.0
 """A clean stop waits so long for the outcome of writes under way; longer than any settle time."""
+
+ENDING: Final = frozenset({State.STOPPING.value, State.ABORTING.value})
 
 
 class Engine:
@@ -47,9 +58,11 @@ class Engine:
         *,
         disk: Disk | None = None,
         on_progress: Callable[[], object] = lambda: None,
+        keep_unrecorded: Callable[[Sequence[SafeWrite]], None] = lambda _: None,
     ) -> None:
         """`line` is the head folded from every row of `journal`; `signer` seals what is made. `on_progress` is called
-        at least every `TICK_S` while the engine gets on with its work."""
+        at least every `TICK_S` while the engine gets on with its work; `keep_unrecorded` at the end, on a thread of its
+        own, with the safe writes that no row tells of."""
         self.line = line
         self.shown = line
         """The head as of the last durable row: all that may be shown or answered."""
@@ -70,7 +83,14 @@ class Engine:
         self._asked: dict[Condition, float] = {}
         """Since when what a condition looks at cannot be used; the last look while it can."""
         self._started: set[tuple[str, str, int, int, str]] = set()
-        journal.failed.add_done_callback(lambda _: self._wake.set())
+        self._keep_unrecorded = keep_unrecorded
+        self._safe: dict[asyncio.Task[None], Write] = {}
+        """Writes that make units safe and are under way: no end of anything else cancels them."""
+        self._safe_sent: dict[tuple[str, str, int, int, str], tuple[Write, WriteOutcome | None]] = {}
+        """Safe writes whose rows are not known to be durable."""
+        self._ended_by: dict[str, int] = {}
+        """The first row of the decision that ends a batch: what was intended before is not sent after it."""
+        journal.failed.add_done_callback(lambda _: self._journal_failed())
 
     # Asking -------------------------------------------------------------------------------------------------
 
@@ -109,9 +129,25 @@ class Engine:
         rows = decide(self.line, command, Now(at, self._equipment.latest, self._disk.room if self._disk else None))
         if not rows:
             return rows, None
-        appended = self._journal.append(rows, urgent=urgent)
+        after = self.line
         for row in rows:
-            self.line = apply(self.line, row)
+            after = apply(after, row)
+        safe = self._begin_what_makes_safe(after, rows)
+        try:
+            appended = self._journal.append(rows, urgent=urgent or bool(safe))
+        except LinesideError as refusal:
+            if not safe:
+                raise
+            if refusal.code == "journal.full":
+                self._started -= safe  # asked again, it is written again
+            effect = "What makes the equipment safe was sent all the same; no row says so, and the batch has not ended."
+            raise replace(refusal, effect=effect) from refusal
+        self.line = after
+        for row in rows:
+            if isinstance(row.event, BatchStateChanged) and row.event.now in ENDING:
+                live = {batch.batch for batch in self.line.live()}
+                self._ended_by = {name: seq for name, seq in self._ended_by.items() if name in live}
+                self._ended_by[row.event.batch] = appended.first_seq
         self._not_durable.append((appended.last_seq, self.line))
         last_seq, last_hash = appended.last_seq, appended.last_hash
         appended.add_done_callback(lambda error: None if error else self._became_durable(last_seq, last_hash))
@@ -155,7 +191,14 @@ class Engine:
     # Effects ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Make effects true until cancelled. Raises `journal.failed` when a commit failed."""
+        """Make effects true until cancelled. Raises `journal.failed` when a commit failed, once the units of all
+        batches were told to be safe."""
+        try:
+            await self._run()
+        finally:
+            await self._end_safely()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as writes:
             if self._disk is not None:
                 writes.create_task(self._disk.keep_forecasting(), name="edge.engine.forecast")
@@ -163,6 +206,7 @@ class Engine:
                 self._wake.clear()
                 if self._journal.failed.done():
                     raise self._journal.failed.result()
+                self._look_at_safe_writes()
                 if self._equipment.take_changed():
                     self.changed.set()
                 wanted = effects(self.line)
@@ -191,15 +235,23 @@ class Engine:
             pass  # nothing woke us: time to look at timers and limits
 
     def _begin_write(self, group: asyncio.TaskGroup, write: Write) -> None:
-        """Start a once-effect: at most once ever in this run, and only for a durable intent."""
-        key = (write.batch, write.step, write.iteration, write.attempt, write.tag)
+        """Start a once-effect: at most once ever in this run, and only for a durable intent. What was intended before
+        its batch was ended is not sent any more: it would undo what made the unit safe."""
+        key = _key(write)
         if key in self._started or write.seq > self._durable_head[0]:
             return
         self._started.add(key)
+        if write.seq < self._ended_by.get(write.batch, 0):
+            why = "It was not sent: the batch was ended before."
+            self._conclude(write, WriteOutcome(WriteResult.REFUSED, None, why))
+            return
         group.create_task(self._write(write), name=f"edge.engine.write[{write.batch}/{write.step}/{write.tag}]")
 
     async def _write(self, write: Write) -> None:
-        outcome = await self._equipment.writer(write.tag).write_and_read_back(write.value, write.shown_by)
+        writer = self._equipment.writer(write.tag)
+        self._conclude(write, await writer.write_and_read_back(write.value, write.shown_by))
+
+    def _conclude(self, write: Write, outcome: WriteOutcome) -> None:
         seen = outcome.reading
         shown: Value | None = seen.value if seen is not None and seen.good else None
         self._decide(
@@ -217,6 +269,81 @@ class Engine:
             urgent=True,  # an outcome that is known must not become one in doubt because the queue is full
         )
         self._wake.set()
+
+    # What makes safe ----------------------------------------------------------------------------------------
+
+    def _begin_what_makes_safe(self, after: Line, rows: Sequence[RowBody]) -> set[tuple[str, str, int, int, str]]:
+        """Send what does not wait for its row, before the row is even appended. Returns the keys of these writes."""
+        said = [row.event for row in rows if isinstance(row.event, CommandIntended) and row.event.late]
+        if not said:
+            return set()
+        keys = {(one.batch, one.step, one.iteration, one.attempt, one.tag) for one in said}
+        for write in effects(after).writes:
+            if _key(write) in keys:
+                self._begin_safe(write)
+        return keys
+
+    def _begin_safe(self, write: Write) -> None:
+        if _key(write) in self._started:
+            return
+        self._started.add(_key(write))
+        self._safe_sent = {key: sent for key, sent in self._safe_sent.items() if sent[0].seq > self._durable_head[0]}
+        self._safe_sent[_key(write)] = (write, None)
+        name = f"edge.engine.safe[{write.batch}/{write.step}/{write.tag}]"
+        self._safe[asyncio.create_task(self._make_safe(write), name=name)] = write
+
+    async def _make_safe(self, write: Write) -> None:
+        writer, until_s = self._equipment.writer(write.tag), self._clock.now_s() + SAFE_AGAIN_S_MAX
+        outcome = await writer.write_and_read_back(write.value, write.shown_by, safe=True)
+        while write.step == SAFE_STEP and outcome.result is WriteResult.REFUSED and self._clock.now_s() < until_s:
+            await asyncio.sleep(SAFE_AGAIN_S)  # certainly not written: the connection may be there in a moment
+            outcome = await writer.write_and_read_back(write.value, write.shown_by, safe=True)
+        self._safe_sent[_key(write)] = (write, outcome)
+        if not self._journal.failed.done():
+            self._conclude(write, outcome)
+
+    def _look_at_safe_writes(self) -> None:
+        for task in [task for task in self._safe if task.done()]:
+            del self._safe[task]
+            task.result()
+
+    def _journal_failed(self) -> None:
+        """From now on nothing is recorded: the units of every batch are made safe, then the process ends."""
+        beyond = self._journal.head_seq + 1
+        live = {batch.batch: batch for batch in (*self.shown.live(), *self.line.live())}  # whatever of it was lost
+        for batch in live.values():
+            for full_name, value in self.line.book.plant.safe_state(batch.units.values()):
+                self._begin_safe(Write(batch.batch, SAFE_STEP, 1, full_name, value, beyond))
+        self._wake.set()
+
+    async def _end_safely(self) -> None:
+        """Let safe writes under way end, and keep what no row tells of where the next start finds it."""
+        until_s = self._clock.now_s() + SAFE_S_MAX
+        while self._journal.failed.done() and self._clock.now_s() < until_s:
+            pending = [task for task in self._safe if not task.done()]
+            if not pending:
+                break
+            self._on_progress()
+            await asyncio.wait(pending, timeout=TICK_S)
+        for task in self._safe:
+            task.cancel()
+        await asyncio.gather(*self._safe, return_exceptions=True)
+        if not self._journal.failed.done():
+            return
+        unrecorded = [
+            SafeWrite(
+                batch=write.batch,
+                tag=write.tag,
+                value=write.value,
+                outcome=outcome.result.value if outcome else "",
+                why=outcome.why if outcome else "",
+            )
+            for write, outcome in self._safe_sent.values()
+            if write.seq > self._durable_head[0]
+        ]
+        if unrecorded:
+            self._on_progress()
+            await done_within(lambda: self._keep_unrecorded(unrecorded), KEEP_S_MAX)
 
     def _look_at_disk(self) -> None:
         """A full disk holds what runs, in urgent rows; when there is room again nothing moves by itself."""
@@ -327,6 +454,10 @@ class Engine:
 
     # Stopping -----------------------------------------------------------------------------------------------
 
+    def is_ending(self) -> bool:
+        """True once the journal has failed: `run` ends by itself as soon as what makes units safe was sent."""
+        return self._journal.failed.done()
+
     async def stop(self) -> bool:
         """Wait for the outcomes of writes under way, then say in a durable row that nothing is in doubt. False when
         an outcome did not come in time: then no such row is made, and the next start asks a person."""
@@ -349,3 +480,8 @@ class Engine:
                 await self.changed.wait()
         except TimeoutError:
             pass  # look again: the deadline is the caller's
+
+
+def _key(write: Write) -> tuple[str, str, int, int, str]:
+    """What tells a write from every other one."""
+    return (write.batch, write.step, write.iteration, write.attempt, write.tag)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -194,13 +195,16 @@ class GuardedWriter:
         self._equipment = equipment
         self.tag = tag
 
-    async def write_and_read_back(self, value: Value, shown_by: Collection[Value] = ()) -> WriteOutcome:
+    async def write_and_read_back(
+        self, value: Value, shown_by: Collection[Value] = (), *, safe: bool = False
+    ) -> WriteOutcome:
         """Write once and look. Never raises for the equipment. With `shown_by` (a command to a service) the read-back
-        must show one of these instead of the value; until then another write to the tag may be sent.
+        must show one of these instead of the value; until then another write to the tag may be sent. What makes a unit
+        `safe` is sent behind a write that is under way, where another one is refused.
 
         When cancelled, whether anything was written is unknown: the caller must treat it so. The driver has
         then already made sure that a late reply is not taken for another's."""
-        return await self._equipment._write(self.tag, value, shown_by)  # noqa: SLF001  one module, one class in two parts
+        return await self._equipment._write(self.tag, value, shown_by, safe=safe)  # noqa: SLF001  one module, one class in two parts
 
 
 class Equipment:
@@ -240,7 +244,7 @@ class Equipment:
         self._stale: set[str] = set()
         self._changed: set[str] = set()
         self._told = False
-        self._writing: set[str] = set()
+        self._writing: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._load(drivers)
@@ -346,7 +350,7 @@ class Equipment:
         self._known(tag)
         return GuardedWriter(self, tag)
 
-    async def _write(self, name: str, value: Value, shown_by: Collection[Value] = ()) -> WriteOutcome:
+    async def _write(self, name: str, value: Value, shown_by: Collection[Value], *, safe: bool) -> WriteOutcome:
         try:
             may_write(self._plant, name, value)
         except LinesideError as refusal:
@@ -356,9 +360,9 @@ class Equipment:
         driver = self._drivers.get(tag.connection)
         if driver is None or fit is None:
             return WriteOutcome(WriteResult.REFUSED, None, f"The driver of {tag.connection} is not running.")
-        if name in self._writing:
+        if self._writing[name] and not safe:
             return WriteOutcome(WriteResult.REFUSED, None, f"Another write to {name} is under way.")
-        self._writing.add(name)
+        self._writing[name] += 1
         try:
             try:
                 await driver.write(name, fit)
@@ -374,7 +378,7 @@ class Equipment:
             if not shown_by:
                 return await self._read_back(tag, name, fit, shown_by, why)
         finally:
-            self._writing.discard(name)
+            self._writing[name] -= 1
         # to hold or abort a service must not wait until it has started
         return await self._read_back(tag, name, fit, shown_by, why)
 

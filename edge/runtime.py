@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import edge
-from edge import attachments, notify
+from edge import attachments, notify, unrecorded
 from edge.approval import Approvals, fitting
 from edge.archive import Record, archive_keys, record_of
 from edge.checkpoints import Keeper, read_head
@@ -40,6 +40,7 @@ from edge.identity import DeviceKey, make_folder, read_public
 from edge.journal import Journal, open_journal
 from edge.library import Library, Sealed, read_bounded, read_checked_recipe, recipe_files
 from edge.prune import Pruner
+from edge.unrecorded import SafeWrite, Unrecorded
 from edge.vault import VAULT, Vault, open_vault
 from edge.wire import Sync
 
@@ -130,10 +131,23 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
             ),
         )  # refuses wrong settings and addresses, before a row says that a runtime began
         unknown_patients = tuple(_unknown_patients(line, vault))
-        line, notices = await _start(line, journal, reference, clock, _how_started(config, journal, continues))
+        left = unrecorded.read(config.state_dir)
+        started = _how_started(config, journal, continues)
+        line, notices = await _start(line, journal, reference, clock, started, *_said(left))
+        if left is not None:
+            unrecorded.remove(config.state_dir)
         async with equipment:
             await equipment.watch(line.book.plant.tags())
-            engine = Engine(line, journal, equipment, clock, signer, disk=disk, on_progress=notify.watchdog)
+            engine = Engine(
+                line,
+                journal,
+                equipment,
+                clock,
+                signer,
+                disk=disk,
+                on_progress=notify.watchdog,
+                keep_unrecorded=lambda writes: _keep_unrecorded(config.state_dir, disk, clock, writes),
+            )
             woken.append(engine)
             desk = Desk(
                 engine,
@@ -197,6 +211,8 @@ async def _serve(
             await asyncio.wait({keeping, history})
             await engine.stop()
     finally:
+        if engine.is_ending():
+            await asyncio.wait({running})  # units are made safe first
         tasks = (running, stopping, keeping, history)
         for task in tasks:
             task.cancel()
@@ -244,13 +260,29 @@ def _how_started(config: Config, journal: Journal, continues: Row | None) -> cm.
     return cm.StartRuntime(version=edge.__version__, continues=continues, fetched=fetched)
 
 
+def _said(left: Unrecorded | None) -> Iterator[cm.Command]:
+    """What a run whose journal had failed left to be said; its id is the command's, so that it is said once."""
+    if left is None:
+        return
+    batches: dict[str, tuple[str, ...]] = {}
+    for write in left.writes:
+        batches[write.batch] = (*batches.get(write.batch, ()), str(write))
+    yield cm.TellUnrecorded(command_id=left.id, utc=left.utc, batches=batches)
+
+
+def _keep_unrecorded(state_dir: Path, disk: Disk, clock: SystemClock, writes: Sequence[SafeWrite]) -> None:
+    disk.look()  # a full disk gives the ballast back
+    unrecorded.keep(state_dir, clock.utc(), writes)
+
+
 async def _start(
-    line: Line, journal: Journal, reference: Reference, clock: SystemClock, start: cm.StartRuntime
+    line: Line, journal: Journal, reference: Reference, clock: SystemClock, start: cm.StartRuntime, *also: cm.Command
 ) -> tuple[Line, tuple[str, ...]]:
-    """Say in the journal, durably, that a runtime began, with what plant and recipes."""
+    """Say in the journal, durably, that a runtime began, what the last one could not say, and with what reference."""
     notices: list[str] = []
     commands: list[cm.Command] = [
         start,
+        *also,
         cm.LoadPlant(plant=reference.plant.plant, content=reference.content),
         cm.SetRecipeApproval(approval=reference.approval),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -200,6 +201,15 @@ class NoteDrill(Command):
     found: tuple[str, ...]
     left_out: tuple[str, ...]
     took_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TellUnrecorded(Command):
+    """A run whose journal had failed wrote safe states without rows: what it wrote, by batch; empty when nobody knows.
+    `utc` says when, as far as it is known."""
+
+    utc: str
+    batches: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

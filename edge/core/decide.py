@@ -226,6 +226,8 @@ class _Decision:
                 self.thin_values(command)
             case cm.HoldOnFullDisk():
                 self.hold_on_full_disk()
+            case cm.TellUnrecorded():
+                self.tell_unrecorded(command)
             case cm.EraseIdentity():
                 self.erase_identity(command)
             case cm.OpenSession():
@@ -347,6 +349,23 @@ class _Decision:
         self.raise_exception(batch_id, "", "critical", "journal.restored", why)
         self.hold(batch_id, RESTORE, why)
         self.change(batch_id, State.HELD, RESTORE, why)
+
+    def tell_unrecorded(self, command: cm.TellUnrecorded) -> None:
+        """Say which units were made safe without a row, and hold their batches: what the recipe had set is gone."""
+        for batch in self.line.live():
+            units = self.line.book.plant.safe_state(batch.units.values())
+            written = command.batches.get(batch.batch, () if command.batches else ("nobody knows which",))
+            if not written or not units:
+                continue
+            why = (
+                f"The journal had failed {command.utc or 'in the last run'}: the box wrote the safe state of the "
+                f"units of this batch without a row, {'; '.join(written)}. What the recipe had set does not come back "
+                "by itself."
+            )
+            self.raise_exception(batch.batch, "", "critical", "safe_state.unrecorded", why)
+            if batch.state not in {State.STOPPING, State.ABORTING} and not batch.restored:
+                self.hold(batch.batch, "safe_state", why)
+                self.change(batch.batch, State.HELD, "safe_state", why)  # no answer to a question ends it
 
     def stop_runtime(self) -> None:
         for batch in self.line.live():
@@ -676,8 +695,8 @@ class _Decision:
             self.refuse_resume(batch)
         reason = command.reason.strip() or f"{command.act.value} by {self.actor}"
         self.change(batch.batch, target, "person", reason)
-        if target is State.ABORTING:
-            self.make_safe(batch.batch)
+        if target in {State.STOPPING, State.ABORTING} and batch.state is not State.STOPPING:
+            self.make_safe(batch.batch)  # a batch that is being stopped is being made safe already
         self.proceed(batch.batch)
 
     def refuse_resume(self, batch: Batch) -> None:
@@ -743,11 +762,9 @@ class _Decision:
 
     def make_safe(self, batch_id: str) -> None:
         """Intend the safe state of every unit that the batch uses."""
-        batch = self.line.batches[batch_id]
-        plant = self.line.book.plant
-        for unit_name in dict.fromkeys(batch.units.values()):
-            for action in plant.units[unit_name].safe_state:
-                self.intend(batch_id, SAFE_STEP, 1, 1, f"{unit_name}.{action.tag}", action.value)
+        batch, plant = self.line.batches[batch_id], self.line.book.plant
+        for full_name, value in plant.safe_state(batch.units.values()):
+            self.intend(batch_id, SAFE_STEP, 1, 1, full_name, value)
 
     # The way through the recipe --------------------------------------------------------------------------------
 
@@ -1123,6 +1140,7 @@ class _Decision:
                 value=value,
                 unit=tag.unit if tag else "",
                 before=before.value if before and before.good else None,
+                late=self.line.batches[batch_id].state in {State.STOPPING, State.ABORTING},
             )
         )
 

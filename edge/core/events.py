@@ -736,7 +736,9 @@ class AmendmentMade(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CommandIntended(Event):
-    """The box is about to write `value` to `tag`, once. `before` is the reading at that time, if there was one."""
+    """The box is about to write `value` to `tag`, once. `before` is the reading at that time, if there was one.
+
+    `late`: the write did not wait for this row, for it makes a unit safe or ends its service."""
 
     step: str
     iteration: int
@@ -745,6 +747,7 @@ class CommandIntended(Event):
     value: Value
     unit: str
     before: Value | None
+    late: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

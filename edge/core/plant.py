@@ -5,7 +5,7 @@ A plant file is YAML (see `docs/reference/plant.md`); `edge.core.plant.read_plan
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Final, Literal
 
@@ -79,7 +79,8 @@ class Tag(Frozen):
 
 
 class SafeAction(Frozen):
-    """One write of a unit's safe state. It never waits for the journal."""
+    """One write of a unit's safe state. It never waits for the journal: stop, abort and a failed journal send it,
+    and its row follows. See docs/explanation/safe-state.md."""
 
     tag: Name
     value: Value
@@ -176,6 +177,10 @@ class Plant(Frozen):
     def tags(self) -> dict[str, Tag]:
         """Every tag by its full name "UNIT.tag"."""
         return {f"{u}.{t}": tag for u, unit in self.units.items() for t, tag in unit.tags.items()}
+
+    def safe_state(self, units: Iterable[str]) -> list[tuple[str, Value]]:
+        """The writes that make these units safe, by full tag name, each unit's in the order of the file."""
+        return [(f"{unit}.{a.tag}", a.value) for unit in dict.fromkeys(units) for a in self.units[unit].safe_state]
 
     @cached_property  # asked for at every look at the head
     def alarm_watches(self) -> tuple[AlarmWatch, ...]:

@@ -56,6 +56,8 @@ class Written:
     answer: str
     """What a person signed about it, if it was asked: "happened", "again" or "abort"."""
     utc: str
+    late: bool = False
+    """It did not wait for its row, for it made a unit safe."""
 
 
 @dataclass(slots=True)
@@ -325,8 +327,9 @@ def as_text(record: AsBuilt) -> str:
             lines += [f"        was {c.was}, corrected by {c.person} {c.utc}: {c.reason}" for c in datum.corrections]
         for written in step.written:
             answer = f", answered {written.answer!r}" if written.answer else ""
+            late = " before its row" if written.late else ""
             lines.append(
-                f"      wrote {written.value} {written.unit} to {written.tag}: {written.outcome}, "
+                f"      wrote {written.value} {written.unit} to {written.tag}{late}: {written.outcome}, "
                 f"read {written.reading}{answer} {written.why}".rstrip()
             )
         lines += [f"      refused scan: {why}" for why in step.refused_scans]
@@ -520,7 +523,9 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
                 BuiltException(event.exception, event.step, event.category, event.code, event.what, utc)
             )
         case ev.CommandIntended():
-            written = Written(event.tag, event.value, event.unit, event.attempt, "intended", None, "", "", utc)
+            written = Written(
+                event.tag, event.value, event.unit, event.attempt, "intended", None, "", "", utc, event.late
+            )
             _step(batch, event.step).written.append(written)
         case ev.CommandConfirmed() | ev.CommandRefused() | ev.CommandUnknown():
             _conclude(batch, event)

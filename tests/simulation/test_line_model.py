@@ -132,6 +132,8 @@ def test_a_question_ends_with_its_batch() -> None:
     core.to_step("030")
     core.conclude("030", "unknown")
     core.do(cm.ActOnBatch(session="S", batch="B1", act=Act.STOP, reason="enough"))
+    assert core.batch().state is State.STOPPING, "its unit is being made safe"
+    core.conclude("safe-state", "confirmed")
     assert core.batch().state is State.STOPPED
     assert core.batch().questions == {}
     with pytest.raises(LinesideError) as refused:

@@ -8,10 +8,11 @@ and does nothing twice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from edge.core.terms import Value
 
@@ -24,6 +25,17 @@ RECIPE_CHARS_MAX = 400_000
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 Short = Annotated[str, Field(max_length=256)]
 Root = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_SYMBOLOGY = re.compile(r"\s*\][A-Za-z][0-9A-Za-z]")
+
+
+def _bare(text: str) -> str:
+    """What a code says, without the symbology identifier (ISO/IEC 15424, "]C1") that a scanner can put before it."""
+    found = _SYMBOLOGY.match(text)
+    return text[found.end() :] if found else text
+
+
+Scanned = AfterValidator(_bare)
+"""Of what a scanner may have typed: two scanners, one of which says the symbology, give one code."""
 
 
 class Message(BaseModel):
@@ -67,7 +79,7 @@ class StartBatch(_Request):
     batch: Short
     order: Short
     recipe: Short
-    patient: Short = ""
+    patient: Annotated[Short, Scanned] = ""
     queue: bool = False
 
 
@@ -121,7 +133,7 @@ class ScanCode(_Request):
     step: Short
     iteration: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     part: Short = ""
-    text: Annotated[str, Field(max_length=4096)]
+    text: Annotated[str, Field(max_length=4096), Scanned]
 
 
 class SignStep(_Request):
@@ -655,6 +667,8 @@ class AlarmLine(Message):
     since_utc: str
     times: int
     """How often it was raised since it was normal."""
+
+
 class DrillView(Message):
     """The last time that the box made its day's backup and restored the newest one to look at it."""
 

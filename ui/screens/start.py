@@ -80,13 +80,13 @@ class Start(View):
         if recipe is not None and recipe.waits:
             lines.insert(0, (words("start.waits", waits=recipe.waits), "bold $warning"))
         ready = [(f"{text}\n", style) for text, style in lines] or [(words("start.equipment.ok"), "$success")]
-        self.write("#ready", Content.assemble(title, rule, *ready))
+        typing = self.has_class("typing")
+        self.write("#ready", "" if typing else Content.assemble(title, rule, *ready))  # the letters take its room
         self.offer("#back", shown=True)
         self.offer("#keyboard", shown=bool(picture.recipes))
         self.offer("#start-batch", shown=not missing)
         waits = recipe.waits if recipe is not None else ""
         self.query_one("#start-batch", Target).tell(words("do.queue" if waits else "do.start"))
-        typing = self.has_class("typing")
         self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
 
     def on_mount(self) -> None:

@@ -269,7 +269,7 @@ TEXT: Final[dict[str, str]] = {
     "question.elapsed.about": "vor {low}",
     "question.elapsed.open": "vor mindestens {low}; keine verlässliche Zeit begrenzt es",
     "question.explain.happened": "Ist geschehen: es geht weiter. Nichts wird noch einmal geschrieben.",
-    "question.explain.again": "Noch einmal: derselbe Wert wird ein weiteres Mal geschrieben.",
+    "question.explain.again": "Noch einmal: dem Gerät wird dasselbe ein weiteres Mal gesagt.",
     "question.explain.abort": "Abbrechen: die Charge endet sofort.",
     "question.next": "Das Gerät ansehen, dann eine der drei Antworten wählen.",
     "question.next.read": "Nur {roles} dürfen antworten. Rufen Sie jemanden.",

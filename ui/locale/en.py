@@ -282,7 +282,7 @@ TEXT: Final[dict[str, str]] = {
     "question.elapsed.about": "{low} ago",
     "question.elapsed.open": "at least {low} ago; no trusted time bounds it",
     "question.explain.happened": "It happened: go on. Nothing is written again.",
-    "question.explain.again": "Do it again: the same value is written once more.",
+    "question.explain.again": "Do it again: the equipment is told the same once more.",
     "question.explain.abort": "Abort: the batch ends at once.",
     "question.next": "Look at the equipment, then choose one of the three answers.",
     "question.next.read": "Only {roles} may answer. Call one of them.",

@@ -79,7 +79,8 @@ class Pump:
 
 class VirtualCell:
     """The simulated cell of any plant on virtual time, without noise: its bioreactors, pumps and balances by their
-    class, its modules by the services that they declare. A balance weighs what all pumps have pumped. Other tags, and the same in other units, it does not have."""
+    class, its modules by the services that they declare. A balance weighs what all pumps have pumped. Other tags, and
+    the same in other units, it does not have."""
 
     def __init__(self, plant: Plant) -> None:
         of = {cls: [name for name, unit in plant.units.items() if unit.cls == cls] for cls in _CLASSES}

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -47,6 +48,8 @@ from edge.library import Library
 from edge.picture import picture
 from edge.prune import Pruner
 from edge.vault import PART_CHARS_MIN, Vault
+
+_log = logging.getLogger("lineside.desk")
 
 CLIENTS_MAX: Final = 32
 DRAFTS_MAX: Final = 200
@@ -216,7 +219,8 @@ class Desk:
             writer.close()
 
     async def _paint(self) -> None:
-        """Send pictures to those who watch, after each change and once a second for what ages."""
+        """Send pictures to those who watch, after each change and once a second for what ages. A picture that cannot be
+        made ends the connection it was for: a screen that says that it is cut off is better than one that stands."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
@@ -224,7 +228,11 @@ class Desk:
             self.engine.changed.clear()
             for client in list(self._clients):
                 if client.watching:
-                    client.send_picture()
+                    try:
+                        client.send_picture()
+                    except Exception:  # noqa: BLE001  edge of a task that serves every screen: it must go on
+                        _log.exception("a picture cannot be made")
+                        client.writer.close()
             await asyncio.sleep(1.0 / PICTURES_PER_S_MAX)
 
     def picture(self, person: Person | None) -> wire.Picture:

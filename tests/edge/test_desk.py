@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,7 +16,9 @@ from edge.core import events as ev
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode
 from edge.core.people import attestation_holds
+from edge.desk import Desk
 from edge.desk_client import DeskClient, connect
+from edge.directory import Person
 from edge.identity import DeviceKey
 from edge.journal import JournalReader, verify_journal
 from tests.edge.conftest import running
@@ -333,3 +336,29 @@ async def test_an_alarm_is_acknowledged_by_a_person_and_stays_through_a_restart(
         ("AlarmAcknowledged", "ana"),
         ("AlarmCleared", "lineside"),
     ]
+
+
+async def test_a_picture_that_cannot_be_made_cuts_its_screen_off_and_no_other_stands_still(
+    box: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Desk.picture
+
+    def fails_for_ana(desk: Desk, person: Person | None) -> wire.Picture:
+        if person is not None and person.person == "ana":
+            raise RuntimeError("planted: a picture with a fault")
+        return made(desk, person)
+
+    async with running(box) as socket, connect(socket) as nobody, connect(socket) as ana:
+        await log_in(ana)
+        async with aclosing(nobody.pictures()) as others, aclosing(ana.pictures()) as hers:
+            await anext(hers)
+            monkeypatch.setattr(Desk, "picture", fails_for_ana)
+            with pytest.raises(LinesideError) as ended:
+                async for _ in hers:
+                    pass
+            assert ended.value.code == "desk.lost"
+            async with connect(socket) as ben:
+                await log_in(ben, "ben", "1470")
+            seq = len(rows(box))
+            while (await anext(others)).as_of_seq < seq:
+                pass

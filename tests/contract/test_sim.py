@@ -9,7 +9,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from drivers.sim.cell import plant_bytes, run_fault
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.equipment import Equipment, installed_drivers
-from tests.contract.conformance import Subject, now_s
+from tests.contract.conformance import Subject, now_s, simulated
 
 PATIENCE_S = 90
 
@@ -73,10 +73,16 @@ async def test_no_fieldbus_client_reaches_the_counters(pump: Subject) -> None:
     assert all(after[tag] > before[tag] for tag in before)
 
 
-async def test_the_pump_moves_mass_onto_the_balance(pump: Subject) -> None:
-    port = pump.plant.connections["device"].settings["port"]
+@pytest.fixture
+def own_cell(tmp_path: Path) -> Iterator[int]:
+    """A pump and a balance of this test alone, switched on just now: nothing else has pumped onto the balance."""
+    with simulated("pump", tmp_path, "--speed", "60") as (port, _):
+        yield port
+
+
+async def test_the_pump_moves_mass_onto_the_balance(own_cell: int) -> None:
     raw = YAML(typ="safe").load(plant_bytes())
-    raw["connections"]["pump"]["settings"]["port"] = port
+    raw["connections"]["pump"]["settings"]["port"] = own_cell
     del raw["connections"]["reactor"], raw["units"]["BR-1"], raw["units"]["CP-1"]
     plant = Plant.model_validate(raw)
     changed = asyncio.Event()

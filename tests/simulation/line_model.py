@@ -6,6 +6,7 @@ must always hold. What breaks raises `Broken` with the seed in it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -117,7 +118,7 @@ class Broken(AssertionError):
 
 def random_recipe(chance: random.Random) -> Recipe:
     """A recipe of few steps in which every phase may stand, branches, selections, loops and jumps included."""
-    numbers = iter(range(10, 1000, 10))
+    numbers = itertools.count(10, 10)
     steps = [*_sequence(chance, numbers, chance.randint(1, 6), depth=0), *RECORDS]
     return recipe(
         steps,

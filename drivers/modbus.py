@@ -54,11 +54,10 @@ from drivers.modbus_link import Link, Lost, Rejected, serial_line, tcp_link
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value
-from edge.equipment import Found, Health, Home, WriteRefused, WriteUnknown, bad_reading, retry_delays_s
+from edge.equipment import Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
 
 REGISTERS_MAX: Final = 125
 BITS_MAX: Final = 2000
-STOP_AGAIN_S: Final = 1.0
 ALONE_TIMEOUTS: Final = 10
 """So many time-outs a silent device on a serial line is left alone at most."""
 
@@ -144,7 +143,7 @@ def _parted(spans: Sequence[_Span]) -> int:
     )
 
 
-class ModbusDriver:
+class ModbusDriver(OneTask):
     """One Modbus device; see the module's docstring and the port `edge.equipment.Driver`."""
 
     def __init__(
@@ -168,7 +167,8 @@ class ModbusDriver:
         wanted = self._settings
         self._where = f"{wanted.line} device {wanted.device}" if wanted.line else f"{wanted.host}:{wanted.port}"
         self._health_was_good = False
-        self._connection, self._tags, self._now_s = connection, tags, now_s
+        super().__init__("modbus", tags, now_s)
+        self._connection = connection
         self._addresses = {name: checked_tag(name, tag) for name, tag in tags.items()}
         self._spans = {name: _Span(at.table, at.number, at.count) for name, at in self._addresses.items()}
         for name, span in self._spans.items():
@@ -185,40 +185,18 @@ class ModbusDriver:
         self._wire = asyncio.Lock()
         self._free_at_s = 0.0
         self._work = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._watched: list[str] = []
         self._tags_at: dict[_Span, list[str]] = {}
         self._blocks: list[list[_Span]] = []
         self._cuts: set[_Span] = set()
         """What is not read together with anything before it: the device refused that."""
-        self._last: dict[str, Reading] = {}
-        self._health = Health(connected=False, detail="Not started.", since_boottime_s=now_s())
-        self._on_reading: Callable[[str, Reading], None] = lambda _tag, _reading: None
-        self._on_health: Callable[[Health], None] = lambda _health: None
 
     # The port -----------------------------------------------------------------------------------------------
 
-    async def start(self, on_reading: Callable[[str, Reading], None], on_health: Callable[[Health], None]) -> None:
-        """Begin connecting."""
-        self._on_reading, self._on_health = on_reading, on_health
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="modbus")
-
     async def stop(self) -> None:
         """End the task and the connection."""
-        task, self._task = self._task, None
-        while task is not None and not task.done():
-            task.cancel()  # again, if need be: Python 3.11's wait_for can swallow one
-            await asyncio.wait({task}, timeout=STOP_AGAIN_S)
+        await super().stop()
         self._drop("Stopped.")
-
-    async def failed(self) -> str:
-        """Return when the task ended by itself."""
-        if self._task is None:
-            return "not started"
-        await asyncio.wait({self._task})
-        error = None if self._task is None or self._task.cancelled() else self._task.exception()
-        return f"{type(error).__name__}: {error}" if error else "it was ended"
 
     async def watch(self, tags: Sequence[str]) -> None:
         """Poll exactly these tags."""
@@ -266,10 +244,6 @@ class ModbusDriver:
         """Modbus has no browsing."""
         return []
 
-    def health(self) -> Health:
-        """The present state."""
-        return self._health
-
     # The wire -----------------------------------------------------------------------------------------------
 
     async def _exchange(self, link: Link, request: ModbusPDU) -> ModbusPDU:
@@ -312,9 +286,6 @@ class ModbusDriver:
         self._last[name] = reading
         return reading
 
-    def _bad(self, name: str, why: str) -> Reading:
-        return bad_reading(self._tags[name], why, self._now_s(), self._last.get(name))
-
     def _drop(self, why: str) -> None:
         """Give the connection up and say so, once."""
         link, self._link = self._link, None
@@ -332,13 +303,8 @@ class ModbusDriver:
     def _answered(self) -> None:
         """The device is there: an open connection alone does not show it."""
         if self._link is not None:
+            self._health_was_good = True
             self._say(connected=True, detail=f"Connected to {self._where}.")
-
-    def _say(self, *, connected: bool, detail: str) -> None:
-        if (connected, detail) != (self._health.connected, self._health.detail):
-            self._health = Health(connected=connected, detail=detail, since_boottime_s=self._now_s())
-            self._health_was_good |= connected
-            self._on_health(self._health)
 
     # The task -----------------------------------------------------------------------------------------------
 

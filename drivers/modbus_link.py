@@ -25,6 +25,7 @@ logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
 READS: Final = frozenset({1, 2, 3, 4})
 _BIT_READS: Final = frozenset({1, 2})
 _MASK_WRITE: Final = 22
+_IDENTIFY: Final = 43
 ANSWER_MAX_S: Final = 61.0
 """Longer than any connection's time-out."""
 EXCEPTIONS: Final = {
@@ -72,6 +73,8 @@ def misfit(asked: bytes, told: bytes) -> str:
         return "" if len(told) == 2 else "An exception with more than its code arrived."
     if told[:1] != asked[:1]:
         return "A reply to another function arrived."
+    if asked[0] == _IDENTIFY:
+        return "" if _identifies(asked, told) else "What arrived is no identification of a device."
     if asked[0] not in READS:
         same = told == asked[: _answer_size(asked)]
         return "" if same else "The device acknowledged another write than the one sent."
@@ -79,6 +82,14 @@ def misfit(asked: bytes, told: bytes) -> str:
     if len(told) - 2 == size and told[1] == size:
         return ""
     return f"The device answered with {max(len(told) - 2, 0)} bytes of values where {size} were asked for."
+
+
+def _identifies(asked: bytes, told: bytes) -> bool:
+    """Whether it is what was asked for, and its objects fill it exactly."""
+    at = 7
+    for _ in range(told[6] if len(told) > 6 and told[1:3] == asked[1:3] else 0):
+        at += 2 + (told[at + 1] if len(told) > at + 1 else len(told))
+    return 7 < at == len(told)
 
 
 def tcp_answer(request: bytes, received: bytes) -> tuple[bytes, str]:

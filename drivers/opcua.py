@@ -67,13 +67,12 @@ from drivers.opcua_trust import (
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value
-from edge.equipment import Found, Health, Home, WriteRefused, WriteUnknown, bad_reading, retry_delays_s
+from edge.equipment import Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
 
 # What goes wrong on the wire reaches people as health, quality and outcome; the library's log repeats it as tracebacks.
 logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
 
 BATCH_MAX: Final = 100
-STOP_AGAIN_S: Final = 1.0
 BROWSE_NODES_MAX: Final = 20_000
 BROWSE_FOUND_MAX: Final = 5000
 PASSWORD_BYTES_MAX: Final = 1024
@@ -438,7 +437,7 @@ class _Client(Client):
         return await super().activate_session(username, password, certificate)
 
 
-class OpcUaDriver:
+class OpcUaDriver(OneTask):
     """One OPC UA session; see the module's docstring and the port `edge.equipment.Driver`."""
 
     def __init__(
@@ -451,7 +450,8 @@ class OpcUaDriver:
         home: Home,
     ) -> None:
         self._settings = _checked_settings(connection)
-        self._connection, self._tags, self._now_s = connection, tags, now_s
+        super().__init__("opcua", tags, now_s)
+        self._connection = connection
         self._utc, self._home, self._pki = utc, home, Pki(home.keeps / "pki")
         self._own: tuple[Own, ...] = ()
         self._own_shown = 0
@@ -465,35 +465,9 @@ class OpcUaDriver:
         self._work = asyncio.Event()
         self._heard_s = 0.0
         self._ended = ""
-        self._task: asyncio.Task[None] | None = None
-        self._last: dict[str, Reading] = {}
-        self._health = Health(connected=False, detail="Not started.", since_boottime_s=now_s())
         self._was_connected = False
-        self._on_reading: Callable[[str, Reading], None] = lambda _tag, _reading: None
-        self._on_health: Callable[[Health], None] = lambda _health: None
 
     # The port -----------------------------------------------------------------------------------------------
-
-    async def start(self, on_reading: Callable[[str, Reading], None], on_health: Callable[[Health], None]) -> None:
-        """Begin connecting."""
-        self._on_reading, self._on_health = on_reading, on_health
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="opcua")
-
-    async def stop(self) -> None:
-        """End the task, the session and the connection."""
-        task, self._task = self._task, None
-        while task is not None and not task.done():
-            task.cancel()  # again, if need be: Python 3.11's wait_for can swallow one
-            await asyncio.wait({task}, timeout=STOP_AGAIN_S)
-
-    async def failed(self) -> str:
-        """Return when the task ended by itself."""
-        if self._task is None:
-            return "not started"
-        await asyncio.wait({self._task})
-        error = None if self._task is None or self._task.cancelled() else self._task.exception()
-        return f"{type(error).__name__}: {error}" if error else "it was ended"
 
     async def watch(self, tags: Sequence[str]) -> None:
         """Subscribe to exactly these tags."""
@@ -559,10 +533,6 @@ class OpcUaDriver:
                 todo="Try again; if it stays so, type the node ids into the plant file.",
             ) from error
 
-    def health(self) -> Health:
-        """The present state."""
-        return self._health
-
     # Readings -----------------------------------------------------------------------------------------------
 
     async def _read(self, client: Client, tags: Sequence[str]) -> dict[str, Reading]:
@@ -607,9 +577,6 @@ class OpcUaDriver:
         self._last[name] = reading
         return reading
 
-    def _bad(self, name: str, why: str) -> Reading:
-        return bad_reading(self._tags[name], why, self._now_s(), self._last.get(name))
-
     def _verdict(self, status: ua.StatusCode) -> WriteRefused | WriteUnknown:
         if status.value in _CERTAINLY_NOT:
             return WriteRefused(f"The server refused the write: {status.name}.")
@@ -617,15 +584,9 @@ class OpcUaDriver:
 
     # The session --------------------------------------------------------------------------------------------
 
-    def _say(self, *, connected: bool, detail: str, refusal: LinesideError | None = None) -> None:
-        remark = "; ".join(dict.fromkeys(self._remarks)) if connected else ""
-        before = self._health
-        if (connected, detail, remark) != (before.connected, before.detail, before.remark):
-            self._health = Health(
-                connected=connected, detail=detail, since_boottime_s=self._now_s(), remark=remark, refusal=refusal
-            )
-            self._was_connected |= connected
-            self._on_health(self._health)
+    def _say_connected(self, detail: str) -> None:
+        self._was_connected = True
+        self._say(connected=True, detail=detail, remark="; ".join(dict.fromkeys(self._remarks)))
 
     async def _run(self) -> None:
         delays = retry_delays_s()
@@ -676,7 +637,7 @@ class OpcUaDriver:
                 f"the server has not accepted this box's new certificate; the former one ends on {ends:%Y-%m-%d}",
             )
             self._own_shown = 0  # the next session begins with the new one again
-        self._say(connected=True, detail=f"Connected to {self._settings.endpoint}.")
+        self._say_connected(f"Connected to {self._settings.endpoint}.")
 
     def _not_accepted(self, refusal: LinesideError) -> LinesideError:
         """The server did not take the certificate that was shown: the next attempt shows the one before it."""
@@ -770,7 +731,7 @@ class OpcUaDriver:
             self._own = await asyncio.to_thread(self._pki.own, self._home.box, self._clock())
             ends = self._own[-1].certificate.not_valid_after_utc
             self._remarks += (f"this box has a new certificate for the server to accept before {ends:%Y-%m-%d}",)
-            self._say(connected=True, detail=self._health.detail)
+            self._say_connected(self._health.detail)
 
     # The session --------------------------------------------------------------------------------------------
 

@@ -20,25 +20,19 @@ late, doubled, cut or asked for by nobody costs the connection and is no data.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import re
-import termios
-import tty
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from drivers.wire import OPEN_ERRORS, Line, Wire, WireLost, serial_wire, tcp_wire
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value, convert
-from edge.equipment import Found, Health, Home, WriteRefused, WriteUnknown, bad_reading, retry_delays_s
+from edge.equipment import Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
 
-RECEIVED_MAX: Final = 4096
-"""So many bytes may wait; no scale sends more without being asked."""
-STOP_AGAIN_S: Final = 1.0
 MASSES: Final = ("kg", "g", "mg", "ug")
 
 # Address -> what is asked for it, and what its writing sends.
@@ -62,23 +56,15 @@ _ERRORS: Final = {
     "EL": "cannot carry the command out",
     "ET": "did not receive the command whole",
 }
-_BAUD: Final = {baud: getattr(termios, f"B{baud}") for baud in (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)}
-
 _STX: Final = 0x02
 _FRAME: Final = re.compile(rb"\x02(?P<status>[\x20-\x7f]{3})(?P<shown>[ ]*[0-9]+)(?P<tare>[ ]*[0-9]+)\r", re.DOTALL)
 _FRAME_BYTES: Final = 17
 _FRAME_UNITS: Final = {1: "g"}
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class _Settings(Line):
     host: Annotated[str, Field(max_length=253)] = ""
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
-    line: Annotated[str, Field(max_length=200)] = ""
-    baud: int = 9600
-    bits: Literal[7, 8] = 8
-    parity: Literal["none", "even", "odd"] = "none"
-    stop_bits: Literal[1, 2] = 1
     format: Literal["sics", "continuous"] = "sics"
     checksum: bool = False
     serial_number: Annotated[str, Field(max_length=40)] = ""
@@ -87,8 +73,6 @@ class _Settings(BaseModel):
     def _one_way(self) -> Self:
         if bool(self.host and self.port) == bool(self.line) or (self.line and (self.host or self.port)):
             raise ValueError("either host and port, or line")
-        if self.baud not in _BAUD:
-            raise ValueError(f"baud is one of {', '.join(map(str, _BAUD))}")
         if self.checksum and self.format == "sics":
             raise ValueError("checksum belongs to format continuous")
         if self.serial_number and self.format == "continuous":
@@ -96,11 +80,7 @@ class _Settings(BaseModel):
         return self
 
 
-class _Lost(Exception):
-    """The connection is gone or can no longer be trusted."""
-
-
-class _NotSent(_Lost):
+class _NotSent(WireLost):
     """Nothing left this box."""
 
 
@@ -127,12 +107,12 @@ class Frame:
 
 
 def read_reply(command: str, line: bytes) -> Shown:
-    """What a SICS reply (without its end) to a command says. Raises `_Rejected` when the scale refused and `_Lost` for
-    anything that is no reply to this command."""
+    """What a SICS reply (without its end) to a command says. Raises `_Rejected` when the scale refused and `WireLost`
+    for anything that is no reply to this command."""
     try:
         text = line.decode("ascii")
     except UnicodeDecodeError as error:
-        raise _Lost(f"The scale answered something unreadable to {command}.") from error
+        raise WireLost(f"The scale answered something unreadable to {command}.") from error
     word = "S" if command == "SI" else command.partition(" ")[0]
     if text in _ERRORS:
         raise _Rejected(_ERRORS[text])
@@ -142,7 +122,7 @@ def read_reply(command: str, line: bytes) -> Shown:
         return Shown()
     match = _VALUE.fullmatch(text)
     if match is None or match["word"] != word or (word, match["status"]) not in _STATUS:
-        raise _Lost(f"The scale answered {text[:40]!r} to {command}.")
+        raise WireLost(f"The scale answered {text[:40]!r} to {command}.")
     unit = match["unit"]
     if unit not in MASSES:
         return Shown(trouble=f"The scale shows {unit!r}, which is no unit of mass that Lineside converts.")
@@ -175,101 +155,6 @@ def read_frame(data: bytes, *, checksum: bool) -> Frame | None:
     return Frame(Shown(mass, unit, stable=not b & 8, trouble=trouble), Shown(tare, unit, trouble=trouble))
 
 
-class _Wire(asyncio.Protocol):
-    """Bytes that came and nobody has read yet."""
-
-    def __init__(self) -> None:
-        self.received = bytearray()
-        self.news = asyncio.Event()
-        self.lost = asyncio.Event()
-        self._ends: list[asyncio.BaseTransport] = []
-
-    def opened(self, *ends: asyncio.BaseTransport) -> None:
-        """What closing closes; bytes are sent through the last."""
-        self._ends.extend(ends)
-
-    def send(self, data: bytes) -> None:
-        """Send, or let the kernel send as soon as it can."""
-        end = self._ends[-1]
-        assert isinstance(end, asyncio.WriteTransport)
-        end.write(data)
-
-    def close(self) -> None:
-        for end in self._ends:
-            end.abort() if isinstance(end, asyncio.WriteTransport) else end.close()
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        if len(self.received) > RECEIVED_MAX:
-            self.connection_lost(None)
-        self.news.set()
-
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  lost is lost
-        self.lost.set()
-        self.news.set()
-
-    async def more(self) -> None:
-        """Return when more has come. Raises `_Lost`."""
-        if self.lost.is_set():
-            raise _Lost("The connection to the scale ended.")
-        self.news.clear()
-        await self.news.wait()
-
-    async def line(self) -> bytes:
-        """The next line, without its end. Raises `_Lost`."""
-        while (end := self.received.find(b"\r\n")) < 0:
-            await self.more()
-        line = bytes(self.received[:end])
-        del self.received[: end + 2]
-        return line
-
-
-def _open_line(settings: _Settings) -> int:
-    """The serial line, set as wanted, for this process alone. Raises OSError or termios.error."""
-    descriptor = os.open(settings.line, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        tty.setraw(descriptor)
-        modes = termios.tcgetattr(descriptor)
-        control = modes[2] & ~(termios.CSIZE | termios.PARENB | termios.PARODD | termios.CSTOPB)
-        control |= termios.CLOCAL | termios.CREAD | (termios.CS7 if settings.bits == 7 else termios.CS8)
-        if settings.parity != "none":
-            control |= termios.PARENB | (termios.PARODD if settings.parity == "odd" else 0)
-            modes[0] |= termios.INPCK  # what arrives with a wrong parity arrives as 0, which no reply has
-        if settings.stop_bits == 2:
-            control |= termios.CSTOPB
-        modes[2], modes[4], modes[5] = control, _BAUD[settings.baud], _BAUD[settings.baud]
-        termios.tcsetattr(descriptor, termios.TCSANOW, modes)
-        termios.tcflush(descriptor, termios.TCIOFLUSH)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-async def _opened(settings: _Settings) -> _Wire:
-    """A connection. Raises OSError or termios.error."""
-    loop = asyncio.get_running_loop()
-    if settings.host:
-        transport, wire = await loop.create_connection(_Wire, settings.host, settings.port)
-        wire.opened(transport)
-        return wire
-    descriptor = _open_line(settings)
-    both = os.fdopen(descriptor, "rb", buffering=0), os.fdopen(os.dup(descriptor), "wb", buffering=0)
-    wire = _Wire()
-    try:
-        reading, _ = await loop.connect_read_pipe(lambda: wire, both[0])
-        wire.opened(reading)
-        writing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, both[1])
-        wire.opened(writing)
-    except BaseException:
-        wire.close()
-        for end in both:
-            end.close()
-        raise
-    return wire
-
-
 def _check_tag(name: str, tag: Tag, settings: _Settings) -> None:
     if tag.address not in _ASKED:
         raise LinesideError(
@@ -299,7 +184,7 @@ def _check_tag(name: str, tag: Tag, settings: _Settings) -> None:
         )
 
 
-class ScaleDriver:
+class ScaleDriver(OneTask):
     """One scale; see the module's docstring and the port `edge.equipment.Driver`."""
 
     def __init__(
@@ -323,43 +208,22 @@ class ScaleDriver:
         for name, tag in tags.items():
             _check_tag(name, tag, self._settings)
         self._where = self._settings.line or f"{self._settings.host}:{self._settings.port}"
-        self._connection, self._tags, self._now_s = connection, tags, now_s
-        self._wire: _Wire | None = None
+        super().__init__("scale", tags, now_s)
+        self._connection = connection
+        self._wire: Wire | None = None
         self._turn = asyncio.Lock()
         self._work = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._watched: list[str] = []
         self._who = ""
         self._frame: asyncio.Future[Frame] | None = None
         """The frame that comes next, when somebody waits for it."""
-        self._last: dict[str, Reading] = {}
-        self._health = Health(connected=False, detail="Not started.", since_boottime_s=now_s())
-        self._on_reading: Callable[[str, Reading], None] = lambda _tag, _reading: None
-        self._on_health: Callable[[Health], None] = lambda _health: None
 
     # The port -----------------------------------------------------------------------------------------------
 
-    async def start(self, on_reading: Callable[[str, Reading], None], on_health: Callable[[Health], None]) -> None:
-        """Begin connecting."""
-        self._on_reading, self._on_health = on_reading, on_health
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="scale")
-
     async def stop(self) -> None:
         """End the task and the connection."""
-        task, self._task = self._task, None
-        while task is not None and not task.done():
-            task.cancel()  # again, if need be: Python 3.11's wait_for can swallow one
-            await asyncio.wait({task}, timeout=STOP_AGAIN_S)
+        await super().stop()
         self._drop("Stopped.")
-
-    async def failed(self) -> str:
-        """Return when the task ended by itself."""
-        if self._task is None:
-            return "not started"
-        await asyncio.wait({self._task})
-        error = None if self._task is None or self._task.cancelled() else self._task.exception()
-        return f"{type(error).__name__}: {error}" if error else "it was ended"
 
     async def watch(self, tags: Sequence[str]) -> None:
         """Poll exactly these tags."""
@@ -373,7 +237,7 @@ class ScaleDriver:
             if self._settings.format == "sics":
                 return self._reading(tag, await self._asked(_ASKED[address]))
             frame = await self._next_frame()
-        except _Lost as error:
+        except WireLost as error:
             return self._bad(tag, str(error))
         return self._reading(tag, frame.tare if address == "tare weight" else frame.shown)
 
@@ -394,7 +258,7 @@ class ScaleDriver:
             raise WriteRefused(f"The scale {error}.") from error
         except _NotSent as error:
             raise WriteRefused(f"Nothing was sent: {error}") from error
-        except _Lost as error:
+        except WireLost as error:
             raise WriteUnknown(f"{command} was sent, then: {error}") from error
 
     async def browse(self, text: str = "") -> list[Found]:
@@ -411,15 +275,11 @@ class ScaleDriver:
             if text in address and (sics or address not in _ACTS)
         ]
 
-    def health(self) -> Health:
-        """The present state."""
-        return self._health
-
     # SICS ---------------------------------------------------------------------------------------------------
 
     async def _exchange(self, command: str) -> bytes:
         """Send once; the reply, when the scale said its serial number right after it. Whatever goes wrong, also
-        cancellation, drops the connection. Raises `_Lost`."""
+        cancellation, drops the connection. Raises `WireLost`."""
         async with self._turn:
             wire = self._wire
             if wire is None:
@@ -432,25 +292,25 @@ class ScaleDriver:
                     reply = await self._line(wire, command)
                     # what came along with the reply answers no question that was asked yet
                     who = b"" if wire.received else await self._line(wire, _WHO)
-            except (TimeoutError, _Lost) as error:
+            except (TimeoutError, WireLost) as error:
                 why = str(error) or f"The scale did not answer within {self._connection.timeout_s:g} s."
                 self._drop(why)
-                raise _Lost(why) from error
+                raise WireLost(why) from error
             except BaseException:
                 self._drop("A question was given up.")
                 raise
             if who.decode("ascii", "replace") != self._who:
                 why = f"The scale's answers to {command} are out of order."
                 self._drop(why)
-                raise _Lost(why)
+                raise WireLost(why)
             return reply
 
-    async def _line(self, wire: _Wire, command: str) -> bytes:
+    async def _line(self, wire: Wire, command: str) -> bytes:
         wire.send(command.encode() + b"\r\n")
         return await wire.line()
 
     async def _asked(self, command: str) -> Shown:
-        """What the scale shows, or its tare. Raises `_Lost`."""
+        """What the scale shows, or its tare. Raises `WireLost`."""
         line = await self._exchange(command)
         try:
             return self._checked(command, line)
@@ -461,30 +321,30 @@ class ScaleDriver:
         """What a reply says; one that is no reply to the command costs the connection."""
         try:
             return read_reply(command, line)
-        except _Lost as error:
+        except WireLost as error:
             self._drop(str(error))
             raise
 
-    async def _meet(self, wire: _Wire) -> None:
-        """Who is it? Replies to earlier questions may still come before: they are passed over. Raises `_Lost`."""
+    async def _meet(self, wire: Wire) -> None:
+        """Who is it? Replies to earlier questions may still come before: they are passed over. Raises `WireLost`."""
         line = await self._line(wire, _WHO)
         while (found := _IDENTITY.fullmatch(line.decode("ascii", "replace"))) is None:
             line = await wire.line()
         if self._settings.serial_number not in ("", found[1]):
-            raise _Lost(f"Another scale is connected: serial number {found[1]}, not {self._settings.serial_number}.")
+            raise WireLost(f"Another scale is connected: serial number {found[1]}, not {self._settings.serial_number}.")
         self._who = found[0]
 
     # Continuous ---------------------------------------------------------------------------------------------
 
     async def _next_frame(self) -> Frame:
         if self._wire is None:
-            raise _Lost(self._health.detail)
+            raise WireLost(self._health.detail)
         if self._frame is None:
             self._frame = asyncio.get_running_loop().create_future()
         return await asyncio.shield(self._frame)
 
-    async def _listen(self, wire: _Wire) -> None:
-        """Take frames until the connection is lost. Raises `_Lost` or TimeoutError."""
+    async def _listen(self, wire: Wire) -> None:
+        """Take frames until the connection is lost. Raises `WireLost` or TimeoutError."""
         due_s = 0.0
         while True:
             async with asyncio.timeout(self._connection.timeout_s):
@@ -537,15 +397,12 @@ class ScaleDriver:
         self._last[name] = reading
         return reading
 
-    def _bad(self, name: str, why: str) -> Reading:
-        return bad_reading(self._tags[name], why, self._now_s(), self._last.get(name))
-
     def _drop(self, why: str) -> None:
         """Close the connection and say so, once."""
         wire, self._wire = self._wire, None
         waiting, self._frame = self._frame, None
         if waiting is not None:
-            waiting.set_exception(_Lost(why))
+            waiting.set_exception(WireLost(why))
             waiting.exception()  # looked at: whoever waited may be gone
         if wire is not None:
             wire.close()
@@ -561,11 +418,6 @@ class ScaleDriver:
         who = f", serial number {found[1]}" if found else ""
         self._say(connected=True, detail=f"Connected to {self._where}{who}.")
 
-    def _say(self, *, connected: bool, detail: str) -> None:
-        if (connected, detail) != (self._health.connected, self._health.detail):
-            self._health = Health(connected=connected, detail=detail, since_boottime_s=self._now_s())
-            self._on_health(self._health)
-
     # The task -----------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -577,16 +429,17 @@ class ScaleDriver:
                 await (self._poll(wire) if self._settings.format == "sics" else self._listen(wire))
             except TimeoutError:
                 self._drop(f"The scale at {self._where} did not say anything within {self._connection.timeout_s:g} s.")
-            except (OSError, termios.error) as error:
+            except OPEN_ERRORS as error:
                 self._drop(f"No connection to {self._where} ({error}).")
-            except _Lost as error:
+            except WireLost as error:
                 self._drop(str(error))
             await asyncio.sleep(next(delays))
 
-    async def _connected(self) -> _Wire:
-        """A connection to a scale that was met. Raises `_Lost`, TimeoutError, OSError or termios.error."""
+    async def _connected(self) -> Wire:
+        """A connection to a scale that was met. Raises `WireLost`, TimeoutError or `OPEN_ERRORS`."""
         async with asyncio.timeout(self._connection.timeout_s):
-            wire = await _opened(self._settings)
+            settings = self._settings
+            wire = await (tcp_wire(settings.host, settings.port) if settings.host else serial_wire(settings))
             try:
                 if self._settings.format == "sics":
                     await self._meet(wire)
@@ -598,8 +451,8 @@ class ScaleDriver:
             self._answered()
         return wire
 
-    async def _poll(self, wire: _Wire) -> None:
-        """Read what is watched, every `poll_s`, until the connection is lost. Raises `_Lost`."""
+    async def _poll(self, wire: Wire) -> None:
+        """Read what is watched, every `poll_s`, until the connection is lost. Raises `WireLost`."""
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         while self._wire is wire:
@@ -619,4 +472,4 @@ class ScaleDriver:
                     wait.cancel()
                 await asyncio.gather(*waits, return_exceptions=True)
             if self._wire is wire and wire.lost.is_set():
-                raise _Lost("The connection to the scale ended.")
+                raise WireLost("The connection to the scale ended.")

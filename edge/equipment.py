@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from edge.core.terms import Quality, Reading, Value
 
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
+STOP_AGAIN_S: Final = 1.0
 READ_BACK_FIRST_S: Final = 0.02
 READ_BACK_MAX_S: Final = 0.25
 SWEEP_MIN_S: Final = 0.05
@@ -166,6 +168,59 @@ def bad_reading(tag: Tag, detail: str, at_boottime_s: float, last: Reading | Non
     value = last.value if last is not None else PLACEHOLDER[tag.type]
     source_utc = last.source_utc if last is not None else ""
     return Reading(value, tag.unit, Quality.BAD, source_utc, at_boottime_s, detail)
+
+
+class OneTask(ABC):
+    """What most drivers do alike, to derive from: one task that connects and listens until it is stopped, what is told
+    of the connection, and readings that say why there is none."""
+
+    def __init__(self, name: str, tags: Mapping[str, Tag], now_s: Callable[[], float]) -> None:
+        self._name, self._tags, self._now_s = name, tags, now_s
+        self._task: asyncio.Task[None] | None = None
+        self._last: dict[str, Reading] = {}
+        """The last reading of each tag that was not bad."""
+        self._health = Health(connected=False, detail="Not started.", since_boottime_s=now_s())
+        self._on_reading: Callable[[str, Reading], None] = lambda _tag, _reading: None
+        self._on_health: Callable[[Health], None] = lambda _health: None
+
+    @abstractmethod
+    async def _run(self) -> None:
+        """The task: connect, listen, and again, until cancelled."""
+
+    async def start(self, on_reading: Callable[[str, Reading], None], on_health: Callable[[Health], None]) -> None:
+        """Begin connecting."""
+        self._on_reading, self._on_health = on_reading, on_health
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=self._name)
+
+    async def stop(self) -> None:
+        """End the task, and whatever it ends with."""
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            task.cancel()  # again, if need be: Python 3.11's wait_for can swallow one
+            await asyncio.wait({task}, timeout=STOP_AGAIN_S)
+
+    async def failed(self) -> str:
+        """Return when the task ended by itself."""
+        if self._task is None:
+            return "not started"
+        await asyncio.wait({self._task})
+        error = None if self._task is None or self._task.cancelled() else self._task.exception()
+        return f"{type(error).__name__}: {error}" if error else "it was ended"
+
+    def health(self) -> Health:
+        """The present state of the connection."""
+        return self._health
+
+    def _say(self, *, connected: bool, detail: str, remark: str = "", refusal: LinesideError | None = None) -> None:
+        """Tell how the connection does, when that has changed."""
+        before = self._health
+        if (connected, detail, remark) != (before.connected, before.detail, before.remark):
+            self._health = Health(connected, detail, self._now_s(), remark, refusal)
+            self._on_health(self._health)
+
+    def _bad(self, tag: str, why: str) -> Reading:
+        return bad_reading(self._tags[tag], why, self._now_s(), self._last.get(tag))
 
 
 class WriteResult(StrEnum):

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.scale import Frame, ScaleDriver, Shown, _Lost, _Rejected, read_frame, read_reply
+from drivers.scale import Frame, ScaleDriver, Shown, _Rejected, read_frame, read_reply
 from drivers.sim.control import Faults
 from drivers.sim.scale import SERIAL_NUMBER, WRITABLE, SimScale, scale_on_a_line
+from drivers.wire import WireLost
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.core.terms import Quality
@@ -82,7 +83,7 @@ GRAMMAR = re.compile(rb"S [SD] +(-?[0-9]{1,9}(?:\.[0-9]{1,8})?) (kg|g|mg|ug)")
 def test_only_a_whole_reply_gives_a_weight(line: bytes) -> None:
     try:
         shown = read_reply("SI", line)
-    except (_Lost, _Rejected):
+    except (WireLost, _Rejected):
         return
     match = GRAMMAR.fullmatch(line)
     if not shown.trouble:
@@ -336,7 +337,7 @@ async def test_planted_bug_a_driver_that_believes_the_first_line_is_found(monkey
     async def trusting(self: ScaleDriver, command: str) -> bytes:
         async with self._turn:
             if self._wire is None:
-                raise _Lost("away")
+                raise WireLost("away")
             async with asyncio.timeout(1):
                 return await self._line(self._wire, command)
 

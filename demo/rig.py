@@ -94,6 +94,8 @@ class Rig:
     network: Cable | None = None
     mosquitto: str = ""
     """Path of Debian's mosquitto; the demo's own broker when empty."""
+    recipe: str = "cart-b1"
+    """The shipped recipe that the box has."""
 
     @property
     def box(self) -> Path:
@@ -224,8 +226,8 @@ class Rig:
         init_hub(self.hub)
         shutil.copy(self.hub / "hub.pub", self.box / "hub.pub")
         shutil.copy(self.box / "device.pub", self.hub / "devices" / "box-1.pub")
-        recipe = files("edge.core.recipe").joinpath("shipped/cart-b1.yaml")
-        (self.box / "recipes" / "cart-b1.yaml").write_bytes(recipe.read_bytes())
+        recipe = files("edge.core.recipe").joinpath(f"shipped/{self.recipe}.yaml")
+        (self.box / "recipes" / f"{self.recipe}.yaml").write_bytes(recipe.read_bytes())
 
     def settle(self, broker_port: int) -> None:
         """Write the settings, once the ports are known. `broker_port` is the box's way to the broker."""
@@ -241,10 +243,16 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    folder: Path, *, speed: float, cell_speed: float = 60.0, seed: int = 1, with_hub: bool = True
+    folder: Path,
+    *,
+    speed: float,
+    cell_speed: float = 60.0,
+    seed: int = 1,
+    with_hub: bool = True,
+    recipe: str = "cart-b1",
 ) -> AsyncIterator[Rig]:
     """A whole line, running; on leaving, everything it started is ended."""
-    made = Rig(folder, speed, cell_speed, seed)
+    made = Rig(folder, speed, cell_speed, seed, recipe=recipe)
     made.lay_out()
     made.hub_port = _free_port()
     try:

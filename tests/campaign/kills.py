@@ -15,7 +15,7 @@ from tests.crash.beside_kills import (
     screen_killed_and_judged,
 )
 from tests.crash.kills import kill_writers
-from tests.crash.runtime_kills import careless_and_judged, killed_and_judged
+from tests.crash.runtime_kills import CART_FULL, MAB_FULL, Process, careless_and_judged, killed_and_judged
 
 KILLS_A_SEED = 5
 KILLS_A_BATCH = 20
@@ -61,6 +61,38 @@ RUNTIME = Part(
     planted={"open writes are taken up again": Planted(careless, "was written 2 times for 1 intents")},
 )
 
+
+KILLS_A_RECIPE = 200
+
+
+async def kill_whole(seed: int, folder: Path, tally: Tally, process: Process) -> None:
+    """One whole batch with that many kills beside one without."""
+    await killed_and_judged(folder, seed, KILLS_A_RECIPE, tally.fault, process)
+
+
+async def careless_whole(seed: int, folder: Path, tally: Tally, process: Process) -> None:
+    del seed, tally
+    await careless_and_judged(folder, process)
+
+
+def whole(process: Process, what: str) -> Part:
+    return Part(
+        4,
+        process.recipe,
+        f"SIGKILL of the runtime again and again in a whole {what}, compared with a batch that nothing disturbs",
+        gate=KILLS_A_RECIPE,
+        full=KILLS_A_RECIPE,
+        inject=partial(kill_whole, process=process),
+        planted={
+            "open writes are taken up again": Planted(
+                partial(careless_whole, process=process), "was written 2 times for 1 intents"
+            )
+        },
+    )
+
+
+CART_B1 = whole(CART_FULL, "CART-B1 of twelve days")
+MAB_FB = whole(MAB_FULL, "MAB-FB of fourteen days")
 
 KILLS_BESIDE = 10
 """Of hub or follower in one batch, which then goes on to its end."""

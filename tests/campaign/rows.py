@@ -12,6 +12,8 @@ PARTS: tuple[Part, ...] = (
     *refusals.PARTS,
     kills.WRITER,
     kills.RUNTIME,
+    kills.CART_B1,
+    kills.MAB_FB,
     kills.FOLLOWER,
     kills.HUB,
     kills.SCREEN,

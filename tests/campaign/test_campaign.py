@@ -20,7 +20,8 @@ from tests.campaign.writers import WRITERS
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 ELSEWHERE = {
-    *("1.power-cut", "3.journal-vfs", "4.runtime", "4.follower", "4.hub", "4.screen", "12.disk"),
+    *("1.power-cut", "3.journal-vfs", "12.disk"),
+    *("4.runtime", "4.cart-b1", "4.mab-fb", "4.follower", "4.hub", "4.screen"),
     *(f"3.{name}" for name in WRITERS if name != "library"),
 }
 """Long ones: tests/crash and tests/disk run the same functions in every run, most with their planted bugs; those beside

@@ -1,4 +1,4 @@
-"""The real runtime killed at random moments of CART-B1, or with a planted bug; the devices' own counters judge."""
+"""The real runtime killed at random moments of a batch, or with a planted bug; the devices' own counters judge."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from demo.rig import Rig, rig
 from edge.core import events as ev
@@ -17,18 +19,45 @@ from edge.core.events import RowBody, decode
 from edge.core.record import Row
 from edge.core.review import AsBuilt, as_built
 from edge.journal import JournalReader, verify_journal
+from tests.kit import antibody
 from tests.kit.operator import Operator
 
 SPEED = 100_000.0
 CELL_SPEED = 400.0
 BACK_S_MAX = 10.0
-ROWS_BETWEEN_MAX = 12
-"""A kill comes at a random row, at most so many after the row at which the runtime was back."""
 AT_INTENTS = 4
-"""So many kills wait for a write that is intended and has no outcome yet."""
+"""So many kills, or one of so many, wait for a write that is intended and has no outcome yet."""
 POLL_S = 0.002
 AGAIN = "do it again"
 CARELESS = Path(__file__).with_name("careless_runtime.py")
+BATCH_S_MAX = 3 * 3600.0
+"""With a kill every few rows."""
+Each = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Process:
+    """A shipped recipe, and how fast it is carried out."""
+
+    recipe: str
+    cell_speed: float
+    rows_between: tuple[int, int] = (1, 12)
+    """A kill comes at a random row, so many after the row at which the runtime was back."""
+    people: Mapping[str, Any] = field(default_factory=dict)
+    """What its operator enters."""
+
+    def line(self, folder: Path) -> AbstractAsyncContextManager[Rig]:
+        return rig(folder, speed=SPEED, cell_speed=self.cell_speed, with_hub=False, recipe=self.recipe)
+
+    def operator(self, line: Rig) -> Operator:
+        return Operator(line, **self.people)
+
+
+CART = Process("cart-b1", CELL_SPEED)
+CART_FULL = Process("cart-b1", CELL_SPEED, (0, 3), {"batch_s_max": BATCH_S_MAX})
+"""Forty-seven steps take two hundred kills."""
+MAB_FULL = Process("mab-fb", 200.0, (0, 9), {"batch_s_max": BATCH_S_MAX, "patient": "", "entry": antibody.entry})
+"""The cell is slower: while the runtime is down the pump goes on, and the bag must not run over."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +85,25 @@ def is_due(reader: JournalReader, target: int, working: asyncio.Task[object], *,
     return working.done() or reader.head()[0] >= target or (at_intent and ends_with_an_intent(reader))
 
 
-async def undisturbed(folder: Path) -> AsBuilt:
-    async with rig(folder, speed=SPEED, cell_speed=CELL_SPEED, with_hub=False) as line:
-        await Operator(line).work()
+async def undisturbed(folder: Path, process: Process) -> AsBuilt:
+    async with process.line(folder) as line:
+        await process.operator(line).work()
         await line.processes["runtime"].end()
         return as_built(bodies(stored(line.journal)))["B-001"]
 
 
 async def kill_again_and_again(
-    line: Rig, operator: Operator, working: asyncio.Task[object], seed: int, kills: int, each: Callable[[], None]
+    line: Rig, operator: Operator, working: asyncio.Task[object], chance: Callable[[], int], kills: int, each: Each
 ) -> list[Shown]:
-    """Kill the runtime at seeded rows and start it again. What the desk had shown must still be there at the end."""
-    chance, shown, at_intents = random.Random(seed), [], 0
+    """Kill the runtime at random rows and start it again. What the desk had shown must still be there at the end."""
+    shown: list[Shown] = []
+    at_intents, at_intents_max = 0, max(AT_INTENTS, kills // AT_INTENTS)
     with JournalReader(line.journal) as reader:
         while len(shown) < kills:
             for device in (line.pump, line.reactor):  # a write whose reply is lost stays open until it is killed
-                await device.drop_replies(1 if at_intents < AT_INTENTS else 0)
-            target = reader.head()[0] + chance.randint(1, ROWS_BETWEEN_MAX)
-            due = partial(is_due, reader, target, working, at_intent=at_intents < AT_INTENTS)
+                await device.drop_replies(1 if at_intents < at_intents_max else 0)
+            target = reader.head()[0] + chance()
+            due = partial(is_due, reader, target, working, at_intent=at_intents < at_intents_max)
             await line.until(due, f"row {target} does not come", line.processes["runtime"], poll_s=POLL_S)
             if working.done():
                 break
@@ -95,24 +125,27 @@ class Reached:
     in_doubt: int
 
 
-async def killed_and_judged(folder: Path, seed: int, kills: int, each: Callable[[], None] = lambda: None) -> Reached:
+async def killed_and_judged(
+    folder: Path, seed: int, kills: int, each: Each = lambda: None, process: Process = CART
+) -> Reached:
     """A batch with up to `kills` kills beside the same batch without any: fails when the record or the devices
     differ."""
-    expected = asyncio.create_task(undisturbed(folder / "calm"))
+    expected = asyncio.create_task(undisturbed(folder / "calm", process))
     try:
-        return await _killed_and_judged(folder, seed, kills, each, expected)
+        return await _killed_and_judged(folder, seed, kills, each, expected, process)
     finally:
         expected.cancel()
         await asyncio.gather(expected, return_exceptions=True)
 
 
 async def _killed_and_judged(
-    folder: Path, seed: int, kills: int, each: Callable[[], None], expected: asyncio.Task[AsBuilt]
+    folder: Path, seed: int, kills: int, each: Each, expected: asyncio.Task[AsBuilt], process: Process
 ) -> Reached:
-    async with rig(folder / "killed", speed=SPEED, cell_speed=CELL_SPEED, with_hub=False) as line:
-        operator = Operator(line)
+    chance = partial(random.Random(seed).randint, *process.rows_between)
+    async with process.line(folder / "killed") as line:
+        operator = process.operator(line)
         working = asyncio.create_task(operator.work())
-        shown = await kill_again_and_again(line, operator, working, seed, kills, each)
+        shown = await kill_again_and_again(line, operator, working, chance, kills, each)
         await working
         counters = await line.pump.counters() | await line.reactor.counters()
         await line.processes["runtime"].end()
@@ -130,11 +163,11 @@ async def _killed_and_judged(
     return Reached(len(shown), in_doubt(said))
 
 
-async def careless_and_judged(folder: Path) -> None:
+async def careless_and_judged(folder: Path, process: Process = CART) -> None:
     """A runtime with the planted bug takes up a write that the killed one had sent: the judge must fail."""
-    async with rig(folder, speed=SPEED, cell_speed=CELL_SPEED, with_hub=False) as line:
+    async with process.line(folder) as line:
         await line.reactor.drop_replies(1)  # the write happens, and the runtime waits for a reply that never comes
-        working = asyncio.create_task(Operator(line).work())
+        working = asyncio.create_task(process.operator(line).work())
         try:
             await line.until(lambda: writes(line, 1), "the reactor is never written to", poll_s=POLL_S)
             await line.processes["runtime"].kill()

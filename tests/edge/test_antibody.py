@@ -28,20 +28,12 @@ from edge.equipment import Equipment, installed_drivers
 from edge.identity import DeviceKey
 from edge.journal import JournalReader, open_journal
 from edge.library import read_recipe_file
+from tests.kit.antibody import VALUES
 
 CELL_SPEED = 2_000.0
 TIMER_SPEED = 200_000.0
 SHIPPED = Path(model.__file__).parent / "shipped" / "mab-fb.yaml"
 SHORTER: Mapping[str, float] = {"last_day": 2.0, "first_feed_day": 1.0, "shift_day": 1.0, "shift_rate": 8.0}
-VALUES: Mapping[str, str] = {
-    "hours_since_cleaning": "10", "test_start": "50", "test_end": "49", "cal_slope": "98", "cal_offset": "-3",
-    "cal_check": "7.0", "do_zero": "0", "do_span": "100", "material_due": "90", "volume": "120",
-    "filter_wetted": "wetted through", "bubble_point": "3.6", "medium_look": "clear", "inoculum_density": "6",
-    "inoculum_viability": "98", "inoculum_given": "10.9", "first_count": "2.0", "second_count": "2.1",
-    "viability_counted": "97", "glucose": "2.5", "glucose_after": "5", "harvested": "126", "titer": "4",
-    "medium_difference": "10",
-}  # fmt: skip
-"""What people enter, and what they choose."""
 
 
 def shorter() -> Recipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -12,10 +12,9 @@ from demo.rig import DIN, Rig
 from demo.script import BY_ROLE, PINS, entry_for
 from edge import wire
 from edge.core.errors import LinesideError
-from edge.core.recipe import read_recipe
 from edge.core.recipe.model import Step
 from edge.desk_client import DeskClient, connect
-from edge.library import read_bounded
+from edge.library import read_recipe_file
 
 LOST = {"desk.lost", "desk.unreachable"}
 STALE = {
@@ -26,6 +25,8 @@ STALE = {
     "question.closed",
     "session.none",
     "signature.same_person",
+    "step.moved_on",
+    "step.other_entry",
 }
 """Refusals that only say that the picture was older than the line: look again."""
 BATCH_S_MAX = 240.0
@@ -33,10 +34,14 @@ BATCH_S_MAX = 240.0
 
 @dataclass
 class Operator:
-    """Works through one batch of CART-B1, whatever happens to the runtime meanwhile."""
+    """Works through one batch, of CART-B1 if nothing else is said, whatever happens to the runtime meanwhile."""
 
     rig: Rig
     batch: str = "B-001"
+    patient: str = DIN
+    entry: Callable[[Step, wire.StepCard], str] = lambda step, _card: entry_for(step)
+    """What is typed or scanned where the picture shows this."""
+    batch_s_max: float = BATCH_S_MAX
     again: set[str] = field(default_factory=set)
     """Ids of the requests that signed for a write to be done again."""
     questions: int = 0
@@ -51,12 +56,12 @@ class Operator:
     steps: dict[str, Step] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        path = self.rig.box / "recipes" / "cart-b1.yaml"
-        self.steps = read_recipe(read_bounded(path), path.name).recipe.steps()
+        path = self.rig.box / "recipes" / f"{self.rig.recipe}.yaml"
+        self.steps = read_recipe_file(path).recipe.steps()
 
     async def work(self) -> wire.BatchCard:
         """Until the batch is complete; reconnects and logs in as often as it takes."""
-        deadline_s = time.monotonic() + BATCH_S_MAX
+        deadline_s = time.monotonic() + self.batch_s_max
         while time.monotonic() < deadline_s:
             try:
                 async with logged_in(self.rig) as client:
@@ -84,7 +89,7 @@ class Operator:
     async def start(self, client: DeskClient, picture: wire.Picture) -> None:
         """Start the batch of the demo's order."""
         seal = picture.recipes[0].seal
-        order = wire.StartBatch(id=uuid4().hex, batch=self.batch, order="ORD-17", recipe=seal, patient=DIN)
+        order = wire.StartBatch(id=uuid4().hex, batch=self.batch, order="ORD-17", recipe=seal, patient=self.patient)
         try:
             await self.ask(client, order)
         except LinesideError as error:
@@ -98,10 +103,10 @@ class Operator:
                 await self.answer(client, card.questions[0])
             elif card.state == "held":
                 raise AssertionError(f"held without a question: {card.reason}")
-            elif card.state == "running" and card.active:
-                task = card.active[0]
-                if task.asks != "nothing" and task.step not in self.leaves:
-                    await self.ask(client, self.request(task))
+            elif card.state == "running":
+                asking = [task for task in card.active if task.asks != "nothing" and task.step not in self.leaves]
+                if asking:
+                    await self.ask(client, self.request(asking[0]))
         except LinesideError as error:
             if error.code not in STALE:
                 raise
@@ -131,17 +136,18 @@ class Operator:
 
     def request(self, task: wire.StepCard) -> wire.Request:
         """What a person asks of the desk at this step."""
-        name, entry = uuid4().hex, entry_for(self.steps[task.step])
+        entry = self.entry(self.steps[task.step], task)
+        shown = {"id": uuid4().hex, "batch": self.batch, "step": task.step, "part": task.part}
         match task.asks:
             case "confirm":
-                return wire.ConfirmStep(id=name, batch=self.batch, step=task.step)
+                return wire.ConfirmStep(**shown, iteration=task.iteration)
             case "scan":
-                return wire.ScanCode(id=name, batch=self.batch, step=task.step, text=entry)
+                return wire.ScanCode(**shown, iteration=task.iteration, text=entry)
             case "sign":
                 person = BY_ROLE[task.signers[0]]
-                return wire.SignStep(id=name, batch=self.batch, step=task.step, person=person, pin=PINS[person])
+                return wire.SignStep(**shown, iteration=task.iteration, person=person, pin=PINS[person])
             case _:
-                return wire.EnterValue(id=name, batch=self.batch, step=task.step, text=entry)
+                return wire.EnterValue(**shown, iteration=task.iteration, text=entry)
 
 
 @asynccontextmanager

@@ -379,29 +379,37 @@ def recipe_check(
     plant: Annotated[Path | None, typer.Option(help="Also check it against this plant file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a recipe: everything wrong is shown in one run, with its line and a hint. Exit code 2 when something is.
+    """Check a recipe, or an operation of the library: everything wrong is shown in one run, with its line and a hint.
+
+    Remarks say what stops nothing but looks like an oversight. Exit code 2 when something is wrong.
 
     Example: lineside recipe check cart-b1.yaml --plant plant.yaml
     """
     from edge.core.plant import read_plant
-    from edge.core.recipe import read_recipe, remarks
-    from edge.library import read_bounded, read_checked_recipe
+    from edge.core.recipe import remarks, seal
+    from edge.library import read_bounded, read_drafted_file, refuse_findings
 
+    worth: list[LinesideError] = []
     try:
         checked_plant = read_plant(read_bounded(plant), str(plant)) if plant else None
-        sealed = read_checked_recipe(file, checked_plant)
+        document, is_operation = read_drafted_file(file, checked_plant)
+        worth = remarks(document)
+        refuse_findings(document, checked_plant, file.parent)
     except LinesideError as refusal:
         if not as_json:
+            print("".join(f"remark: {remark}\n" for remark in worth), end="", file=sys.stderr)
             raise
-        print(json.dumps({"ok": False, "findings": [refusal.as_json()]}))
+        facts = {"ok": False, "findings": [refusal.as_json()]}
+        print(json.dumps({**facts, "remarks": [remark.as_json() for remark in worth]}))
         raise typer.Exit(EXIT_REFUSED) from refusal
-    steps = len(sealed.recipe.steps())
-    worth = remarks(read_recipe(sealed.data, str(file)))
+    recipe, steps = document.recipe, len(document.recipe.steps())
+    name = {} if is_operation else {"seal": seal(recipe)}
     if as_json:
-        facts = {"ok": True, "recipe": sealed.recipe.recipe, "seal": sealed.seal, "steps": steps}
+        facts = {"ok": True, "operation" if is_operation else "recipe": recipe.recipe, **name, "steps": steps}
         print(json.dumps({**facts, "remarks": [remark.as_json() for remark in worth]}))
     else:
-        print(f"{sealed.recipe.recipe} {sealed.recipe.version}: {steps} steps, nothing wrong. Seal {sealed.seal}")
+        sealed = "".join(f" Seal {one}" for one in name.values())
+        print(f"{recipe.recipe} {recipe.version}: {steps} steps, nothing wrong.{sealed}")
         for remark in worth:
             print(f"remark: {remark}")
 
@@ -510,14 +518,14 @@ def recipe_draw(
     box: Box = Path(),
     width: Annotated[int, typer.Option(help="Columns of the text.", min=40, max=1000)] = 80,
 ) -> None:
-    """Draw a recipe as a procedure function chart: as text here, or as SVG for the printer.
+    """Draw a recipe or an operation as a procedure function chart: as text here, or as SVG for the printer.
 
     Example: lineside recipe draw cart-b1.yaml --svg cart-b1.svg
     """
     from edge.core.recipe.draw import as_svg, as_terminal, chart
-    from edge.library import read_recipe_file
+    from edge.library import read_drafted_file
 
-    recipe = read_recipe_file(file).recipe
+    recipe = read_drafted_file(file)[0].recipe
     record = _record(batch, box) if batch else None
     if svg is None:
         print(as_terminal(recipe, record, width))
@@ -678,14 +686,14 @@ def recipe_diff(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say in process words what differs between two recipes; formatting and comments do not. Exit 1 when they conflict.
+    """Say in process words what differs between two recipes or operations; formatting does not. Exit 1 on a conflict.
 
     Of a site file it says what the site must look at because its master moved from --base to NEW.
 
     Example: lineside recipe diff site.yaml new-master.yaml --base old-master.yaml
     """
     from edge.core.recipe.compare import compare, three_way
-    from edge.library import read_recipe_file
+    from edge.library import read_drafted_file
     from edge.recipe_site import moved
 
     if base is not None and (look_at := moved(base, new, old)) is not None:
@@ -695,7 +703,7 @@ def recipe_diff(
             print(f"What {old} must look at, because its master moved: {len(look_at)}")
             print("".join(f"  {one}\n" for one in look_at), end="")
         return
-    before, after = (read_recipe_file(path).recipe for path in (old, new))
+    before, after = (read_drafted_file(path)[0].recipe for path in (old, new))
     if base is None:
         changes = compare(before, after)
         if as_json:
@@ -703,7 +711,7 @@ def recipe_diff(
             return
         print("\n".join(change.text for change in changes) or "No difference: both have the same seal.")
         return
-    found = three_way(read_recipe_file(base).recipe, before, after)
+    found = three_way(read_drafted_file(base)[0].recipe, before, after)
     if as_json:
         facts = {name: [one.as_json() for one in getattr(found, name)] for name in ("ours", "theirs", "both")}
         conflicts = [{"ours": a.as_json(), "theirs": b.as_json()} for a, b in found.conflicts]
@@ -725,7 +733,7 @@ def recipe_where_used(
     folder: Annotated[Path, typer.Argument(help="A folder of recipe files.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say which recipes of a folder use something, and where. Files that are no recipes are counted on stderr.
+    """Say which recipes and operations of a folder use something, and where. Other files are counted on stderr.
 
     Example: lineside recipe where-used reactor.temperature recipes
     """
@@ -751,7 +759,7 @@ def recipe_similar(
     limit: Annotated[int, typer.Option(help="Show at most so many.", min=1, max=10_000)] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the recipes of a folder by how much they have in common with one, and say what.
+    """Rank the recipes and operations of a folder by how much they have in common with one, and say what.
 
     What was read is remembered in ~/.cache/lineside by its content, so that only the first run over a folder is slow.
 
@@ -759,12 +767,11 @@ def recipe_similar(
     """
     import os
 
-    from edge.core.recipe import read_recipe
     from edge.core.recipe.compare import profile, rank
-    from edge.library import read_bounded
+    from edge.library import read_drafted_file
     from edge.shelf import profiles
 
-    wanted = profile(read_recipe(read_bounded(file), str(file)).recipe)
+    wanted = profile(read_drafted_file(file)[0].recipe)
     memory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lineside" / "profiles.json"
     refused: list[LinesideError] = []
     found = profiles(folder, memory, refused, _progress_of_parts())
@@ -798,12 +805,13 @@ def recipe_replace(
 ) -> None:
     """Replace a value in all drafts of a folder: shows what would change, and changes it only with --write.
 
-    Comments and formatting stay. A recipe that a box has sealed is left alone; make a new draft of it first.
+    Of recipes and operations; comments and formatting stay. A recipe that a box has sealed is left alone; make a new
+    draft of it first.
 
     Example: lineside recipe replace drafts --find 37.5 --with 38.0 --field high
     """
     from edge.config import read_config
-    from edge.core.recipe import read_recipe, seal
+    from edge.core.recipe import read_recipe_or_operation, seal
     from edge.core.recipe.compare import compare
     from edge.core.recipe.replace import replace
     from edge.shelf import books
@@ -813,14 +821,15 @@ def recipe_replace(
     refused: list[LinesideError] = []
     changed: list[tuple[Path, bytes]] = []
     for book in books(folder, refused, _progress_of_parts()):
-        data = replace(book.data, str(book.path), find, by, field)
+        data = replace(book.data, str(book.path), find, by, field, book.operations)
         if data == book.data:
             continue
         if sealed and (sealed / seal(book.recipe)).exists():
             print(f"{book.path}: left alone, the box has sealed it")
             continue
         changed.append((book.path, data))
-        for change in compare(book.recipe, read_recipe(data, str(book.path)).recipe):
+        changed_to, _ = read_recipe_or_operation(data, str(book.path), book.operations)
+        for change in compare(book.recipe, changed_to.recipe):
             print(f"{book.path}: {change.text}")
     if write:  # after every file was looked at: one that cannot be changed so changes none
         for path, data in changed:
@@ -843,7 +852,7 @@ for name, command in (
 
 def _say_refused(refused: list[LinesideError]) -> None:
     if refused:
-        print(f"{len(refused)} files are no recipes; the first: {refused[0]}", file=sys.stderr)
+        print(f"{len(refused)} files cannot be read as recipes; the first: {refused[0]}", file=sys.stderr)
 
 
 # The journal -------------------------------------------------------------------------------------------------------

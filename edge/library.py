@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -16,8 +17,17 @@ from edge.attachments import CHUNK_BYTES, problems
 from edge.core.document import FILE_BYTES_MAX
 from edge.core.errors import LinesideError, Place
 from edge.core.plant import Plant, read_plant
-from edge.core.recipe import RecipeDocument, check_recipe, read_operation, read_recipe, seal, sealed_bytes
+from edge.core.recipe import (
+    RecipeDocument,
+    check_recipe,
+    read_operation,
+    read_recipe,
+    read_recipe_or_operation,
+    seal,
+    sealed_bytes,
+)
 from edge.core.recipe.model import Recipe
+from edge.core.recipe.partly import beside
 from edge.identity import make_folder, sync_folder
 
 RECIPES_MAX: Final = 500
@@ -250,7 +260,8 @@ def write_whole(path: Path, data: bytes) -> None:
 def read_checked_recipe(path: Path, plant: Plant | None) -> Sealed:
     """Read, check and seal one recipe file. Raises the first finding with all others in `others`."""
     data = read_bounded(path)
-    document = read_recipe_file(path, data)
+    with _all_findings(path, data, plant):
+        document = read_recipe_file(path, data)
     refuse_findings(document, plant, path.parent)
     return Sealed(document.recipe, seal(document.recipe), sealed_bytes(document.recipe, data))
 
@@ -269,7 +280,30 @@ def read_recipe_file(path: Path, data: bytes | None = None) -> RecipeDocument:
     """The recipe in a file (its bytes are `data`, when they were read), with the operations that it calls: those that
     ship, and those in the folder `operations` beside it. Not checked."""
     data = read_bounded(path) if data is None else data
-    return read_recipe(data, str(path), LibraryOperations(path.parent / "operations"))
+    return read_recipe(data, str(path), operations_beside(path))
+
+
+def read_drafted_file(path: Path, plant: Plant | None = None) -> tuple[RecipeDocument, bool]:
+    """As `read_recipe_file`; an operation's file is read as the recipe that does nothing but it. True when it is one.
+    For looking at what somebody writes: a box executes recipes alone. A file that cannot be read is refused with what
+    the checker finds in the rest of it, on `plant`."""
+    data = read_bounded(path)
+    with _all_findings(path, data, plant):
+        return read_recipe_or_operation(data, str(path), operations_beside(path))
+
+
+@contextmanager
+def _all_findings(path: Path, data: bytes, plant: Plant | None) -> Iterator[None]:
+    try:
+        yield
+    except LinesideError as refusal:
+        refusal.others = (*refusal.others, *beside(data, str(path), operations_beside(path), plant))
+        raise
+
+
+def operations_beside(path: Path) -> LibraryOperations:
+    """The operations that the recipe or the operation in this file may call."""
+    return LibraryOperations(path.parent if path.parent.name == "operations" else path.parent / "operations")
 
 
 class LibraryOperations(Mapping[tuple[str, str], bytes]):
@@ -282,6 +316,11 @@ class LibraryOperations(Mapping[tuple[str, str], bytes]):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._keys: dict[str, tuple[str, str]] = {}
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of all that is in it."""
+        return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in self._files.values())).hexdigest()
 
     def __getitem__(self, key: tuple[str, str]) -> bytes:
         return self._found(key[0])[key]

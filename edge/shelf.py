@@ -12,15 +12,15 @@ from typing import Final
 import orjson
 
 from edge.core.errors import LinesideError, Place
-from edge.core.recipe import read_recipe
+from edge.core.recipe import RecipeDocument, read_recipe_or_operation
 from edge.core.recipe.compare import Profile, profile
 from edge.core.recipe.model import Recipe
 from edge.identity import sync_folder
-from edge.library import read_bounded
+from edge.library import LibraryOperations, operations_beside, read_bounded
 
 FILES_MAX: Final = 10_000
 MEMORY_BYTES_MAX: Final = 256 * 1024 * 1024
-_FORM: Final = 1
+_FORM: Final = 2
 """Raise it when a profile is made in another way: what was remembered is then made anew."""
 
 Tell = Callable[[str, int, int], None]
@@ -28,11 +28,33 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """One recipe file of the folder."""
+    """One file of the folder: a recipe, or an operation as the recipe that does nothing but it."""
 
     path: Path
     data: bytes
     recipe: Recipe
+    operations: LibraryOperations
+    """Those that it may call."""
+
+
+class _Reader:
+    """Reads files of a folder and those below it; what each may call is looked for once for all that stand together."""
+
+    def __init__(self) -> None:
+        self._operations: dict[Path, LibraryOperations] = {}
+
+    def operations(self, path: Path) -> LibraryOperations:
+        if path.parent not in self._operations:
+            self._operations[path.parent] = operations_beside(path)
+        return self._operations[path.parent]
+
+    def document(self, path: Path, data: bytes) -> RecipeDocument:
+        return read_recipe_or_operation(data, str(path), self.operations(path))[0]
+
+    def name(self, path: Path, data: bytes) -> str:
+        """A hash of all that the recipe in this file comes to: with the library, when it may call it."""
+        calls = b"call" in data or b"\\" in data
+        return hashlib.sha256(data + (self.operations(path).content.encode() if calls else b"")).hexdigest()
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -56,12 +78,12 @@ def files_in(folder: Path) -> list[Path]:
 
 def books(folder: Path, refused: list[LinesideError], tell: Tell) -> Iterator[Book]:
     """Every recipe in the folder. What cannot be read as a recipe is put into `refused`, with the reason."""
-    files = files_in(folder)
+    files, reader = files_in(folder), _Reader()
     for done, path in enumerate(files):
         tell("files read", done, len(files))
         try:
             data = read_bounded(path)
-            yield Book(path, data, read_recipe(data, str(path)).recipe)
+            yield Book(path, data, reader.document(path, data).recipe, reader.operations(path))
         except LinesideError as error:
             refused.append(error)
 
@@ -72,13 +94,13 @@ def profiles(folder: Path, memory: Path, refused: list[LinesideError], tell: Tel
     known = _recall(memory)
     kept: dict[str, Profile] = {}
     found: dict[Path, Profile] = {}
-    files = files_in(folder)
+    files, reader = files_in(folder), _Reader()
     for done, path in enumerate(files):
         tell("files compared", done, len(files))
         try:
             data = read_bounded(path)
-            name = hashlib.sha256(data).hexdigest()
-            kept[name] = found[path] = known.get(name) or profile(read_recipe(data, str(path)).recipe)
+            name = reader.name(path, data)
+            kept[name] = found[path] = known.get(name) or profile(reader.document(path, data).recipe)
         except LinesideError as error:
             refused.append(error)
     if kept.keys() - known.keys():

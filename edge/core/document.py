@@ -325,6 +325,22 @@ def validate(document: Document, model: type[M], explain: Explain | None = None)
 
     Raises the first problem with all others in `others`. `explain` may put one in better words.
     """
+    try:
+        return _as_written(document, model)
+    except ValidationError as error:
+        raise _first(_problems(error, document, model, explain)) from error
+
+
+def faults(document: Document, model: type[BaseModel]) -> list[Path]:
+    """Where that stands for which `validate` would refuse the document; none when it would not."""
+    try:
+        _as_written(document, model)
+    except ValidationError as error:
+        return [_path(document.data, details) for details in error.errors(include_url=False)]
+    return []
+
+
+def _as_written(document: Document, model: type[M]) -> M:
     data = document.data
     try:
         return _strict(model, data)
@@ -335,14 +351,11 @@ def validate(document: Document, model: type[M], explain: Explain | None = None)
             if details["type"] == "string_type" and (path := _path(data, details)) in document.written
         }
         if not as_written:
-            raise _first(_problems(error, document, model, explain)) from error
-        data = orjson.loads(orjson.dumps(data))
-        for path, text in as_written.items():
-            _put(data, path, text)
-    try:
-        return _strict(model, data)
-    except ValidationError as error:
-        raise _first(_problems(error, document, model, explain)) from error
+            raise
+    data = orjson.loads(orjson.dumps(data))
+    for path, text in as_written.items():
+        _put(data, path, text)
+    return _strict(model, data)
 
 
 def together(problems: Sequence[LinesideError]) -> LinesideError:

@@ -24,7 +24,8 @@ from edge.core.errors import LinesideError
 from edge.core.events import decode, encode
 from edge.core.formula import Given, Variable, compile_formula
 from edge.core.plant import read_plant
-from edge.core.recipe import check_recipe, read_recipe, seal
+from edge.core.recipe import check_recipe, read_recipe, remarks, seal
+from edge.core.recipe.partly import beside
 from edge.core.recipe.site import derive, read_site
 from edge.core.record import ZERO_HASH, fingerprint
 from edge.directory import Directory, directory_entry
@@ -177,7 +178,16 @@ def documents(folder: Path) -> tuple[list[bytes], Parse]:
 def recipes(folder: Path) -> tuple[list[bytes], Parse]:
     del folder
     plant = read_plant(plant_bytes(), "plant.yaml")
-    return [RECIPE], lambda data: check_recipe(read_recipe(data, "recipe.yaml"), plant)
+
+    def checked(data: bytes) -> object:
+        try:
+            document = read_recipe(data, "recipe.yaml")
+        except LinesideError:
+            beside(data, "recipe.yaml", {}, plant)
+            raise
+        return remarks(document), check_recipe(document, plant)
+
+    return [RECIPE], checked
 
 
 def sites(folder: Path) -> tuple[list[bytes], Parse]:

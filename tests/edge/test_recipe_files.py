@@ -61,14 +61,14 @@ def test_differences_and_conflicts(drafts: Path, tmp_path: Path) -> None:
 def test_where_used_and_similar(drafts: Path) -> None:
     used = run("recipe", "where-used", "vector_lot", drafts, "--json")
     assert [json.loads(line)["subject"] for line in used.stdout.splitlines()] == ["step 040", "step 040"]
-    assert "1 files are no recipes" in used.stderr
+    assert "1 files cannot be read as recipes" in used.stderr
     first = run("recipe", "similar", drafts / "a.yaml", drafts).stdout
     assert "b.yaml" in first
     assert "a.yaml" not in first
     memory = drafts.parent / "cache" / "lineside" / "profiles.json"
     assert memory.exists()
     assert run("recipe", "similar", drafts / "a.yaml", drafts).stdout == first
-    memory.write_bytes(b'[1,{"x":3}]')
+    memory.write_bytes(b'[2,{"x":3}]')
     assert run("recipe", "similar", drafts / "a.yaml", drafts).stdout == first
 
 
@@ -79,7 +79,7 @@ def test_what_is_remembered_is_not_read_again(drafts: Path, monkeypatch: pytest.
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(shelf, "read_recipe", never)
+    monkeypatch.setattr(shelf, "read_recipe_or_operation", never)
     assert run("recipe", "similar", drafts / "a.yaml", drafts).stdout == first
 
 
@@ -106,3 +106,70 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LinesideError) as refused:
         run("recipe", "where-used", "x", tmp_path / "none")
     assert refused.value.code == "recipe.no_folder"
+
+
+OPERATION = """
+library_operation: look
+version: "1.0"
+title: Look at the vector
+steps:
+  - {id: "1", phase: instruct, title: Look, text: Look at the vector.}
+"""
+CALLS = """
+recipe: CALLS
+version: "1"
+title: Calls
+procedure:
+  - unit_procedure: U
+    operations:
+      - operation: O
+        steps:
+          - {id: "010", phase: call, title: Look, operation: look, version: "1.0"}
+          - {id: "020", phase: call, title: Clear, operation: line_clearance, version: "1.0"}
+"""
+
+
+def test_what_calls_the_library_is_searched_ranked_and_replaced_in_as_any_other(drafts: Path) -> None:
+    (drafts / "calls.yaml").write_text(CALLS)
+    (drafts / "operations").mkdir()
+    (drafts / "operations" / "look.yaml").write_text(OPERATION)
+    used = [
+        json.loads(line) for line in run("recipe", "where-used", "the vector", drafts, "--json").stdout.splitlines()
+    ]
+    assert {(Path(one["file"]).name, one["subject"]) for one in used} >= {
+        ("look.yaml", "step 1"),
+        ("calls.yaml", "step 010/1"),
+    }
+    assert "line_clearance" in run("recipe", "where-used", "line_clearance", drafts).stdout
+    ranked = run("recipe", "similar", drafts / "calls.yaml", drafts).stdout
+    assert {"look.yaml"} == {Path(line.split()[1]).name for line in ranked.splitlines()}
+    (drafts / "operations" / "look.yaml").write_text(OPERATION.replace("Look at the vector.", "Look at it."))
+    assert "look.yaml" in run("recipe", "similar", drafts / "calls.yaml", drafts).stdout, "not by what is remembered"
+    shown = run("recipe", "replace", drafts, "--find", "Look", "--with", "Regard", "--field", "title", "--write").stdout
+    assert "2 files changed" in shown
+    assert "title: Regard" in (drafts / "calls.yaml").read_text()
+    assert "title: Regard" in (drafts / "operations" / "look.yaml").read_text()
+
+
+def test_an_operation_is_checked_drawn_and_compared(drafts: Path) -> None:
+    old, new = drafts / "look.yaml", drafts / "new.yaml"
+    old.write_text(OPERATION)
+    new.write_text(OPERATION.replace("instruct", "scan").replace("vector.}", "vector., name: lot, prefix: LV-}"))
+    assert run("recipe", "check", old).stdout == "look 1.0: 1 steps, nothing wrong.\n"
+    assert json.loads(run("recipe", "check", old, "--json").stdout)["operation"] == "look"
+    assert "instruct: Look" in run("recipe", "draw", old).stdout
+    assert "step 1: phase instruct → scan" in run("recipe", "diff", old, new).stdout
+    with pytest.raises(LinesideError) as refused:
+        run("recipe", "export", old, "--out", drafts / "x.xml")
+    assert refused.value.code == "document.missing_key", "a box executes recipes alone, and exchanges them alone"
+
+
+def test_remarks_are_told_beside_what_is_wrong(drafts: Path) -> None:
+    path = drafts / "wrong.yaml"
+    path.write_text(OPERATION.replace("steps:", "parameters: {x: {value: 1.0, unit: L, low: 2.0}}\nsteps:"))
+    with pytest.raises(LinesideError) as refused:
+        run("recipe", "check", path)
+    assert refused.value.code == "recipe.parameter_outside"
+    told = json.loads(run("recipe", "check", path, "--json").stdout)
+    assert (told["ok"], told["findings"][0]["code"]) == (False, "recipe.parameter_outside")
+    assert [one["code"] for one in told["remarks"]] == ["recipe.unused_parameter"]

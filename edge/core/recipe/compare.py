@@ -263,7 +263,7 @@ class _Comparison:
             if name not in new:
                 self.found.append(Change("removed", subject, field, f"{thing} was removed"))
             elif name not in old:
-                shown = _shown(new[name])
+                shown = _shown(new[name], key)
                 self.found.append(Change("added", subject, field, f"{thing} was added: {shown}", shown))
             elif isinstance(new[name], _Fields) and isinstance(old[name], _Fields):
                 self._part(thing, old[name], new[name])
@@ -404,7 +404,7 @@ class _Comparison:
     def _changed(
         self, subject: str, field: str, thing: str, old: Any, new: Any, units: tuple[str, str] = ("", "")
     ) -> None:
-        a, b = _shown(old), _shown(new)
+        a, b = (_shown(one, field.rpartition(".")[2]) for one in (old, new))
         if units[0] == units[1]:
             b = f"{b} {units[1]}" if units[1] and b != "none" else b
         else:
@@ -456,7 +456,8 @@ def _quantity(step: _Fields) -> str:
     return named.replace("_", " ")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, inside: str = "") -> str:
+    """`inside` is the key that the value stands under."""
     if value is None or (isinstance(value, str | list | dict) and not value):
         return "none"
     if isinstance(value, bool):
@@ -466,14 +467,19 @@ def _shown(value: Any) -> str:
             key: one for key, one in value.items() if one not in (None, "", [], False) and not isinstance(one, _Steps)
         }
         return ", ".join(
-            f"{word(key).says if isinstance(value, _Fields) else key} {_shown(one)}" for key, one in said.items()
+            f"{_says(key, inside) if isinstance(value, _Fields) else key} {_shown(one, key)}"
+            for key, one in said.items()
         )
     if isinstance(value, list):
-        return ", ".join(_shown(one) for one in value)
+        return ", ".join(_shown(one, inside) for one in value)
     if isinstance(value, _Steps):
         return "steps"
     text = str(value)
     return f"“{text}”" if isinstance(value, str) and text.count(" ") > 1 else text
+
+
+def _says(key: str, inside: str) -> str:
+    return " ".join(word(key, inside).says.replace("{}", "").split())
 
 
 # Where something is used -----------------------------------------------------------------------------------------

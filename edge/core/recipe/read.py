@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from edge.core.document import Document, Path, closest, read_document, validate
 from edge.core.errors import LinesideError, Place
 from edge.core.recipe.calls import Operations, expand
-from edge.core.recipe.model import Attachment, Call, Recipe, Step
+from edge.core.recipe.model import Attachment, Call, LibraryOperation, Recipe, Step
 
 _DOMAIN: Final = b"lineside.recipe.1\n"
 STEPS_MAX: Final = 1_000
@@ -61,7 +61,42 @@ def read_recipe(data: bytes, name: str, operations: Operations | None = None) ->
     Raises `LinesideError` (`document.*`, `recipe.unknown_phase`, `recipe.too_many_steps`, and those of a call) with
     every finding about the shape: the first, the others in `others`.
     """
+    return whole(read_document(data, name), operations)
+
+
+def read_recipe_or_operation(data: bytes, name: str, operations: Operations) -> tuple[RecipeDocument, bool]:
+    """As `read_recipe`; an operation's file is read as the recipe that does nothing but it. True when it is one."""
     document = read_document(data, name)
+    if is_operation := _is_operation(document):
+        validate(document, LibraryOperation, _explain)
+    return whole(as_recipe(document), operations), is_operation
+
+
+def _is_operation(document: Document) -> bool:
+    return isinstance(document.data, dict) and "library_operation" in document.data
+
+
+def as_recipe(document: Document) -> Document:
+    """An operation's document as that of a recipe, each part at the place at which it stands in its own file; another
+    document as it is."""
+    if not _is_operation(document):
+        return document
+    says = dict(document.data)
+    title = says.get("title", "?")
+    says["recipe"] = says.pop("library_operation")
+    operation = {"operation": title, "steps": says.pop("steps", [])}
+    says["procedure"] = [{"unit_procedure": title, "operations": [operation]}]
+    moved = {"library_operation": ("recipe",), "steps": ("procedure", 0, "operations", 0, "steps")}
+
+    def there(path: Path) -> Path:
+        return (*moved.get(str(path[0]), path[:1]), *path[1:]) if path else path
+
+    places = {there(path): where for path, where in document.places.items()}
+    return Document(document.name, says, places, {there(path): text for path, text in document.written.items()})
+
+
+def whole(document: Document, operations: Operations | None) -> RecipeDocument:
+    """A recipe's document, read; as `read_recipe`."""
     found = RecipeDocument(validate(document, Recipe, _explain), document)
     calls = [(path, step) for path, step in found.steps() if isinstance(step, Call)]
     within = {path for path, _ in calls}

@@ -7,16 +7,18 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from edge.core.recipe.read import read_recipe
+from edge.core.recipe.calls import Operations
+from edge.core.recipe.read import read_recipe_or_operation
 
 
-def replace(data: bytes, name: str, find: str, by: str, field: str = "") -> bytes:
-    """The file with each value that is `find` replaced by `by`; only values of the key `field`, when it is given.
+def replace(data: bytes, name: str, find: str, by: str, field: str, operations: Operations) -> bytes:
+    """The file of a recipe or an operation with each value that is `find` replaced by `by`; only values of
+    the key `field`, unless that is empty.
 
     A value is found when all of it is `find`; numbers are compared as numbers. Texts over several lines (| and >) are
     left alone. Raises `LinesideError` as `read_recipe` when the file is no recipe, before or after.
     """
-    read_recipe(data, name)  # bounded, and without what is not let in
+    read_recipe_or_operation(data, name, operations)  # bounded, and without what is not let in
     ends = b"\r\n" if b"\r\n" in data else b"\n"
     text = data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     for begin, end, style in reversed(_found(text, find, field)):
@@ -24,7 +26,7 @@ def replace(data: bytes, name: str, find: str, by: str, field: str = "") -> byte
     changed = text.encode("utf-8").replace(b"\n", ends)
     if data.startswith(b"\xef\xbb\xbf"):
         changed = b"\xef\xbb\xbf" + changed
-    read_recipe(changed, name)
+    read_recipe_or_operation(changed, name, operations)
     return changed
 
 

@@ -239,14 +239,16 @@ def test_the_most_alike_comes_first_and_says_why() -> None:
 
 def test_replacing_leaves_every_other_byte_as_it_was() -> None:
     data = DATA.replace(b"\n", b"\r\n")
-    done = replace(data, "c.yaml", "37.5", "38.0", "high")
+    done = replace(data, "c.yaml", "37.5", "38.0", "high", {})
     assert done == data.replace(b"high: 37.5", b"high: 38.0")
     assert len(compare(CART_B1, read_recipe(done, "c.yaml").recipe)) == data.count(b"high: 37.5")
-    assert replace(data, "c.yaml", "nothing like it", "x") == data
-    assert replace(DATA, "c.yaml", "005", "00'5\"", "title") == DATA
-    quoted = replace(DATA, "c.yaml", "Clear the suite", 'Clear: "all" #1', "title")
+    assert replace(data, "c.yaml", "nothing like it", "x", "", {}) == data
+    assert replace(DATA, "c.yaml", "005", "00'5\"", "title", {}) == DATA
+    quoted = replace(DATA, "c.yaml", "Clear the suite", 'Clear: "all" #1', "title", {})
     assert read_recipe(quoted, "c.yaml").recipe.steps()["005"].title == 'Clear: "all" #1'
-    assert replace(DATA, "c.yaml", "operator", "supervisor", "roles").count(b"supervisor") == DATA.count(b"[operator,")
+    assert replace(DATA, "c.yaml", "operator", "supervisor", "roles", {}).count(b"supervisor") == DATA.count(
+        b"[operator,"
+    )
     with pytest.raises(LinesideError) as refused:
-        replace(DATA, "c.yaml", "hold", "holt", "phase")
+        replace(DATA, "c.yaml", "hold", "holt", "phase", {})
     assert refused.value.code == "recipe.unknown_phase"

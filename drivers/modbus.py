@@ -55,6 +55,7 @@ from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value
 from edge.equipment import Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
+from edge.explorer import Explorer
 
 REGISTERS_MAX: Final = 125
 BITS_MAX: Final = 2000
@@ -190,6 +191,13 @@ class ModbusDriver(OneTask):
         self._blocks: list[list[_Span]] = []
         self._cuts: set[_Span] = set()
         """What is not read together with anything before it: the device refused that."""
+
+    @staticmethod
+    def explorer() -> Explorer:
+        """Loaded only when a device is looked for."""
+        from drivers.modbus_explorer import EXPLORER
+
+        return EXPLORER
 
     # The port -----------------------------------------------------------------------------------------------
 

@@ -68,6 +68,7 @@ from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value
 from edge.equipment import Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
+from edge.explorer import Explorer
 
 # What goes wrong on the wire reaches people as health, quality and outcome; the library's log repeats it as tracebacks.
 logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
@@ -466,6 +467,13 @@ class OpcUaDriver(OneTask):
         self._heard_s = 0.0
         self._ended = ""
         self._was_connected = False
+
+    @staticmethod
+    def explorer() -> Explorer:
+        """Loaded only when a device is looked for."""
+        from drivers.opcua_explorer import EXPLORER
+
+        return EXPLORER
 
     # The port -----------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value, convert
 from edge.equipment import Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
+from edge.explorer import Explorer
 
 MASSES: Final = ("kg", "g", "mg", "ug")
 
@@ -217,6 +218,13 @@ class ScaleDriver(OneTask):
         self._who = ""
         self._frame: asyncio.Future[Frame] | None = None
         """The frame that comes next, when somebody waits for it."""
+
+    @staticmethod
+    def explorer() -> Explorer:
+        """Loaded only when a device is looked for."""
+        from drivers.scale_explorer import EXPLORER
+
+        return EXPLORER
 
     # The port -----------------------------------------------------------------------------------------------
 

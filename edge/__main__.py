@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from edge import recipe_life, recipe_site
+from edge import commissioning, recipe_life, recipe_site
 from edge.core.errors import LinesideError
 from edge.core.terms import Role
 
@@ -207,15 +207,10 @@ def equipment_browse(
 
     Example: lineside equipment browse reactor-plc temp
     """
-    from edge.clock import SystemClock
     from edge.config import read_config
-    from edge.core.terms import ClockQuality
-    from edge.equipment import Home
     from provisioning.equipment import found_at, write_found
 
-    config, clock = read_config(box), SystemClock()
-    home = Home(config.box, config.folder, config.state_dir, lambda: clock.quality() is ClockQuality.SYNCED)
-    found, remark = asyncio.run(found_at(config, device, text, home=home, now_s=clock.now_s, utc=clock.utc))
+    found, remark = asyncio.run(found_at(commissioning.station_of(read_config(box)), device, text))
     write_found(found, remark, as_json=as_json)
 
 
@@ -257,6 +252,10 @@ def equipment_certificate(
 
     clock = BoxClock(datetime.now(UTC), SystemClock().quality() is ClockQuality.SYNCED)
     certificate_at_terminal(read_config(box), clock, renew=renew, export=export, as_json=as_json)
+
+
+for verb, action in commissioning.COMMANDS:
+    equipment_app.command(verb)(action)
 
 
 # The hub ---------------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ from drivers.opcua_trust import (
 from edge.config import Config
 from edge.core.errors import LinesideError, Place
 from edge.core.plant import Connection, Plant, read_plant
+from edge.core.terms import Reading
 from edge.equipment import Equipment, Found, Health, Home, installed_drivers
 from edge.identity import make_folder
 from edge.library import read_bounded
@@ -34,6 +36,16 @@ from edge.library import read_bounded
 SHOWN_MAX: Final = 200
 PATIENCE: Final = 4
 """So many time-outs of the connection long the first answer is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """Where an engineer works: the box's settings, its clocks, and what drivers may know of it."""
+
+    config: Config
+    home: Home
+    now_s: Callable[[], float]
+    utc: Callable[[], str]
 
 
 def connection_of(config: Config, device: str) -> tuple[Plant, Connection]:
@@ -53,21 +65,40 @@ def connection_of(config: Config, device: str) -> tuple[Plant, Connection]:
 # Looking at a device ---------------------------------------------------------------------------------------------
 
 
-async def found_at(
-    config: Config, device: str, text: str, *, home: Home, now_s: Callable[[], float], utc: Callable[[], str]
-) -> tuple[list[Found], str]:
+async def found_at(station: Station, device: str, text: str) -> tuple[list[Found], str]:
     """What the device offers with `text` in name or address, and what is to be remarked about the connection.
 
     It takes a session of its own at the device for a moment. Raises why there is no connection.
     """
-    plant, connection = connection_of(config, device)
+    plant, connection = connection_of(station.config, device)
     alone = plant.model_copy(update={"connections": {device: connection}, "units": {}})
+    async with connected(station, alone, device) as equipment:
+        return await equipment.browse(device, text), equipment.health()[device].remark
+
+
+@asynccontextmanager
+async def connected(
+    station: Station,
+    plant: Plant,
+    device: str,
+    on_reading: Callable[[str, Reading], None] = lambda _tag, _reading: None,
+) -> AsyncIterator[Equipment]:
+    """The equipment of the plant, once this device is connected. Raises why it is not."""
     changed = asyncio.Event()
-    equipment = Equipment(alone, installed_drivers(), now_s=now_s, utc=utc, on_change=changed.set, home=home)
+    equipment = Equipment(
+        plant,
+        installed_drivers(),
+        now_s=station.now_s,
+        utc=station.utc,
+        on_change=changed.set,
+        on_reading=on_reading,
+        home=station.home,
+    )
     before = equipment.health()[device]
     async with equipment:
+        await equipment.watch(plant.tags())
         try:
-            async with asyncio.timeout(PATIENCE * connection.timeout_s):
+            async with asyncio.timeout(PATIENCE * plant.connections[device].timeout_s):
                 while equipment.health()[device] == before:
                     await changed.wait()
                     changed.clear()
@@ -77,7 +108,7 @@ async def found_at(
         health = equipment.health()[device]
         if not health.connected:
             raise health.refusal or _away(device, health)
-        return await equipment.browse(device, text), health.remark
+        yield equipment
 
 
 def _away(device: str, health: Health) -> LinesideError:
@@ -115,7 +146,12 @@ def trust_at_terminal(config: Config, what: str, fingerprint: str, *, issuer: bo
     """Trust the certificate in a file, or the last one of a device that was refused, after it was compared: its
     fingerprint is given, or a person at the terminal says yes. A revocation list is kept instead."""
     pki = pki_of(config)
-    file = Path(what) if Path(what).is_file() else _last_refused(pki, config, what)
+    file = Path(what) if Path(what).is_file() else last_refused(pki, what, connection_of(config, what)[1])
+    trust_file(pki, file, fingerprint, issuer=issuer)
+
+
+def trust_file(pki: Pki, file: Path, fingerprint: str, *, issuer: bool = False) -> None:
+    """Trust what is in a file, after it was compared, as `trust_at_terminal`."""
     found = read_file(file)
     if isinstance(found, x509.CertificateRevocationList):
         sys.stdout.write(f"Kept as {pki.revoke(found)}: {len(found)} certificates are revoked.\n")
@@ -145,8 +181,8 @@ def _said_yes() -> bool:
     return sys.stdin.readline(16).strip() == "yes"
 
 
-def _last_refused(pki: Pki, config: Config, device: str) -> Path:
-    _plant, connection = connection_of(config, device)
+def last_refused(pki: Pki, device: str, connection: Connection) -> Path:
+    """The certificate of the device that was refused last. Raises `opcua.none_refused`."""
     refused = pki.rejected(rejected_as(str(connection.settings.get("endpoint", ""))))
     if not refused:
         raise LinesideError(

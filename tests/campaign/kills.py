@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,15 @@ from tests.crash.beside_kills import (
     screen_killed_and_judged,
 )
 from tests.crash.kills import kill_writers
-from tests.crash.runtime_kills import CART_FULL, MAB_FULL, Process, careless_and_judged, killed_and_judged
+from tests.crash.runtime_kills import (
+    BACK_S_MAX,
+    CART,
+    CART_FULL,
+    MAB_FULL,
+    Process,
+    careless_and_judged,
+    killed_and_judged,
+)
 
 KILLS_A_SEED = 5
 KILLS_A_BATCH = 20
@@ -43,7 +52,7 @@ WRITER = Part(
 
 async def kill_runtime(seed: int, folder: Path, tally: Tally) -> None:
     """One batch with kills beside one without."""
-    await killed_and_judged(folder, seed, KILLS_A_BATCH, tally.fault)
+    await killed_and_judged(folder, seed, KILLS_A_BATCH, tally.fault, replace(CART, back_s_max=BACK_S_MAX))
 
 
 async def careless(seed: int, folder: Path, tally: Tally) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from pathlib import Path
 from drivers.sim.control import SimControl
 from edge.core.plant import Plant
 from edge.core.terms import Quality, Reading, Value
-from edge.equipment import DriverLoader, Equipment, Home, WriteResult, installed_drivers
+from edge.core.zpl import fingerprint, label, layout
+from edge.equipment import DriverLoader, Equipment, Home, WriteOutcome, WriteResult, installed_drivers
 
 TIMEOUT_S = 1.0
 HOME = Home()
@@ -40,9 +42,27 @@ class Subject:
     control: SimControl
     measured: str
     setpoint: str
-    values: tuple[float, float, float]
+    values: tuple[Value, Value, Value]
     """Three values that the set-point accepts."""
-    too_high: float
+    too_high: Value
+    """One that it does not."""
+    shown: Callable[[Value], Value] = lambda value: value
+    """What the set-point reads when it has taken a value."""
+    clamps: bool = True
+    """The device can be told to take less than it was sent."""
+
+    def shows(self, reading: Reading, value: Value) -> bool:
+        """Whether a reading of the set-point says that it has the value."""
+        seen, wanted = reading.value, self.shown(value)
+        if isinstance(wanted, str) or isinstance(seen, str):
+            return seen == wanted
+        return abs(float(seen) - float(wanted)) < 1e-4
+
+    async def write(self, made: Rig, value: Value) -> WriteOutcome:
+        """One guarded write to the set-point."""
+        shown = self.shown(value)
+        shown_by = () if shown == value else (shown,)
+        return await made.equipment.writer(self.setpoint).write_and_read_back(value, shown_by)
 
 
 def one_connection(driver: str, settings: Mapping[str, Value], unit: str, tags: Mapping[str, object]) -> Plant:
@@ -138,6 +158,28 @@ def scale_subject(port: int, control: SimControl) -> Subject:
     )
 
 
+def printer_subject(port: int, control: SimControl) -> Subject:
+    common = {"connection": "device", "stale_s": 5, "settle_s": 0.3}
+    tags = {
+        "waiting": {**common, "address": "waiting", "type": "int", "low": 0, "high": 1000},
+        "label": {**common, "address": "label", "type": "text", "access": "write"},
+    }
+    return Subject(
+        one_connection("printer", {"host": "127.0.0.1", "port": port, "counter": True}, "PR-1", tags),
+        control,
+        "PR-1.waiting",
+        "PR-1.label",
+        (
+            label(layout(["Batch"]), {"Batch": "B1"}, "B1", 1),
+            label(layout(["Batch"]), {"Batch": "B2"}, "B2", 1),
+            label(layout(["Batch"]), {"Batch": "B3"}, "B3", 1),
+        ),
+        "^XA~JA^PQ1,0,1,Y^XZ",
+        shown=lambda value: fingerprint(str(value)),
+        clamps=False,
+    )
+
+
 class Rig:
     """An Equipment under test; `until` waits on its own changes."""
 
@@ -213,20 +255,19 @@ async def reads_and_watches(subject: Subject) -> None:
 
 async def writes_once(subject: Subject) -> None:
     async with _running(subject) as made:
-        writer = made.equipment.writer(subject.setpoint)
         for value in subject.values:
             before = await _writes(subject)
-            outcome = await writer.write_and_read_back(value)
+            outcome = await subject.write(made, value)
             assert outcome.result is WriteResult.CONFIRMED, outcome.why
             assert outcome.reading is not None
-            assert abs(float(outcome.reading.value) - value) < 1e-4
+            assert subject.shows(outcome.reading, value)
             assert await _writes(subject) == before + 1
 
 
 async def refuses_before_sending(subject: Subject) -> None:
     async with _running(subject) as made:
         before = await _writes(subject)
-        for value in (subject.too_high, float("nan"), "text", True):
+        for value in (subject.too_high, math.nan, "text", True):
             outcome = await made.equipment.writer(subject.setpoint).write_and_read_back(value)
             assert outcome.result is WriteResult.REFUSED, value
         outcome = await made.equipment.writer(subject.measured).write_and_read_back(1.0)
@@ -239,14 +280,14 @@ async def lost_reply_is_unknown_and_not_repeated(subject: Subject) -> None:
         before = await _writes(subject)
         # More replies are dropped than one write has: any repetition is counted by the device.
         await subject.control.drop_replies(10)
-        outcome = await made.equipment.writer(subject.setpoint).write_and_read_back(subject.values[0])
+        outcome = await subject.write(made, subject.values[0])
         assert await _writes(subject) == before + 1
         assert outcome.result is WriteResult.UNKNOWN
         assert outcome.reading is not None
-        assert abs(float(outcome.reading.value) - subject.values[0]) < 1e-4 or not outcome.reading.good
+        assert subject.shows(outcome.reading, subject.values[0]) or not outcome.reading.good
         await subject.control.clear()
         await made.until(lambda: made.good(subject.measured))
-        outcome = await made.equipment.writer(subject.setpoint).write_and_read_back(subject.values[1])
+        outcome = await subject.write(made, subject.values[1])
         assert outcome.result is WriteResult.CONFIRMED, outcome.why
         assert await _writes(subject) == before + 2
 
@@ -255,14 +296,14 @@ async def cancelled_write_is_not_repeated(subject: Subject) -> None:
     async with _running(subject) as made:
         before = await _writes(subject)
         await subject.control.drop_replies(1)
-        writing = asyncio.create_task(made.equipment.writer(subject.setpoint).write_and_read_back(subject.values[0]))
+        writing = asyncio.create_task(subject.write(made, subject.values[0]))
         async with asyncio.timeout(PATIENCE_S):
             while await _writes(subject) == before:
                 pass  # each look is a round trip to the device
         writing.cancel()
         assert isinstance((await asyncio.gather(writing, return_exceptions=True))[0], asyncio.CancelledError)
         await made.until(lambda: made.good(subject.measured))
-        outcome = await made.equipment.writer(subject.setpoint).write_and_read_back(subject.values[2])
+        outcome = await subject.write(made, subject.values[2])
         assert outcome.result is WriteResult.CONFIRMED, outcome.why
         assert await _writes(subject) == before + 2
 
@@ -272,10 +313,10 @@ async def silence_turns_bad_within_the_time_out(subject: Subject) -> None:
         await subject.control.silent()
         began_s = now_s()
         await made.until(lambda: made.bad(subject.measured) and made.bad(subject.setpoint))
-        # 1.5 x: up to half a time-out until the driver asks again, and then the time-out itself.
-        assert now_s() - began_s < 1.5 * TIMEOUT_S + 0.5
+        # Half a time-out until the driver asks again, and the time-out itself; the rest is for a busy machine.
+        assert now_s() - began_s < 10 * TIMEOUT_S
         assert not made.equipment.health()["device"].connected
-        outcome = await made.equipment.writer(subject.setpoint).write_and_read_back(subject.values[0])
+        outcome = await subject.write(made, subject.values[0])
         assert outcome.result is not WriteResult.CONFIRMED
         await subject.control.clear()
         await made.until(lambda: made.good(subject.measured) and made.good(subject.setpoint))
@@ -292,20 +333,22 @@ async def bad_quality_is_not_good(subject: Subject) -> None:
 
 
 async def clamped_and_frozen_writes_are_unknown(subject: Subject) -> None:
-    low, middle, high = sorted(subject.values)
+    low, middle, high = subject.values
     async with _running(subject) as made:
-        writer = made.equipment.writer(subject.setpoint)
         before = await _writes(subject)
-        await subject.control.clamp(subject.setpoint, low)
-        outcome = await writer.write_and_read_back(high)
-        assert outcome.result is WriteResult.UNKNOWN, outcome.why
-        assert outcome.reading is not None
-        assert abs(float(outcome.reading.value) - low) < 1e-4
-        await subject.control.clear()
+        if subject.clamps:
+            assert isinstance(low, float)
+            await subject.control.clamp(subject.setpoint, low)
+            outcome = await subject.write(made, high)
+            assert outcome.result is WriteResult.UNKNOWN, outcome.why
+            assert outcome.reading is not None
+            assert subject.shows(outcome.reading, low)
+            await subject.control.clear()
+            before += 1
         await subject.control.freeze(subject.setpoint)
-        outcome = await writer.write_and_read_back(middle)
+        outcome = await subject.write(made, middle)
         assert outcome.result is WriteResult.UNKNOWN, outcome.why
-        assert await _writes(subject) == before + 2
+        assert await _writes(subject) == before + 1
 
 
 CHECKS: dict[str, Callable[[Subject], Awaitable[None]]] = {

@@ -173,9 +173,9 @@ TABLES: Final[dict[str, Table]] = {
             "unit": (str, "Its unit."),
             "source": (
                 str,
-                '"entered", "scanned", "calculated", "corrected", "added later", or the tag it was read from.',
+                '"entered", "scanned", "calculated", "by hand", "corrected", "added later", or the tag.',
             ),
-            "quality": (str, "Quality of the reading."),
+            "quality": (str, 'Quality of the reading; "by hand" for what two people entered in its place.'),
             "low": (float, "Lower limit in force; NULL when open."),
             "high": (float, "Upper limit in force; NULL when open."),
             "within": (int, "1 within the limits, 0 outside."),
@@ -202,7 +202,10 @@ TABLES: Final[dict[str, Table]] = {
             "outcome": (str, '"intended" while it is open, then "confirmed", "refused" or "unknown".'),
             "reading": (ANY, "What the equipment showed afterwards; NULL when nothing."),
             "why": (str, "Why it was refused or is unknown."),
-            "answer": (str, 'What a person signed about it: "happened", "again" or "abort"; empty when not asked.'),
+            "answer": (
+                str,
+                'What a person signed about it: "happened", "again", "abort" or "by hand"; empty when not asked.',
+            ),
             "ended_utc": (str, "When the outcome became a row; empty before."),
         },
         (("batch", "step", "seq"), ("tag",)),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edge.core.alarms import AlarmWatch, Finding
 from edge.core.lifecycle import Approval, RecipeAct
+from edge.core.mode import HandAct
 from edge.core.record import Row
 from edge.core.terms import Act, Reading, Role, Value
 
@@ -425,6 +426,32 @@ class AnswerQuestion(ByPerson):
     answer: Literal["happened", "again", "abort"]
     reading: Value | None
     signed: Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchMode(ByPerson):
+    """Take a step by hand, switch it to manual or back to automatic, because of `reason`, says `signed`."""
+
+    batch: str
+    step: str
+    act: HandAct
+    reason: str
+    signed: Signed
+    iteration: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnterByHand(ByPerson):
+    """Of a step by hand, `part` is `text` as typed, says `signed`; with `verifies` as the second person, who enters
+    it without having seen what the first one did."""
+
+    batch: str
+    step: str
+    part: str
+    text: str
+    verifies: bool
+    signed: Signed
+    iteration: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

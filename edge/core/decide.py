@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+from edge.core import by_hand, printing, queueing, serve
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core import queueing, serve
 from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
 from edge.core.amending import Plan, lengths, plan_adoption, plan_changes
 from edge.core.approve import change_recipe, startable
@@ -29,6 +29,7 @@ from edge.core.forms import (
     is_form,
     is_within,
     label_content,
+    labels_printed,
     leaves_open,
     open_ask,
     parse_count,
@@ -62,10 +63,14 @@ from edge.core.line import (
     apply,
     between,
     elapsed,
+    entry_timers,
+    is_timed,
     plan_of,
     samples_next,
+    shown_tag,
     tag_name,
 )
+from edge.core.mode import DUE, HAND, LATE
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.pseudonym import alike, is_pseudonym
 from edge.core.recipe import limit_in, set_point_in
@@ -268,6 +273,10 @@ class _Decision:
                 self.request_amendment(command)
             case cm.SettleAmendment():
                 self.settle_amendment(command)
+            case cm.SwitchMode():
+                by_hand.switch(self, command)
+            case cm.EnterByHand():
+                by_hand.enter(self, command)
             case cm.NoteAlarm():
                 self.note_alarm(command)
             case cm.AcknowledgeAlarm():
@@ -318,6 +327,8 @@ class _Decision:
             return  # nothing went on; what it waits for is decided by a person in any case
         for run in batch.active():
             step = self.recipe(batch).steps()[run.step]
+            if not is_timed(run):
+                continue  # people look after it, with the box or without
             on_restart = step.on_restart if isinstance(step, Wait | Hold) else "resume"
             if on_restart == "resume":
                 continue
@@ -963,6 +974,8 @@ class _Decision:
         if batch is None or run is None or run.state != "active" or run.iteration != command.iteration:
             return
         step = self.recipe(batch).steps()[run.step]
+        if run.hand is not None:
+            return
         if isinstance(step, Service):
             serve.look(self, batch, step, run, bad=command.bad)
             if self.rows:
@@ -992,7 +1005,7 @@ class _Decision:
         given: dict[str, Given] = {}
         inputs: list[ev.Input] = []
         for name in formula.names:
-            value, source, quality = self.look_up(batch, recipe, name, number)
+            value, source, quality = self.look_up(batch, recipe, step.id, name, number)
             if value is not None:
                 given[name] = value
                 inputs.append(
@@ -1000,8 +1013,8 @@ class _Decision:
                 )
         return worked_out(formula, given, inputs)
 
-    def look_up(self, batch: Batch, recipe: Recipe, name: str, number: int) -> tuple[Given | None, str, str]:
-        """What a name in a formula stands for now, where it is from, and its quality."""
+    def look_up(self, batch: Batch, recipe: Recipe, step: str, name: str, number: int) -> tuple[Given | None, str, str]:
+        """What a name in a formula of a step stands for now, where it is from, and its quality."""
         if name.startswith("$"):
             parameter = recipe.parameters[name[1:]]
             value, unit = parameter.value, parameter.unit
@@ -1010,6 +1023,8 @@ class _Decision:
             return Given(value, unit), "parameter", Quality.GOOD.value
         if name in recipe.readings:
             full_name = tag_name(batch.units, name)
+            if entered := by_hand.value_by_hand(self.line, batch, step, full_name):
+                return Given(*entered), f"{full_name} by hand", HAND
             reading = self.now.reading(full_name)
             if reading is None:
                 return None, full_name, Quality.BAD.value
@@ -1024,6 +1039,8 @@ class _Decision:
 
     def continues(self, batch_id: str, step: Select | Loop | Calculate | Wait, trouble: str) -> bool:
         """What cannot be used goes to `on_bad_quality`: an exception record, and True when the step goes on without."""
+        if by_hand.waits(self.line, self.line.batches[batch_id], step, self.now.reading):
+            return False  # people enter it
         what = f"{step.title}: {trouble}"
         self.raise_exception(batch_id, step.id, "major", "formula.not_usable", what)
         if step.on_bad_quality == "continue":
@@ -1065,6 +1082,8 @@ class _Decision:
             if tag is None:
                 raise LinesideError("tag.unknown", f"The plant has no tag {full_name}.", todo="Check the plant file.")
             self.intend(batch_id, step.id, iteration, 1, full_name, set_point_in(recipe, step, tag.unit))
+        if isinstance(step, Label) and step.printer:
+            printing.go_on(self, batch_id, step)
 
     def samples_due(self, batch_id: str, are: Callable[[SamplingPlan], bool]) -> None:
         """Samples of these plans are due now."""
@@ -1177,6 +1196,9 @@ class _Decision:
         if isinstance(step, Service):
             serve.written(self, batch_id, step, write.tag, value, write.before, reading)
             return
+        if isinstance(step, Label) and isinstance(write, Intent):
+            printing.printed(self, batch_id, step, write)
+            return
         if isinstance(step, Ramp) and isinstance(value, float | int):
             tag = self.line.book.plant.tag(tag_name(batch.units, step.tag))
             if tag is not None and value != ramp_end_in(self.recipe(batch), step, tag.unit):
@@ -1211,6 +1233,10 @@ class _Decision:
 
     def refused(self, batch_id: str, intent: Intent, why: str) -> None:
         self.emit(ev.CommandRefused(batch=batch_id, step=intent.step, attempt=intent.attempt, tag=intent.tag, why=why))
+        batch = self.line.batches[batch_id]
+        step = self.recipe(batch).steps().get(intent.step)
+        if isinstance(step, Label):
+            printing.not_printed(self, batch_id, step, intent)
         self.ask(batch_id, intent, why, None, code="command.refused", answers=["again", "abort"])
 
     def unknown(self, batch_id: str, intent: Intent, why: str, reading: Value | None) -> None:
@@ -1228,7 +1254,10 @@ class _Decision:
         is nothing left to decide: the exception record alone says it."""
         word = "was refused" if code == "command.refused" else "is unknown"
         shown = f"{intent.value} {intent.unit}".strip()
+        step = self.recipe(self.line.batches[batch_id]).steps().get(intent.step)
         write = serve.told(self, batch_id, intent) or f"Write of {shown} to {intent.tag}"
+        if isinstance(step, Label):
+            write = f"Printing {step.copies} labels at {intent.tag}"
         safe = intent.step == SAFE_STEP or bool(serve.is_passed_on(self, batch_id, intent))
         self.raise_exception(batch_id, intent.step, "critical" if safe else "major", code, f"{write} {word}: {why}")
         if safe or self.line.batches[batch_id].state in {State.STOPPING, State.ABORTING}:
@@ -1297,12 +1326,16 @@ class _Decision:
         broken_off = serve.is_broken_off(self, batch, question)
         if command.answer == "happened" and broken_off and isinstance(asked, Service):
             serve.answered(self, batch, question, asked)
+        elif isinstance(asked, Label):
+            printing.answered(self, batch.batch, asked, question, command.answer)
         elif command.answer == "happened" and question.tag:
             self.written(batch.batch, question, command.reading)
         after = self.line.batches[batch.batch]
         if after.state is State.HELD and after.cause == "question" and not after.questions:
             self.change(batch.batch, State.RESTARTING, "question", f"Answered by {self.actor}: {command.answer}.")
-        if command.answer == "again" and (not question.tag or broken_off):
+        if isinstance(asked, Label):
+            printing.go_on(self, batch.batch, asked)
+        elif command.answer == "again" and (not question.tag or broken_off):
             run = batch.steps[question.step]
             self.activate(batch.batch, self.recipe(batch).steps()[run.step], run.iteration, run.attempt + 1)
         elif command.answer == "again":
@@ -1339,6 +1372,13 @@ class _Decision:
                 f"Step {step_id[:32]} is not under way now.",
                 effect="Your entry was not taken; nothing was changed.",
                 todo="Look at the step that the screen shows now.",
+            )
+        if run.hand is not None:
+            raise LinesideError(
+                "step.by_hand",
+                f"Step {step_id} goes on by hand: what is done in it is entered by one person and verified by another.",
+                effect="Your entry was not taken; the step is unchanged.",
+                todo="Look at what the step asks for now.",
             )
         return batch, self.recipe(batch).steps()[step_id], run
 
@@ -1757,6 +1797,8 @@ class _Decision:
         if open_ask(self.recipe(batch), batch, step, batch.steps[step.id]) is None:
             self.conclude_form(batch, step, batch.steps[step.id])
             self.complete(batch_id, step.id)
+        elif isinstance(step, Label) and step.printer:
+            printing.go_on(self, batch_id, step)
         self.proceed(batch_id)
 
     def conclude_form(self, batch: Batch, step: Step, run: StepRun) -> None:
@@ -1769,8 +1811,8 @@ class _Decision:
                     if test.later:
                         self.leave_open(batch, step, test.name, f"{step.title}, {test.name}", test.unit, "")
             case Label() if step.reconcile:
-                counts = [given[f"{step.name}.{what}"] for what in ("printed", "used", "void")]
-                printed, used, void = (float(count) for count in counts)
+                printed = labels_printed(step, run)
+                used, void = (float(given[f"{step.name}.{what}"]) for what in ("used", "void"))
                 missing = printed - used - void
                 self.emit(
                     ev.ValueRecorded(
@@ -1815,8 +1857,9 @@ class _Decision:
         assert isinstance(gross, float)
         target, low, high = weight_limits(self.recipe(batch), step)
         net = round(gross - tare, 9)  # binary digits that no balance has
-        by_hand = not step.balance or BY_HAND in run.given
-        source = "entered" if by_hand else tag_name(batch.units, step.balance)
+        source = "entered" if not step.balance or BY_HAND in run.given else tag_name(batch.units, step.balance)
+        if run.hand is not None:
+            source = HAND
         self.emit(
             ev.Weighed(
                 batch=batch.batch,
@@ -1839,6 +1882,7 @@ class _Decision:
                 value=net,
                 unit=step.unit,
                 source=source,
+                quality=HAND if source == HAND else Quality.GOOD.value,
                 low=low,
                 high=high,
                 within=within,
@@ -1935,7 +1979,7 @@ class _Decision:
                 effect="Nothing was signed.",
                 todo=f"Ask someone with the role {role.value} to sign.",
             )
-        if any(person == signed.person for person, _ in run.signed):
+        if not isinstance(step, Label) and any(person == signed.person for person, _ in run.signed):
             raise LinesideError(
                 "signature.same_person",
                 f"{signed.person} has signed this step already; the next signature must be another person's.",
@@ -2050,10 +2094,16 @@ class _Decision:
             self.tell_samples(batch.batch, run.step)
             self.proceed(batch.batch)
             return
+        recipe = self.recipe(batch)
+        step = recipe.steps()[run.step]
+        if command.timer in {DUE, LATE}:
+            wanted = entry_timers(batch.batch, recipe, step, run)
+            if any(one.timer == command.timer and command.low_s >= one.length_s for one in wanted):
+                by_hand.timed(self, batch, run, command)
+            return
         length_s = run.duration_s if command.timer == "duration" else run.timeout_s
-        if command.low_s < length_s:
+        if command.low_s < length_s or not is_timed(run):
             return  # too early by the head's own measure: never complete a hold time early
-        step = self.recipe(batch).steps()[run.step]
         if isinstance(step, Ramp):
             self.ramp_on(batch, step, command)
             self.proceed(batch.batch)
@@ -2084,8 +2134,8 @@ class _Decision:
         run = batch.steps.get(command.step) if batch else None
         if batch is None or run is None or run.state != "active" or batch.state in OVER:
             return
-        if run.iteration != command.iteration:
-            return  # of an earlier pass of a loop
+        if run.iteration != command.iteration or run.hand is not None:
+            return  # of an earlier pass of a loop, or looked after by people
         step = self.recipe(batch).steps()[run.step]
         if isinstance(step, Weigh):
             self.weigh_reading(batch, step, run, command)
@@ -2226,12 +2276,6 @@ def refuse_locked(line: Line, person: str, at: Stamp) -> None:
 def elapsed_lock_s(since: Stamp, at: Stamp) -> float:
     """How long a lock has certainly lasted."""
     return elapsed(since, between(None, at), at).low_s
-
-
-def shown_tag(line: Line, full_name: str) -> str:
-    """The full name of the tag that shows what became of a write to `full_name`."""
-    tag = line.book.plant.tag(full_name)
-    return f"{full_name.partition('.')[0]}.{tag.read_back}" if tag and tag.read_back else full_name
 
 
 def _ends(low: float | None, high: float | None) -> str:

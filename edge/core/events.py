@@ -410,8 +410,9 @@ class StepConfirmed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ValueRecorded(Event):
-    """A datum of the record: entered, scanned, read or calculated. `source` is "entered", "scanned", "calculated" or a
-    tag. A calculated one says its `formula` and what went into it (see `Input`)."""
+    """A datum of the record: entered, scanned, read or calculated. `source` is "entered", "scanned", "calculated", "by
+    hand" (two people entered it in the place of a reading; `quality` is "by hand" too) or a tag. A calculated one says
+    its `formula` and what went into it (see `Input`)."""
 
     step: str
     name: str
@@ -483,8 +484,9 @@ class LoopEnded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Weighed(Event):
-    """A weighing is done: `net` is `gross` less `tare`. `source` is the balance's tag, or "entered" when a person read
-    it and a second one signed. The net weight is recorded in the row that follows."""
+    """A weighing is done: `net` is `gross` less `tare`. `source` is the balance's tag, "entered" when a person read
+    it and a second one signed, or "by hand" when two people entered both weights. The net weight is recorded in the row
+    that follows."""
 
     step: str
     name: str
@@ -508,13 +510,82 @@ class ByHand(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModeChanged(Event):
+    """The step is in another mode (see `edge.core.mode`); the row before it is the signature. `cause` is "equipment"
+    when it goes on by hand because `tag`, over this `connection`, cannot be used: `trouble` says why in a sentence,
+    `quality` how good its reading was, `since_utc` since when the connection is lost, or of when the last value is
+    (empty when neither is known). It is "person" when a person decided it, for this `reason`. The step's next write, if
+    it makes one, has a number above `attempt`, or is this one when it is automatic again."""
+
+    step: str
+    was: str
+    now: str
+    cause: str
+    reason: str
+    tag: str
+    connection: str
+    since_utc: str
+    quality: str
+    trouble: str
+    attempt: int
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandEntered(Event):
+    """A person entered `part` of a step that goes on by hand; the row before it is their signature. It is no value of
+    the record before a second person has verified it. `writes`: they say that they did what the box would have
+    written."""
+
+    step: str
+    part: str
+    tag: str
+    value: Value
+    unit: str
+    person: str
+    role: str
+    writes: bool
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandVerified(Event):
+    """A second person entered the same without having seen it; of what was done, they signed that it was. The row
+    before it is their signature; what comes of it is said by the rows after it."""
+
+    step: str
+    part: str
+    tag: str
+    value: Value
+    unit: str
+    entered_by: str
+    person: str
+    role: str
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandRefused(Event):
+    """The second person entered something else than the first: neither entry was taken. `why` is said to them."""
+
+    step: str
+    part: str
+    entered_by: str
+    person: str
+    why: str
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelsPrinted(Event):
-    """The operator says that so many labels with this `content` were printed."""
+    """So many labels with this `content` were printed: the `printer` (a tag) confirmed it, or, when that is empty, the
+    operator says so."""
 
     step: str
     content: dict[str, str]
     printed: int
     iteration: int = 1
+    printer: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -804,7 +875,8 @@ class QuestionRaised(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionAnswered(Event):
-    """The signed answer: "happened", "again" or "abort", with the reading that was shown."""
+    """The signed answer: "happened", "again" or "abort", with the reading that was shown; "by hand" when the step goes
+    on by hand instead."""
 
     question: str
     step: str

@@ -40,9 +40,15 @@ from edge.core.terms import PENDING, Role, Value
 
 TEXT_CHARS_MAX: Final = 256
 COUNT_MAX: Final = 1_000_000
+PRINTS_MAX: Final = 9
+"""So often the labels of one step are printed; a printer that needs more is mended first."""
+LABELS_GOOD: Final = "all are good"
+PRINT_AGAIN: Final = "print again"
 KEPT: Final = "Your entry was not taken; the step is unchanged."
 Result = Record | Test
 """What says how a result is typed and judged."""
+_CHECK: Final = Test(name="check", type="choice", choices=(LABELS_GOOD, PRINT_AGAIN))
+_REASON: Final = Test(name="reason", type="text")
 _NUMBER: Final = re.compile(r"(<=|>=|<|>)?\s*([0-9.eE+\-]+)")
 
 
@@ -83,7 +89,7 @@ def asks(recipe: Recipe, batch: Batch, step: Step, run: StepRun) -> tuple[Ask, .
         case Sample():
             found = _sample(recipe, batch, step, run)
         case Label():
-            found = _label(recipe, batch, step)
+            found = _label(recipe, batch, step, run)
         case Transfer():
             found = _transfer(recipe, batch, step, run)
         case Custody():
@@ -207,15 +213,59 @@ def label_content(
     return {title: facts.get(named, spoken(recipe, named)) for title, named in content.items()}
 
 
-def _label(recipe: Recipe, batch: Batch, step: Label) -> Iterator[Ask]:
-    lines = "; ".join(f"{title}: {text}" for title, text in label_content(recipe, batch, step.content).items())
-    copies = f"{step.copies} label" + ("" if step.copies == 1 else "s")
-    text = f"{spoken(recipe, step.text)} Print {copies} with: {lines}."
-    yield Ask(f"{step.name}.printed", "value", f"{text} Enter how many were printed.", step.role, "1", whole=True)
+def labels_printed(step: Label, run: StepRun) -> float:
+    """How many labels of the step there are: what a person said, or what the printer confirmed and a person counted."""
+    counts = (f"{step.name}.print", f"{step.name}.count ")
+    return sum(value for part, value in run.given.items() if part.startswith(counts) and isinstance(value, float | int))
+
+
+def label_code(recipe: Recipe, batch: Batch, step: Label) -> str:
+    """What the code on the label says."""
+    return label_content(recipe, batch, {"code": step.code})["code"] if step.code else ""
+
+
+def _label(recipe: Recipe, batch: Batch, step: Label, run: StepRun) -> Iterator[Ask]:
+    if step.printer:
+        yield from _printed_labels(recipe, batch, step, run)
+    else:
+        yield from _labels_by_hand(recipe, batch, step)
     if step.reconcile:
         yield Ask(f"{step.name}.used", "value", "Enter how many labels were used.", step.role, "1", whole=True)
         void = "Destroy the labels that are left. Enter how many."
         yield Ask(f"{step.name}.void", "value", void, step.role, "1", whole=True)
+
+
+def _printed_labels(recipe: Recipe, batch: Batch, step: Label, run: StepRun) -> Iterator[Ask]:
+    """Attempt after attempt. One whose outcome nobody knew is counted by a person; what was said of it is "doubt"."""
+    name, copies = step.name, f"{step.copies} label" + ("" if step.copies == 1 else "s")
+    for attempt in range(1, PRINTS_MAX + 1):
+        doubt = run.given.get(f"{name}.doubt {attempt}")
+        if doubt is None or f"{name}.print {attempt}" in run.given:
+            yield Ask(
+                f"{name}.print {attempt}", "reading", f"Lineside prints {copies} and looks whether they came out."
+            )
+        else:
+            told = "Enter how many labels came out of the printer, spoilt ones too; 0 for none."
+            yield Ask(f"{name}.count {attempt}", "value", told, step.role, "1", whole=True)
+        if doubt == PRINT_AGAIN:
+            continue
+        told = f"{spoken(recipe, step.text)} Look at the labels. Are they whole and can they be read?"
+        offered = (LABELS_GOOD, PRINT_AGAIN) if attempt < PRINTS_MAX else (LABELS_GOOD,)
+        yield Ask(f"{name}.check {attempt}", "choice", told, step.role, choices=offered, result=_CHECK)
+        if run.given.get(f"{name}.check {attempt}") != PRINT_AGAIN:
+            break
+        yield Ask(f"{name}.reason {attempt}", "value", "Why are labels printed again?", step.role, result=_REASON)
+        again = f"{copies} more of step {step.id}."
+        yield Ask(f"again {attempt}", "sign", again, step.role, meaning="Labels are printed again, and all are counted")
+    if code := label_code(recipe, batch, step):
+        yield Ask(f"{name}.code", "scan", "Scan the code on one of the labels.", step.role, exactly=code)
+
+
+def _labels_by_hand(recipe: Recipe, batch: Batch, step: Label) -> Iterator[Ask]:
+    lines = "; ".join(f"{title}: {text}" for title, text in label_content(recipe, batch, step.content).items())
+    copies = f"{step.copies} label" + ("" if step.copies == 1 else "s")
+    text = f"{spoken(recipe, step.text)} Print {copies} with: {lines}."
+    yield Ask(f"{step.name}.printed", "value", f"{text} Enter how many were printed.", step.role, "1", whole=True)
 
 
 def _transfer(recipe: Recipe, batch: Batch, step: Transfer, run: StepRun) -> Iterator[Ask]:

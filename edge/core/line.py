@@ -23,18 +23,20 @@ from edge.core.errors import LinesideError
 from edge.core.events import RowBody
 from edge.core.formula import names_in
 from edge.core.lifecycle import Approval, RecipeLife, lived
+from edge.core.mode import DUE, LATE, Hand, Mode
 from edge.core.plant import Plant
 from edge.core.recipe import limit_in, seal
 from edge.core.recipe.amend import Change, amended
-from edge.core.recipe.model import SAMPLING, Alarm, Hold, Monitor, Recipe, SamplingPlan, Service, Wait, Weigh
+from edge.core.recipe.model import SAMPLING, Alarm, Hold, Monitor, Recipe, SamplingPlan, Service, Step, Wait, Weigh
 from edge.core.recipe.values import resolve, said, seconds
 from edge.core.service import EXECUTE
 from edge.core.serving import module_of
 from edge.core.terms import ClockQuality, Elapsed, Role, Stamp, State, Value
+from edge.core.zpl import fingerprint
 
 SEMANTICS: Final = 1
 """The behaviour of `decide` that a batch pins when it starts."""
-STATE_SCHEMA: Final = 4
+STATE_SCHEMA: Final = 5
 """Raise it whenever the head has another form, or `apply` makes another head from the same rows: checkpoints of an
 earlier one are then not used."""
 ANSWERED_MAX: Final = 1024
@@ -149,6 +151,8 @@ class StepRun:
     """Of a loop: the iteration of its steps, which goes on counting when the loop is entered again."""
     again: bool = False
     """A person decided that it is done again."""
+    hand: Hand | None = None
+    """How it goes on by hand or in manual mode; None while it is automatic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +403,12 @@ def tag_name(units: Mapping[str, str], named: str) -> str:
     return f"{units.get(role, role)}.{tag}"
 
 
+def shown_tag(line: Line, full_name: str) -> str:
+    """The full name of the tag that shows what became of a write to `full_name`."""
+    tag = line.book.plant.tag(full_name)
+    return f"{full_name.partition('.')[0]}.{tag.read_back}" if tag and tag.read_back else full_name
+
+
 # The fold ----------------------------------------------------------------------------------------------------
 
 
@@ -409,7 +419,7 @@ def apply(line: Line, row: RowBody) -> Line:
     answered = changed.answered
     if event.command_id and event.command_id not in answered:
         kept = dict(answered)
-        kept[event.command_id] = event.why if isinstance(event, ev.ScanRefused) else ""
+        kept[event.command_id] = event.why if isinstance(event, ev.ScanRefused | ev.HandRefused) else ""
         while len(kept) > ANSWERED_MAX:
             del kept[next(iter(kept))]
         answered = kept
@@ -572,7 +582,9 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
         case ev.BranchTaken():
             return _with_step(batch, replace(batch.steps[event.step], branch=event.branch))
         case ev.PassBegun():
-            return _with_step(batch, replace(batch.steps[event.step], passes=event.number, body=event.body))
+            run = batch.steps[event.step]
+            hand = replace(run.hand, given={}) if run.hand is not None else None  # each pass has values of its own
+            return _with_step(batch, replace(run, passes=event.number, body=event.body, hand=hand))
         case ev.ValueRecorded() if "." not in event.name:
             latest = Recorded(event.value, event.unit, event.step, event.iteration, seq, event.low, event.high)
             return _recorded(replace(batch, values={**batch.values, event.name: latest}), event, row.actor)
@@ -582,6 +594,8 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             return _given(batch, event.step, event.part, True)
         case ev.ByHand():
             return _with_step(batch, replace(batch.steps[event.step], given={BY_HAND: True}))
+        case ev.ModeChanged() | ev.HandEntered() | ev.HandVerified() | ev.HandRefused():
+            return _with_step(batch, _by_hand(batch.steps[event.step], event, at))
         case ev.RampStepped():
             run = batch.steps[event.step]
             begun = replace(run, since=at, before_boot=NO_TIME, passed=(), attempt=event.attempt)
@@ -620,7 +634,8 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             run = batch.steps[event.step]
             plan, colon, _ = event.timer.partition(":")  # of the samples of a plan the latest is enough
             passed = [one for one in run.passed if not (colon and one.startswith(f"{plan}:"))]
-            return _with_step(batch, replace(run, passed=(*passed, event.timer)))
+            hand = replace(run.hand, due=True) if run.hand is not None and event.timer == DUE else run.hand
+            return _with_step(batch, replace(run, passed=(*passed, event.timer), hand=hand))
         case ev.StepCompleted():
             return _with_step(batch, replace(batch.steps[event.step], state="done", outside=""))
         case ev.StepEnded():
@@ -696,6 +711,42 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             return batch
 
 
+def _by_hand(
+    run: StepRun, event: ev.ModeChanged | ev.HandEntered | ev.HandVerified | ev.HandRefused, at: Stamp
+) -> StepRun:
+    """The step in another mode, or with what people entered."""
+    if isinstance(event, ev.ModeChanged):
+        timers = tuple(one for one in run.passed if one not in {DUE, LATE})
+        run = replace(run, attempt=event.attempt, passed=timers)
+        if run.phase == "weigh":  # a weighing is done on one balance from its beginning
+            run = replace(run, given={})
+        if event.now != Mode.AUTOMATIC:
+            cause: Literal["equipment", "person"] = "equipment" if event.cause == "equipment" else "person"
+            why = event.trouble or event.reason
+            claimed = run.hand is not None and run.hand.claimed
+            return replace(run, hand=Hand(Mode(event.now), cause, why, event.tag, at, NO_TIME, claimed=claimed))
+        if run.phase == "ramp":  # from where the set-point stands by now
+            run = replace(run, since=at, before_boot=NO_TIME, passed=(), given={})
+        return replace(run, hand=None)
+    hand = run.hand
+    if hand is None:
+        return run
+    if isinstance(event, ev.HandEntered):
+        entered = (event.part, event.value, event.person)
+        part, value, person = entered
+        hand = replace(hand, part=part, value=value, person=person, claimed=hand.claimed or event.writes)
+    else:
+        hand = replace(hand, part="", value="", person="")
+    if isinstance(event, ev.HandVerified):
+        given = {part: value for part, value in hand.given.items() if part != event.part}
+        shown = f"{event.value:g}" if isinstance(event.value, float) else str(event.value)
+        last = f"{shown} {event.unit}".strip() + f", entered by {event.entered_by}, verified by {event.person}"
+        hand = replace(hand, given={**given, event.part: event.value}, last=last)
+        hand = replace(hand, since=at, before_boot=NO_TIME, due=False)
+        run = replace(run, passed=tuple(one for one in run.passed if one not in {DUE, LATE}))
+    return replace(run, hand=hand)
+
+
 def _amended(batch: Batch, event: ev.AmendmentMade) -> Batch:
     """Another control recipe from here on; what is under way goes on, with its new durations."""
     made = tuple(Change(**change) for change in event.changes)  # type: ignore[arg-type]
@@ -752,6 +803,9 @@ def _after_start(batch: Batch, last: Stamp | None, at: Stamp, gap: Elapsed) -> B
         for name, run in batch.steps.items():
             if run.state == "active" and run.since.boot != at.boot:
                 steps[name] = replace(run, since=at, before_boot=_carried(run.before_boot, run.since, last, gap))
+            if run.state == "active" and run.hand is not None and run.hand.since.boot != at.boot:
+                passed = _carried(run.hand.before_boot, run.hand.since, last, gap)
+                steps[name] = replace(steps[name], hand=replace(run.hand, since=at, before_boot=passed))
         for name, asked in batch.questions.items():
             if asked.since.boot != at.boot:
                 questions[name] = replace(
@@ -848,7 +902,7 @@ class Write:
     seq: int
     iteration: int = 1
     shown_by: tuple[Value, ...] = ()
-    """A command to a service: what its read-back shows once it was taken. Empty: it shows the value itself."""
+    """A command to a service, or a label: what the read-back shows once it was taken. Empty: it shows the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -886,11 +940,14 @@ def effects(line: Line) -> Effects:
             step = steps[run.step]
             if moving:
                 timers += _timers(batch.batch, run)
+                timers += entry_timers(batch.batch, recipe, step, run)
                 timers += [
                     Timer(batch.batch, run.step, f"{plan}:{n}", run.since, run.before_boot, n * every_s, run.iteration)
                     for n, plan, every_s in samples_next(recipe, batch.speed, run)
                     if not 0 < run.duration_s <= n * every_s
                 ]
+            if run.hand is not None:
+                continue  # people look after it: no watch of it, and no write
             match step:
                 case Wait() if step.tag and moving:
                     watches.append(_watch(line, batch, recipe, run, step, kind="until"))
@@ -916,6 +973,8 @@ def effects(line: Line) -> Effects:
 
 def _shown_by(line: Line, batch: Batch, intent: Intent) -> tuple[Value, ...]:
     run = batch.steps.get(intent.step)
+    if run is not None and run.phase == "label" and isinstance(intent.value, str):
+        return (fingerprint(intent.value),)
     if run is None or run.phase != "service":
         return ()
     step = line.recipe(batch).steps()[intent.step]
@@ -923,7 +982,29 @@ def _shown_by(line: Line, batch: Batch, intent: Intent) -> tuple[Value, ...]:
     return module_of(line.book.plant, batch.units, step).shown_by(intent.tag, intent.value, run.given)
 
 
+def entry_timers(batch: str, recipe: Recipe, step: Step, run: StepRun) -> list[Timer]:
+    """When the value of a watch that goes on by hand is entered again; in real time, as people have it."""
+    hand = run.hand
+    if hand is None or hand.mode is not Mode.SEMI_AUTOMATIC or not isinstance(step, Hold | Monitor):
+        return []
+    every_s = seconds(recipe, step.by_hand_every)
+    late_s = 2 * every_s if hand.given else every_s
+    return [
+        Timer(batch, run.step, name, hand.since, hand.before_boot, length_s, run.iteration)
+        for name, length_s in ((DUE, every_s), (LATE, late_s))
+        if name not in run.passed and not (name == DUE and hand.due)
+    ]
+
+
+def is_timed(run: StepRun) -> bool:
+    """Whether the step's own timers run: not in manual mode, nor those of what the box would write or tell."""
+    hand = run.hand
+    return hand is None or (hand.mode is Mode.SEMI_AUTOMATIC and run.phase not in {"ramp", "service"})
+
+
 def _timers(batch: str, run: StepRun) -> list[Timer]:
+    if not is_timed(run):
+        return []
     lengths: tuple[tuple[Literal["duration", "timeout"], float], ...] = (
         ("duration", run.duration_s),
         ("timeout", run.timeout_s),

@@ -48,6 +48,12 @@ class Permission(StrEnum):
     """Make, signed, an approved recipe effective, or retire one."""
     ACKNOWLEDGE = "acknowledge"
     """Say that an alarm was seen. Everyone who works at the line may."""
+    BY_HAND = "go on by hand"
+    """Take, signed, a step by hand whose equipment cannot be used, and enter what it should have shown."""
+    VERIFY = "verify by hand"
+    """Verify, signed, what somebody else entered by hand."""
+    MODE = "switch to manual"
+    """Switch, signed, a step to manual mode."""
     REQUEST = "request"
     """Request, signed, that a batch under way is amended."""
     AMEND = "amend"
@@ -72,13 +78,15 @@ _AT_THE_LINE: Final = frozenset(
         Permission.CORRECT,
         Permission.REQUEST,
         Permission.ACKNOWLEDGE,
+        Permission.BY_HAND,
     }
 )
 
 PERMITS: Final[Mapping[str, frozenset[Permission]]] = {
     Role.OPERATOR: _AT_THE_LINE,
-    Role.VERIFIER: frozenset({Permission.READ, Permission.HOLD, Permission.ACKNOWLEDGE}),
-    Role.SUPERVISOR: _AT_THE_LINE | {Permission.AMEND, Permission.CONTINUE, Permission.APPROVE},
+    Role.VERIFIER: frozenset({Permission.READ, Permission.HOLD, Permission.ACKNOWLEDGE, Permission.VERIFY}),
+    Role.SUPERVISOR: _AT_THE_LINE
+    | {Permission.AMEND, Permission.CONTINUE, Permission.APPROVE, Permission.VERIFY, Permission.MODE},
     Role.QUALITY: frozenset(
         {
             Permission.READ,
@@ -92,6 +100,7 @@ PERMITS: Final[Mapping[str, frozenset[Permission]]] = {
             Permission.APPROVE,
             Permission.RELEASE,
             Permission.ERASE,
+            Permission.VERIFY,
         }
     ),
     Role.ENGINEER: frozenset(

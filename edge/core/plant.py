@@ -158,6 +158,8 @@ class Unit(Frozen):
     title: str = ""
     tags: Mapping[Name, Tag] = Field(default_factory=dict)
     safe_state: tuple[SafeAction, ...] = ()
+    by_hand: bool = True
+    """Two people may go on by hand while its equipment cannot be used, where the recipe permits it too."""
     services: Mapping[Name, UnitService] = Field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from edge.core import events as ev
 from edge.core.events import RowBody
 from edge.core.lifecycle import ACT_OF, DONE, Approval
+from edge.core.mode import HAND
 from edge.core.terms import Value
 
 
@@ -235,7 +236,7 @@ class AsBuilt:
         ]
 
     def _comparable(self, datum: Datum) -> object:
-        if datum.source not in {"entered", "scanned"}:
+        if datum.source not in {"entered", "scanned", HAND}:
             return datum.source
         return "the patient" if datum.value == self.patient else datum.value  # a pseudonym is another on each box
 
@@ -378,9 +379,16 @@ def _decision(event: ev.BranchTaken | ev.PassBegun | ev.LoopEnded | ev.Condition
             return f"was true: {event.formula}{because}"
 
 
+HOW_WEIGHED: Final = {"entered": "typed, not read", HAND: "entered by one person and verified by another, not read"}
+
+
 def _happening(
     event: ev.Weighed
     | ev.ByHand
+    | ev.ModeChanged
+    | ev.HandEntered
+    | ev.HandVerified
+    | ev.HandRefused
     | ev.LabelsPrinted
     | ev.Transferred
     | ev.CustodyPassed
@@ -392,13 +400,25 @@ def _happening(
     match event:
         case ev.Weighed():
             weights = f"tare {event.tare:g}, gross {event.gross:g}, net {event.net:g} {event.unit}"
-            how = "typed, not read" if event.source == "entered" else f"read from {event.source}"
+            how = HOW_WEIGHED.get(event.source) or f"read from {event.source}"
             return f"weighed {event.name}: {weights}, wanted {event.target:g} {event.unit}; {how}"
         case ev.ByHand():
             return f"went on without the equipment: {event.why}"
+        case ev.ModeChanged():
+            why = "; ".join(one for one in (event.trouble, event.reason) if one)
+            since = f" (since {event.since_utc})" if event.trouble and event.since_utc else ""
+            return f"went from {event.was} to {event.now}: {why or 'as the signature says'}{since}"
+        case ev.HandEntered():
+            return f"BY HAND: {event.part} entered by {event.person} as {event.role}"
+        case ev.HandVerified():
+            shown = f"{event.value} {event.unit}".strip()
+            people = f"entered by {event.entered_by}, verified by {event.person} as {event.role}"
+            return f"BY HAND, not measured: {event.part} = {shown}, {people}"
+        case ev.HandRefused():
+            return f"BY HAND: {event.part} refused: {event.why}"
         case ev.LabelsPrinted():
             content = "; ".join(f"{title}: {text}" for title, text in event.content.items())
-            return f"{event.printed} labels printed with {content}"
+            return f"{event.printed} labels printed{f' by {event.printer}' if event.printer else ''} with {content}"
         case ev.Transferred():
             return f"{event.quantity:g} {event.unit} went from {event.source} to {event.target}"
         case ev.CustodyPassed():
@@ -555,6 +575,10 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
             | ev.ConditionMet()
             | ev.Weighed()
             | ev.ByHand()
+            | ev.ModeChanged()
+            | ev.HandEntered()
+            | ev.HandVerified()
+            | ev.HandRefused()
             | ev.LabelsPrinted()
             | ev.Transferred()
             | ev.CustodyPassed()
@@ -686,6 +710,10 @@ def _fold_step(step: BuiltStep, seq: int, row: RowBody) -> None:
         case (
             ev.Weighed()
             | ev.ByHand()
+            | ev.ModeChanged()
+            | ev.HandEntered()
+            | ev.HandVerified()
+            | ev.HandRefused()
             | ev.LabelsPrinted()
             | ev.Transferred()
             | ev.CustodyPassed()

@@ -342,8 +342,9 @@ def pass_on(d: Decision, batch_id: str, target: State) -> None:
         open_steps = {one.step for one in batch.intents.values()} | {one.step for one in batch.questions.values()}
         asked = step.id in open_steps
         ends, begun = command in {"stop", "abort"}, "started" in run.given
-        # one whose own command is in question is only ended: nobody knows what holding would do to it
-        ours = begun or asked if ends else begun and not asked
+        # one whose own command is in question is only ended: nobody knows what holding would do to it. Nor is one that
+        # people run at its panel told anything but to end
+        ours = begun or asked if ends else begun and not asked and run.hand is None
         if not command or command not in module.machine.commands or not ours or state == COMPLETED:
             continue
         if state and module.machine.after(state, command) is None:

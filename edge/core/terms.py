@@ -49,15 +49,18 @@ class State(StrEnum):
     IDLE = "idle"
     """It waits for its units; nothing has happened. Start (when they are free), Stop and Abort are allowed."""
     RUNNING = "running"
-    """Steps proceed. Pause, Hold, Stop and Abort are allowed."""
+    """Steps proceed. Pause, Hold, Stop and Abort are allowed; a step may be switched to another mode (see
+    `edge.core.mode`), and entries by hand are taken."""
     PAUSING = "pausing"
-    """The present step runs to its end, no further one starts. Hold, Stop and Abort are allowed."""
+    """The present step runs to its end, no further one starts. Hold, Stop and Abort are allowed; a step may be switched
+    to another mode, and entries by hand are taken."""
     PAUSED = "paused"
-    """Between steps. Resume, Hold, Stop and Abort are allowed."""
+    """Between steps. Resume, Hold, Stop and Abort are allowed; a step that watches may be switched to another mode."""
     HOLDING = "holding"
     """Writes under way are being concluded. Stop and Abort are allowed. Nothing new is written."""
     HELD = "held"
-    """Nothing moves. Answering a question, Resume (when none is open), Stop and Abort are allowed."""
+    """Nothing moves. Answering a question, Resume (when none is open), Stop and Abort are allowed; a step may be
+    switched to another mode, which closes the questions about its writes."""
     RESTARTING = "restarting"
     """Coming back from HELD. Hold, Stop and Abort are allowed."""
     STOPPING = "stopping"

@@ -16,6 +16,7 @@ from edge.core.recipe.model import (
     Calculate,
     Call,
     Hold,
+    Label,
     Limit,
     Monitor,
     Number,
@@ -36,7 +37,7 @@ from edge.core.recipe.values import limit_in, named_in, number_of, resolve, seco
 from edge.core.terms import MEASURES, duration_s, same_dimension
 
 DURATION_S_MAX: Final = 10 * 366 * 86_400.0
-Tagged = Set | Ramp | Wait | Hold | Monitor | Weigh
+Tagged = Set | Ramp | Wait | Hold | Monitor | Weigh | Label
 
 
 def check_recipe(document: RecipeDocument, plant: Plant | None) -> list[LinesideError]:
@@ -125,9 +126,14 @@ def _all(steps: Sequence[Step]) -> Iterator[Step]:
 
 
 def _tag_of(step: Step) -> str:
-    if isinstance(step, Weigh):
-        return step.balance
+    if isinstance(step, Weigh | Label):
+        return step.balance if isinstance(step, Weigh) else step.printer
     return step.tag if isinstance(step, Set | Ramp | Wait | Hold | Monitor) else ""
+
+
+def _tag_key(step: Step) -> str:
+    """The key of the step that names its tag."""
+    return "balance" if isinstance(step, Weigh) else "printer" if isinstance(step, Label) else "tag"
 
 
 def _limit_of(step: Step) -> Limit | None:
@@ -336,7 +342,7 @@ class _Check:
     # One step --------------------------------------------------------------------------------------------------
 
     def _step(self, path: Path, step: Step) -> Iterator[LinesideError]:
-        for key in ("duration", "timeout", "on_delay", "warn_after", "every", "steady_for"):
+        for key in ("duration", "timeout", "on_delay", "warn_after", "every", "steady_for", "by_hand_every"):
             if text := getattr(step, key, ""):
                 yield from self._duration(step, key, text, path)
         if isinstance(step, Wait):
@@ -659,7 +665,7 @@ class _Check:
     def _bind(self, step: Tagged, path: Path) -> Iterator[LinesideError]:
         """Whether the step can be done on every unit that may be allocated to its role."""
         role, dot, name = _tag_of(step).partition(".")
-        place = self._document.place((*path, "balance" if isinstance(step, Weigh) else "tag"))
+        place = self._document.place((*path, _tag_key(step)))
         need = self._recipe.units.get(role)
         if not dot or not name or need is None:
             yield LinesideError(
@@ -689,12 +695,21 @@ class _Check:
 
     def _on(self, step: Step, tag: Tag, path: Path) -> Iterator[LinesideError]:
         """What is wrong with a step on this very tag."""
+        if isinstance(step, Label):
+            if tag.type != "text" or tag.access != "write":
+                yield LinesideError(
+                    "recipe.printer",
+                    f"Step {step.id} prints at {step.printer!r}, a {tag.type} with access {tag.access}.",
+                    todo="Name the printer's tag for labels: `type: text` with `access: write`.",
+                    place=self._document.place((*path, "printer")),
+                )
+            return
         if not numeric(tag):
             yield LinesideError(
                 "recipe.tag_type",
                 f"Step {step.id} treats {_tag_of(step)!r} as a number; it is a {tag.type}.",
                 todo="Use a tag that is a number.",
-                place=self._document.place((*path, "balance" if isinstance(step, Weigh) else "tag")),
+                place=self._document.place((*path, _tag_key(step))),
             )
             return
         limit = _limit_of(step)

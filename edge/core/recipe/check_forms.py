@@ -32,6 +32,7 @@ from edge.core.recipe.model import (
 )
 from edge.core.recipe.values import limit_in, resolve
 from edge.core.terms import MEASURES, Role, same_dimension
+from edge.core.zpl import COPIES_MAX, layout, problem
 
 FACTS: Final = ("batch", "order", "patient", "recipe", "version", "title")
 """What a label may say of its batch."""
@@ -323,6 +324,32 @@ def _label(asked: Asked, step: Label, path: Path) -> Iterator[LinesideError]:
             f"Step {step.id} prints labels with nothing on them.",
             todo="Name in `content` what stands on a label, for example {Batch: batch}.",
             place=asked.place((*path, "content")),
+        )
+    if step.code:
+        yield from _label_facts(asked, step, {"code": step.code}, FACTS, path)
+    if not step.printer:
+        for key in ("code", "template"):
+            if getattr(step, key):
+                yield LinesideError(
+                    "recipe.label_unprinted",
+                    f"Step {step.id} gives `{key}` and names no printer that could print it.",
+                    todo=f"Give `printer`, or remove `{key}`.",
+                    place=asked.place((*path, key)),
+                )
+        return
+    if not step.code or step.copies > COPIES_MAX:
+        yield LinesideError(
+            "recipe.label_printed",
+            f"Step {step.id} prints {step.copies} labels " + ("at once." if step.code else "without a code."),
+            todo=f"Give `code`: what can be scanned from a label, for example batch; and at most {COPIES_MAX} copies.",
+            place=asked.place((*path, "copies" if step.code else "printer")),
+        )
+    elif wrong := problem(step.template or layout(step.content), step.content):
+        yield LinesideError(
+            "recipe.label_template",
+            f"The template of step {step.id} {wrong[0]}.",
+            todo=wrong[1],
+            place=asked.place((*path, "template" if step.template else "content")),
         )
 
 

@@ -20,6 +20,7 @@ from pydantic import Field
 from edge.core.alarms import Priority
 from edge.core.plant import Frozen, Name
 from edge.core.terms import Role
+from edge.core.zpl import TEMPLATE_CHARS_MAX
 
 StepId = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z_\-]{0,31}(/[0-9A-Za-z][0-9A-Za-z_\-]{0,31}){0,4}$")]
 """A step of a called operation has the id of the call before its own: "030/010"."""
@@ -129,6 +130,8 @@ class _Step(Frozen):
     """The step that follows in the same sequence; the one listed next when absent."""
     attachments: Annotated[tuple[Attachment, ...], Field(max_length=20)] = ()
     """What the person may open while the step is under way."""
+    by_hand: Literal["two people", "never"] = "two people"
+    """Who may do the step in the box's place while its equipment cannot be used, or in manual mode."""
 
     def inner(self) -> tuple[Inner, ...]:
         """The sequences of steps inside this step, in the order of the file."""
@@ -232,6 +235,8 @@ class Hold(_Step):
     on_bad_quality: Literal["hold", "continue"] = "hold"
     on_restart: Literal["resume", "hold", "ask"] = "resume"
     """After a power cut: go on, hold the batch, or ask a person, who signs that it goes on, begins anew, or aborts."""
+    by_hand_every: Annotated[str, Field(min_length=1)] = "15 min"
+    """While it goes on by hand, two people enter the value so often."""
     placeholder: bool = False
 
 
@@ -245,6 +250,8 @@ class Monitor(_Step):
     alarm: Alarm | None = None
     on_delay: str = "2 s"
     on_bad_quality: Literal["hold", "continue"] = "hold"
+    by_hand_every: Annotated[str, Field(min_length=1)] = "15 min"
+    """While it goes on by hand, two people enter the value so often."""
 
 
 class Sign(_ByPerson):
@@ -407,13 +414,20 @@ class Label(_ByPerson):
     """Labels for this batch. `content` names the facts that stand on one: batch, order, patient (the pseudonym),
     recipe, version, title, or a text with "$parameter". The person says how many were printed, and with `reconcile`
     how many were used and how many made void; one that is missing raises an exception record of this `category`.
-    The difference is recorded as `name`."""
+    The difference is recorded as `name`.
+
+    With a `printer` (a tag) the box prints them, once; the person looks at them and scans the code, which says what
+    `code` names. To print again is signed, with a reason, and counts. `template` is ZPL with a field for each line of
+    `content`, "{Batch}", and "{code}"; without one the lines stand one below the other, the code last."""
 
     phase: Literal["label"]
     text: Text
     name: Name
     content: Mapping[Text, Text]
     copies: int = Field(default=1, ge=1, le=10_000)
+    printer: str = ""
+    code: Text = ""
+    template: Annotated[str, Field(max_length=TEMPLATE_CHARS_MAX)] = ""
     reconcile: bool = False
     category: Literal["minor", "major", "critical"] = "critical"
 
@@ -741,6 +755,8 @@ class Recipe(Frozen):
     """What may be amended while a batch is under way; nothing, when it is not said."""
     attachments: Annotated[tuple[Attachment, ...], Field(max_length=20)] = ()
     """What a person may open at every step."""
+    by_hand: Literal["two people", "never"] = "two people"
+    """Who may do steps in the box's place while their equipment cannot be used, or in manual mode."""
     sampling: Mapping[PlanName, SamplingPlan] = Field(default_factory=dict)
     procedure: tuple[UnitProcedure, ...]
 

@@ -9,12 +9,22 @@ from typing import Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core.decide import shown_tag
 from edge.core.events import Event
-from edge.core.forms import Ask, Result, asks, choices_of, is_within, open_ask, weight_limits
+from edge.core.forms import (
+    LABELS_GOOD,
+    PRINT_AGAIN,
+    Ask,
+    Result,
+    asks,
+    choices_of,
+    is_within,
+    labels_printed,
+    open_ask,
+    weight_limits,
+)
 from edge.core.formula import names_in
 from edge.core.inputs import Wish, mid
-from edge.core.line import Batch, StepRun, tag_name
+from edge.core.line import Batch, StepRun, shown_tag, tag_name
 from edge.core.recipe import limit_in
 from edge.core.recipe.model import (
     Calculate,
@@ -61,6 +71,7 @@ from edge.core.serving import Module, module_of
 from edge.core.terms import ClockQuality, Role, Stamp, State, Value, convert
 
 ANOTHER: Final = "=REHEARSAL2"
+PRINTED_AGAIN: Final = "labels are printed again, signed and with a reason"
 OTHER_ROLE: Final = "another role is refused"
 SAME_PERSON: Final = "the same person twice is refused"
 WRONG_CODE: Final = "a wrong code is refused"
@@ -218,12 +229,15 @@ def _form_points(stage: Stage, step: Form | Sign) -> Points:
                 yield "people", f"{ask.part}: {SAME_PERSON}"
         elif ask.kind == "scan":
             yield "people", f"{ask.part}: {WRONG_CODE}"
-        elif ask.kind in {"value", "choice"} and not isinstance(step, Dispose | Weigh):
+        elif ask.kind in {"value", "choice"} and not isinstance(step, Dispose | Weigh | Label):
             yield from (("limits", f"{ask.part}: {what}") for what, _, _ in _answers(stage, ask))
     if isinstance(step, Weigh):
         yield from (("limits", what) for what, _ in _net(stage, step))
         if step.balance:
             yield "quality", "lost"
+    if isinstance(step, Label) and step.printer:
+        yield from _write_points(stage, step)
+        yield "people", PRINTED_AGAIN
     if isinstance(step, Label) and step.reconcile:
         yield "limits", "none missing"
         yield "limits", "one missing"
@@ -299,12 +313,19 @@ def _enter_part(play: Play, step: Step, run: StepRun, ask: Ask, command: cm.Ente
         what, net = _weight(play, step)
         play.due[step.id] = what
         play.do(replace(command, text=_text(tare + net)))
+    elif isinstance(step, Label) and ask.result is not None:
+        again = ask.part.endswith(".check 1") and play.try_once(step.id, "people", PRINTED_AGAIN)
+        events = play.do(replace(command, text=PRINT_AGAIN if again else LABELS_GOOD if ask.choices else "One tore."))
+        play.stage.cover(step.id, "people", PRINTED_AGAIN, ask.result.type == "text" and events)
+    elif isinstance(step, Label) and ask.part.startswith(f"{step.name}.count "):
+        play.do(replace(command, text=str(step.copies)))
     elif isinstance(step, Label):
         part = ask.part.rpartition(".")[2]
         if part == "used":
             play.due[step.id] = "one missing" if play.try_once(step.id, "limits", "one missing") else "none missing"
         due = play.due.get(step.id, "")
-        counts = {"printed": step.copies, "used": step.copies - (due == "one missing"), "void": 0}
+        there = round(labels_printed(step, run)) or step.copies
+        counts = {"printed": step.copies, "used": there - (due == "one missing"), "void": 0}
         events = play.do(replace(command, text=str(counts[part])))
         if part == "void":
             raised = any(is_trouble(event, "limit.outside", step.id) for event in events)
@@ -359,7 +380,7 @@ def _balance(play: Play, step: Weigh, run: StepRun, ask: Ask) -> bool:
 # Equipment ---------------------------------------------------------------------------------------------------------
 
 
-def _write_points(_stage: Stage, _step: Set | Ramp | Service) -> Points:
+def _write_points(_stage: Stage, _step: Set | Ramp | Service | Label) -> Points:
     for outcome, answers in ANSWERS.items():
         for answer in answers:
             yield "questions", f"{outcome}, {answer}"

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeGuard
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.alarms import AlarmState, AlarmWatcher, is_there
-from edge.core.decide import Now, inside, shown_tag
+from edge.core.decide import Now, inside
 from edge.core.errors import LinesideError
 from edge.core.events import Event, RowBody
 from edge.core.guard import PLACEHOLDER, agrees, fitted, judged
@@ -35,12 +35,14 @@ from edge.core.line import (
     apply,
     effects,
     elapsed,
+    shown_tag,
     tag_name,
 )
 from edge.core.plant import Tag
 from edge.core.recipe.model import (
     Calculate,
     Hold,
+    Label,
     Loop,
     Monitor,
     Ramp,
@@ -591,6 +593,8 @@ class Play:
 
     def as_shown(self, write: Write, tag: Tag) -> Value:
         """What was written, in the unit of what it is read back from."""
+        if isinstance(write.value, str) and write.shown_by:
+            return write.shown_by[0]
         back = self.stage.plant.tag(shown_tag(self.line, write.tag))
         if back is None or back.unit == tag.unit or isinstance(write.value, bool | str):
             return write.value
@@ -646,6 +650,8 @@ class Play:
         answer = next((one for one in ways if one in left), ways[-1])
         events = self.give_answer(question, answer)
         wanted = ev.StepCompleted | ev.RampStepped | ev.ServiceSet if answer == "happened" else ev.CommandIntended
+        if isinstance(self.stage.recipe.steps().get(question.step), Label):
+            wanted = ev.CommandIntended | ev.ValueRecorded
         seen = any(isinstance(event, wanted) and event.step == question.step for event in events)
         self.stage.cover(question.step, "questions", f"{outcome}, {answer}", seen, "the answer had no effect")
 

@@ -1263,12 +1263,16 @@ def _record(batch: str, box: Path) -> AsBuilt:
 
 
 @batch_app.command("list")
-def batch_list(box: Box = Path(), as_json: AsJson = False) -> None:
-    """List the batches of a box.
+def batch_list(
+    training: Annotated[bool, typer.Option("--training", help="Training batches, and no others.")] = False,
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """List the batches of a box, without those for training.
 
     Example: lineside batch list --box /etc/lineside
     """
-    records = _records(box)
+    records = {batch: record for batch, record in _records(box).items() if record.training is training}
     if as_json:
         fields = ("batch", "order", "recipe", "version", "state", "started_utc", "ended_utc")
         print(json.dumps([{field: getattr(r, field) for field in fields} for r in records.values()]))

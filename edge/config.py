@@ -145,6 +145,12 @@ class Config(Document):
         default=1.0,
         description="1.0 for production. More compresses process time and marks records as not for release.",
     )
+    training_speed: Annotated[float, Field(strict=True, ge=1, le=100_000)] = Field(
+        default=1.0,
+        examples=[60.0],
+        description="Process time of training batches passes so many times as fast: with simulated equipment that "
+        "runs as fast, a trainee need not wait for days.",
+    )
     views: Annotated[bool, Field(strict=True)] = Field(
         default=True,
         description="Whether the follower keeps state/views.db: what the journal says, for search and SQLite tools.",

@@ -40,6 +40,7 @@ from edge.core.recipe.model import Record, Scan, Step
 from edge.core.recipe.values import said
 from edge.core.record import Signer
 from edge.core.terms import Act, Role, Stamp
+from edge.core.training import CODE
 from edge.directory import Directory, Person
 from edge.engine import Engine
 from edge.identity import sync_folder
@@ -126,6 +127,7 @@ class Desk:
         *,
         box: str,
         speed: float,
+        training_speed: float,
         drafts: Drafts,
         vault: Vault,
         approvals: Approvals,
@@ -145,6 +147,7 @@ class Desk:
         self.clock = clock
         self.box = box
         self.speed = speed
+        self.training_speed = training_speed
         self.drafts = drafts
         self.vault = vault
         self.naming = asyncio.Lock()
@@ -320,7 +323,7 @@ class _Client:
             case wire.AskStatus():
                 return {"picture": self.desk.picture(self.person).model_dump(mode="json")}
             case wire.StartBatch():
-                await self._start_batch(request)
+                return {"batch": await self._start_batch(request)}
             case wire.ActOnBatch():
                 await engine.submit(
                     cm.ActOnBatch(
@@ -431,10 +434,11 @@ class _Client:
 
     # Patients -----------------------------------------------------------------------------------------------
 
-    async def _start_batch(self, request: wire.StartBatch) -> None:
+    async def _start_batch(self, request: wire.StartBatch) -> str:
+        """Returns its number; what was asked for when the request is a repeated one."""
         self._need_session()
         async with self.desk.naming:
-            await self.desk.engine.submit(
+            rows = await self.desk.engine.submit(
                 cm.StartBatch(
                     command_id=request.id,
                     session=self.session,
@@ -442,10 +446,12 @@ class _Client:
                     order=request.order,
                     seal=request.recipe,
                     patient=await self._ordered(request),
-                    speed=self.desk.speed,
+                    speed=self.desk.training_speed if request.training else self.desk.speed,
                     queue=request.queue,
+                    training=request.training,
                 )
             )
+        return rows[0].event.batch if rows else request.batch
 
     async def _ordered(self, request: wire.StartBatch) -> str:
         """The pseudonym of the patient that a batch is to be started for; empty without a patient."""
@@ -462,6 +468,8 @@ class _Client:
                 )
         if not identity:
             return ""
+        if request.training:
+            return CODE  # refused, and nothing of it is kept
         if is_pseudonym(identity) or not identity.isprintable():
             raise LinesideError(
                 "batch.patient_code",
@@ -483,6 +491,8 @@ class _Client:
             right = text.startswith(said(recipe, step.prefix))
             return {"text": await self.desk.hide(text, others=not right)}
         batch = line.batches[request.batch]
+        if batch.training:
+            return {"text": text if text == CODE else ""}  # nothing of a patient is kept in training
         run = batch.steps.get(request.step)
         decided = request.id in line.answered or run is None or run.state != "active"
         allowed = self.person is not None and step.role in self.person.roles

@@ -248,7 +248,7 @@ class Engine:
         group.create_task(self._write(write), name=f"edge.engine.write[{write.batch}/{write.step}/{write.tag}]")
 
     async def _write(self, write: Write) -> None:
-        writer = self._equipment.writer(write.tag)
+        writer = self._equipment.writer(write.tag, training=write.training)
         self._conclude(write, await writer.write_and_read_back(write.value, write.shown_by))
 
     def _conclude(self, write: Write, outcome: WriteOutcome) -> None:
@@ -293,7 +293,8 @@ class Engine:
         self._safe[asyncio.create_task(self._make_safe(write), name=name)] = write
 
     async def _make_safe(self, write: Write) -> None:
-        writer, until_s = self._equipment.writer(write.tag), self._clock.now_s() + SAFE_AGAIN_S_MAX
+        writer = self._equipment.writer(write.tag, training=write.training)
+        until_s = self._clock.now_s() + SAFE_AGAIN_S_MAX
         outcome = await writer.write_and_read_back(write.value, write.shown_by, safe=True)
         while write.step == SAFE_STEP and outcome.result is WriteResult.REFUSED and self._clock.now_s() < until_s:
             await asyncio.sleep(SAFE_AGAIN_S)  # certainly not written: the connection may be there in a moment
@@ -313,7 +314,7 @@ class Engine:
         live = {batch.batch: batch for batch in (*self.shown.live(), *self.line.live())}  # whatever of it was lost
         for batch in live.values():
             for full_name, value in self.line.book.plant.safe_state(batch.units.values()):
-                self._begin_safe(Write(batch.batch, SAFE_STEP, 1, full_name, value, beyond))
+                self._begin_safe(Write(batch.batch, SAFE_STEP, 1, full_name, value, beyond, training=batch.training))
         self._wake.set()
 
     async def _end_safely(self) -> None:

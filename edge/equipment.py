@@ -246,8 +246,9 @@ class WriteOutcome:
 class GuardedWriter:
     """The only way to write to one tag: guard, exactly one request, read-back."""
 
-    def __init__(self, equipment: Equipment, tag: str) -> None:
+    def __init__(self, equipment: Equipment, tag: str, *, training: bool) -> None:
         self._equipment = equipment
+        self._training = training
         self.tag = tag
 
     async def write_and_read_back(
@@ -259,7 +260,8 @@ class GuardedWriter:
 
         When cancelled, whether anything was written is unknown: the caller must treat it so. The driver has
         then already made sure that a late reply is not taken for another's."""
-        return await self._equipment._write(self.tag, value, shown_by, safe=safe)  # noqa: SLF001  one module, one class in two parts
+        write = self._equipment._write  # noqa: SLF001  one module, one class in two parts
+        return await write(self.tag, value, shown_by, safe=safe, training=self._training)
 
 
 class Equipment:
@@ -400,14 +402,17 @@ class Equipment:
 
     # Writing ----------------------------------------------------------------------------------------------
 
-    def writer(self, tag: str) -> GuardedWriter:
-        """The door to one tag. Raises `guard.unknown_tag`."""
+    def writer(self, tag: str, *, training: bool = False) -> GuardedWriter:
+        """The door to one tag; for a batch in `training` a locked one unless the plant allows it. Raises
+        `guard.unknown_tag`."""
         self._known(tag)
-        return GuardedWriter(self, tag)
+        return GuardedWriter(self, tag, training=training)
 
-    async def _write(self, name: str, value: Value, shown_by: Collection[Value], *, safe: bool) -> WriteOutcome:
+    async def _write(
+        self, name: str, value: Value, shown_by: Collection[Value], *, safe: bool, training: bool
+    ) -> WriteOutcome:
         try:
-            may_write(self._plant, name, value)
+            may_write(self._plant, name, value, training=training)
         except LinesideError as refusal:
             return WriteOutcome(WriteResult.REFUSED, None, refusal.what)
         tag = self._known(name)

@@ -108,6 +108,7 @@ def picture(
                 seal=loaded.seal,
                 needs_patient=needs_patient(line.book.recipes[loaded.seal]),
                 waits=str(queueing.turn(line, line.book.recipes[loaded.seal])),
+                trainable=all(queueing.usable(line.book.plant, line.book.recipes[loaded.seal], training=True).values()),
             )
             for seal in (*line.recipes, *(seal for seal in line.lives if seal not in line.recipes))
             if (loaded := startable(line, seal)) is not None
@@ -189,6 +190,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         offers=amend_offers(line, batch),
         amendment=amendment_card(batch),
         next_action=_next_action(batch, cards, waits),
+        training=batch.training,
     )
 
 

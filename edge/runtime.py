@@ -157,6 +157,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 clock,
                 box=config.box,
                 speed=config.speed,
+                training_speed=config.training_speed,
                 drafts=Drafts(config.state_dir / "drafts.json"),
                 vault=vault,
                 approvals=Approvals(engine, config.state_dir / "library", beside=config.recipes),
@@ -179,7 +180,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
             end = asyncio.Event()
             storing = history.run(
                 engine.submit,
-                lambda: {batch.batch: frozenset(batch.units.values()) for batch in engine.line.live()},
+                lambda: {b.batch: frozenset(b.units.values()) for b in engine.line.live() if not b.training},
                 lambda: disk.room.level is Level.ROOM,
                 end,
             )

@@ -31,6 +31,7 @@ from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode
 from edge.core.lifecycle import ACT_OF, RecipeEvent
 from edge.core.record import ZERO_HASH, Row
+from edge.core.training import looks_like_training
 
 
 @contextmanager
@@ -122,6 +123,23 @@ TABLES: Final[dict[str, Table]] = {
             "speed": (float, "1.0 for production; more compresses process time: not for release."),
             "seq": _SEQ,
             "as_of_seq": (int, "The last row that concerns it."),
+        },
+    ),
+    "training": Table(
+        "One line for each training batch: what a person's training record rests on. Nothing else of it stands in any "
+        "other table but `row`: it is no record of a product.",
+        {
+            "batch": _BATCH,
+            "recipe": (str, "The recipe's id."),
+            "version": (str, "The recipe's version."),
+            "seal": (str, "The recipe's seal: the SHA-256 of its content."),
+            "state": (str, "Its ISA-88 state."),
+            "started_utc": (str, "When it was started; empty while it waits."),
+            "started_by": (str, "By whom."),
+            "ended_utc": (str, "When it was complete, stopped or aborted; empty before."),
+            "people": (str, "Who did something in it, separated by commas."),
+            "exceptions": (int, "How many exceptions were raised."),
+            "seq": _SEQ,
         },
     ),
     "amendment": Table(
@@ -740,8 +758,42 @@ def _insert(db: Database, table: str, *values: object) -> None:
     _run(db, f"INSERT OR REPLACE INTO {table} VALUES({places})", *values)
 
 
+def _is_training(db: Database, event: ev.Event) -> bool:
+    if isinstance(event, ev.BatchQueued | ev.BatchStarted):
+        return event.training
+    if not looks_like_training(event.batch):
+        return False  # spares the question to the table
+    return db.execute("SELECT 1 FROM training WHERE batch=?", [event.batch]).fetchone() is not None
+
+
+def _apply_training(db: Database, seq: int, row: RowBody) -> None:
+    """What is kept of a training batch: that it was, by whom, and how it ended."""
+    event, utc = row.event, row.at.utc
+    match event:
+        case ev.BatchQueued() | ev.BatchStarted():
+            state, since, by = ("idle", "", "") if isinstance(event, ev.BatchQueued) else ("running", utc, row.actor)
+            about = (event.batch, event.recipe, event.version, event.seal)
+            _insert(db, "training", *about, state, since, by, "", "", 0, seq)
+        case ev.BatchStateChanged():
+            ended = utc if event.now in _ENDS else ""
+            told = "UPDATE training SET state=?, ended_utc=ifnull(nullif(?, ''), ended_utc) WHERE batch=?"
+            _run(db, told, event.now, ended, event.batch)
+        case ev.ExceptionRaised():
+            _run(db, "UPDATE training SET exceptions=exceptions+1 WHERE batch=?", event.batch)
+        case _:
+            pass
+    if row.actor != "lineside":
+        (known,) = db.execute("SELECT people FROM training WHERE batch=?", [event.batch]).fetchone()
+        people = [one for one in known.split(", ") if one]
+        if row.actor not in people:
+            _run(db, "UPDATE training SET people=? WHERE batch=?", [*people, row.actor], event.batch)
+
+
 def _apply_event(db: Database, seq: int, row: RowBody) -> None:
     event, utc = row.event, row.at.utc
+    if _is_training(db, event):
+        _apply_training(db, seq, row)
+        return
     if event.batch and not isinstance(event, ev.BatchStarted | ev.BatchQueued):
         _run(db, "UPDATE batch SET as_of_seq=? WHERE batch=?", seq, event.batch)
     match event:

@@ -73,7 +73,8 @@ class Watch(_Request):
 
 class StartBatch(_Request):
     """Start `recipe` (its seal) for an order, or with `queue` let the batch wait: it begins when its units are free and
-    a person starts it. `patient` is the scanned patient identity, or empty."""
+    a person starts it. `patient` is the scanned patient identity, or empty. One for `training` has neither patient nor
+    number: the box numbers it. The answer carries `batch`."""
 
     do: Literal["start_batch"] = "start_batch"
     batch: Short
@@ -81,6 +82,7 @@ class StartBatch(_Request):
     recipe: Short
     patient: Annotated[Short, Scanned] = ""
     queue: bool = False
+    training: bool = False
 
 
 class ActOnBatch(_Request):
@@ -616,6 +618,8 @@ class BatchCard(Message):
     """The one that waits for a decision."""
     next_action: str
     """One sentence for the operator."""
+    training: bool = False
+    """Somebody learns: no screen may show it without saying so."""
 
 
 class RecipeLine(Message):
@@ -628,6 +632,8 @@ class RecipeLine(Message):
     needs_patient: bool
     waits: str = ""
     """What a new batch would wait for now; empty when it may be started at once."""
+    trainable: bool = False
+    """The plant gives units for training that it needs."""
 
 
 class PersonView(Message):

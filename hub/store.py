@@ -37,6 +37,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    not_,
     or_,
     select,
     update,
@@ -48,6 +49,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from edge.core import frame, recall
 from edge.core.errors import LinesideError
 from edge.core.frame import Frame, Receipt
+from edge.core.numbers import TRAINING_PREFIX
 from edge.core.record import ZERO_HASH, Fault, Row, Signer, chain_faults, fingerprint
 
 SCHEMA: Final = "1"
@@ -465,12 +467,15 @@ class Store:
         async with self._engine.connect() as connection:
             return await connection.scalar(select(func.count()).select_from(_chain)) or 0
 
-    async def batches(self, limit: int = 200) -> list[tuple[str, str]]:
-        """(device, batch) of the batches that rows started or let wait, newest first."""
+    async def batches(self, limit: int = 200, *, training: bool = False) -> list[tuple[str, str]]:
+        """(device, batch) of the batches that rows started or let wait, newest first; of those that are called like
+        `training`, or of the others."""
+        called = _row.c.batch.startswith(TRAINING_PREFIX, autoescape=True)
         query = (
             select(_chain.c.device, _row.c.batch)
             .join_from(_row, _chain)
             .where(_row.c.batch != "", _row.c.kind.in_(("BatchStarted", "BatchQueued")))
+            .where(called if training else not_(called))
             .group_by(_chain.c.device, _row.c.batch)
             .order_by(func.max(_row.c.received_utc).desc(), func.max(_row.c.seq).desc())
             .limit(limit)

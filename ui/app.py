@@ -230,7 +230,7 @@ class LinesideApp(App[None]):
         for entry in event.entries:
             self._forget_timer(entry)
         try:
-            await client.ask(request)
+            answer = await client.ask(request)
         except LinesideError as error:
             if error.code in {"desk.lost", "desk.garbled"}:
                 self._cut_off = True
@@ -246,7 +246,7 @@ class LinesideApp(App[None]):
                 self._batch = self._step = ""
                 self.front.entries.clear()
             elif isinstance(request, StartBatch):
-                self._batch = request.batch
+                self._batch = answer.get("batch", request.batch)
             if not isinstance(request, LogIn | LogOut) and self._latest is not None:
                 self._dark_read = self._latest.dark_s
             self._go = Go(event.then)

@@ -226,6 +226,9 @@ def header(words: Words, picture: Picture, batch: BatchCard | None, width: int) 
         room = width - right.cell_length - state.cell_length - len(speed) - 3
         full = Content.assemble((units, "$quiet"), "  ", (batch.batch, "bold"))
         name = full if full.cell_length <= room else Content.assemble((batch.batch, "bold"))
+        if batch.training:  # its number says it too, and whatever else gives way, this does not
+            mark = Content.assemble((words("training.mark"), "bold $warning reverse"), " ", (batch.batch, "bold"))
+            name = mark if mark.cell_length <= room else Content.assemble((batch.batch, "bold $warning reverse"))
         left = Content.assemble(name.truncate(max(4, room), ellipsis=True), "  ", state, (speed, "bold $warning"))
     gap = max(1, width - left.cell_length - right.cell_length)
     return Content.assemble(left, " " * gap, right)

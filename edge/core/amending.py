@@ -483,6 +483,7 @@ def _refuse_unfit(line: Line, batch: Batch, recipe: Recipe, made: Recipe) -> Non
             plant,
             full_name,
             set_point_in(made, step, tag.unit) if isinstance(step, Set) else ramp_end_in(made, step, tag.unit),
+            training=batch.training,
         )
     found = {(one.code, one.what): one for one in _findings(made, plant)}
     if found:  # the check takes long: of the recipe as it was only when it is needed

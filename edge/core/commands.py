@@ -299,7 +299,8 @@ class EraseIdentity(ByPerson):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartBatch(ByPerson):
-    """Begin a batch now, or with `queue` let it wait until a person starts it; then nothing begins by itself."""
+    """Begin a batch now, or with `queue` let it wait until a person starts it; then nothing begins by itself. One for
+    `training` gets its number from the box."""
 
     batch: str
     order: str
@@ -307,6 +308,7 @@ class StartBatch(ByPerson):
     patient: str
     speed: float
     queue: bool = False
+    training: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
-from edge.core import by_hand, printing, queueing, serve
+from edge.core import by_hand, printing, queueing, serve, training
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
@@ -71,6 +71,7 @@ from edge.core.line import (
     tag_name,
 )
 from edge.core.mode import DUE, HAND, LATE
+from edge.core.numbers import TRAINING, given
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.pseudonym import alike, is_pseudonym
 from edge.core.recipe import limit_in, set_point_in
@@ -591,6 +592,12 @@ class _Decision:
     def start_batch(self, command: cm.StartBatch) -> None:
         self.need(Permission.START)
         line = self.line
+        if command.training:
+            recipe, _ = self.effective(command.seal)
+            number = given(line.numbers, TRAINING)
+            command = training.as_training(command, number, with_patient=needs_patient(recipe))
+        else:
+            training.refuse_training_number(command)
         for name, value in (("batch", command.batch), ("order", command.order)):
             if not value.strip() or len(value) > 64 or not value.isprintable():
                 raise LinesideError(
@@ -612,7 +619,7 @@ class _Decision:
         if command.queue:
             self.enqueue(command, recipe, loaded.recipe, loaded.version)
         else:
-            self.begin(command.batch, command.order, command.patient.strip(), command.seal, command.speed)
+            self.begin(command)
 
     def enqueue(self, command: cm.StartBatch, recipe: Recipe, named: str, version: str) -> None:
         """Let the batch wait. It takes no unit; those that it could use are kept for it against later ones."""
@@ -625,7 +632,8 @@ class _Decision:
                 effect=NOTHING_STARTED,
                 todo="Start or stop one that waits, or use another box.",
             )
-        queueing.allocate(line.book.plant, recipe, {})  # refused when this box can never have units for it
+        # refused when this box can never have units for it
+        queueing.allocate(line.book.plant, recipe, {}, training=command.training)
         self.emit(
             ev.BatchQueued(
                 batch=command.batch,
@@ -635,29 +643,33 @@ class _Decision:
                 version=version,
                 seal=command.seal,
                 speed=command.speed,
-                waits=str(queueing.turn(line, recipe)),
+                waits=str(queueing.turn(line, recipe, training=command.training)),
+                training=command.training,
             )
         )
 
-    def begin(self, batch_id: str, order: str, patient: str, seal: str, speed: float) -> None:
+    def begin(self, asked: cm.StartBatch | Batch) -> None:
         """Begin a batch, new or waiting: whatever must hold is looked at now. It takes all its units or none."""
+        batch_id, seal = asked.batch, asked.seal
         recipe, loaded = self.effective(seal)
         line = self.line
         if self.now.room is not None:
             running = sum(self.recipe(one).activations() for one in line.live() if one.state is not State.IDLE)
             refuse_batch_that_will_not_fit(self.now.room, running + recipe.activations())
-        units = queueing.allocate(line.book.plant, recipe, queueing.taken(line, batch_id))
+        taken = queueing.taken(line, batch_id)
+        units = queueing.allocate(line.book.plant, recipe, taken, training=asked.training)
         self.emit(
             ev.BatchStarted(
                 batch=batch_id,
-                order=order,
-                patient=patient,
+                order=asked.order,
+                patient=asked.patient.strip(),
                 recipe=loaded.recipe,
                 version=loaded.version,
                 seal=seal,
                 semantics=SEMANTICS,
                 units=units,
-                speed=speed,
+                speed=asked.speed,
+                training=asked.training,
             )
         )
         self.offer_attachments(batch_id, "", recipe.attachments)
@@ -691,7 +703,7 @@ class _Decision:
                 todo=ACT_HINT.get(batch.state, "Look at the batch's state first."),
             )
         if command.act is Act.START:
-            self.begin(batch.batch, batch.order, batch.patient, batch.seal, batch.speed)
+            self.begin(batch)
             return
         if command.act is Act.RESUME:
             if batch.restored:
@@ -1144,7 +1156,7 @@ class _Decision:
         tag = plant.tag(full_name)
         before = self.now.reading(shown_tag(self.line, full_name))
         try:
-            may_write(plant, full_name, value)
+            may_write(plant, full_name, value, training=self.line.batches[batch_id].training)
         except LinesideError as refusal:
             intent = Intent(step, iteration, attempt, full_name, value, tag.unit if tag else "", None, self.line.seq)
             self.refused(batch_id, intent, refusal.what)
@@ -1927,7 +1939,7 @@ class _Decision:
     def scan_part(self, batch: Batch, step: Step, run: StepRun, command: cm.ScanCode) -> None:
         ask = self.asked(batch, step, run, command.part, "scan")
         text = command.text.strip()
-        if why := code_refusal(ask, text):
+        if why := code_refusal(ask, text, training=batch.training):
             expected = ask.exactly or f"a code that begins with {ask.prefix}"
             self.emit(
                 ev.ScanRefused(
@@ -2309,8 +2321,12 @@ def restored_because(last_seq: int, heard_seq: int | None) -> str:
 def scan_refusal(batch: Batch, step: Scan, command: cm.ScanCode, prefix: str) -> str:
     """Why what was scanned is not what the step expects (of a lot, `prefix`), in a sentence; empty when it is."""
     text = command.text.strip()
+    if step.expect == "patient" and batch.training:
+        return "" if text == training.CODE else f"This is training: scan the code {training.CODE}, never a patient's."
     if not text or len(text) > TEXT_CHARS_MAX or not text.isprintable():
         return "The code cannot be read. Nothing was started."
+    if training.looks_like_training(text) and not batch.training:
+        return training.FROM_TRAINING
     if step.expect == "patient":
         # a pseudonym is what the vault gives for a scanned identity, and never what somebody entered
         if text == batch.patient and (command.identity or not is_pseudonym(text)):

@@ -332,6 +332,8 @@ class BatchQueued(Event):
     seal: str
     speed: float
     waits: str
+    training: bool = False
+    """As in `BatchStarted`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,6 +351,8 @@ class BatchStarted(Event):
     """Recipe role -> plant unit."""
     speed: float
     """1.0 for production; more compresses process time and marks the record as not for release."""
+    training: bool = False
+    """Somebody learns: nothing of this batch is a product's record, now or later."""
 
 
 @dataclass(frozen=True, kw_only=True)

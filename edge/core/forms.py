@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from edge.core.errors import LinesideError
 from edge.core.line import BY_HAND, Batch, OpenResult, StepRun
+from edge.core.numbers import TRAINING_PREFIX
 from edge.core.recipe.model import (
     MICROBIOLOGY,
     NEGATIVE_TO_DATE,
@@ -37,6 +38,7 @@ from edge.core.recipe.model import (
 from edge.core.recipe.values import limit_in, resolve
 from edge.core.recipe.values import said as spoken
 from edge.core.terms import PENDING, Role, Value
+from edge.core.training import FROM_TRAINING, LABEL, looks_like_training
 
 TEXT_CHARS_MAX: Final = 256
 COUNT_MAX: Final = 1_000_000
@@ -210,7 +212,8 @@ def label_content(
         "title": recipe.title,
         **more,
     }
-    return {title: facts.get(named, spoken(recipe, named)) for title, named in content.items()}
+    said = {title: facts.get(named, spoken(recipe, named)) for title, named in content.items()}
+    return {**LABEL, **said} if batch.training else said
 
 
 def labels_printed(step: Label, run: StepRun) -> float:
@@ -221,7 +224,8 @@ def labels_printed(step: Label, run: StepRun) -> float:
 
 def label_code(recipe: Recipe, batch: Batch, step: Label) -> str:
     """What the code on the label says."""
-    return label_content(recipe, batch, {"code": step.code})["code"] if step.code else ""
+    code = label_content(recipe, batch, {"code": step.code})["code"] if step.code else ""
+    return f"{TRAINING_PREFIX}{code}" if code and batch.training and not looks_like_training(code) else code
 
 
 def _label(recipe: Recipe, batch: Batch, step: Label, run: StepRun) -> Iterator[Ask]:
@@ -415,8 +419,10 @@ def is_form(step: Step) -> bool:
     return isinstance(step, Form)
 
 
-def code_refusal(ask: Ask, text: str) -> str:
+def code_refusal(ask: Ask, text: str, *, training: bool) -> str:
     """Why a scanned code is not what the ask expects, in a sentence; empty when it is."""
+    if looks_like_training(text) and not training:
+        return FROM_TRAINING
     if not text or len(text) > TEXT_CHARS_MAX or not text.isprintable():
         return "The code cannot be read. Nothing was started."
     if ask.exactly and text != ask.exactly:

@@ -49,8 +49,9 @@ def _outside(tag: Tag, value: Value) -> str:
     return ""
 
 
-def may_write(plant: Plant, tag_name: str, value: Value) -> None:
-    """Return when the value may be written to the tag; raise a `guard.*` LinesideError that says why not."""
+def may_write(plant: Plant, tag_name: str, value: Value, *, training: bool = False) -> None:
+    """Return when the value may be written to the tag; raise a `guard.*` LinesideError that says why not. In `training`
+    only tags of units that the plant gives for it may be written."""
     tag = plant.tag(tag_name)
     if tag is None:
         raise LinesideError(
@@ -65,6 +66,13 @@ def may_write(plant: Plant, tag_name: str, value: Value) -> None:
             f"{tag_name} may only be read.",
             effect=NOT_SENT,
             todo="Write to a set-point, or declare `access: write` for this tag in the plant file.",
+        )
+    if not plant.units[tag_name.partition(".")[0]].serves(training=training):
+        raise LinesideError(
+            "guard.training",
+            f"{tag_name} is not for training." if training else f"{tag_name} is for training only.",
+            effect=NOT_SENT,
+            todo="Use another unit; `training` of the unit in the plant file says what it is for.",
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise LinesideError(

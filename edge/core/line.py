@@ -24,6 +24,7 @@ from edge.core.events import RowBody
 from edge.core.formula import names_in
 from edge.core.lifecycle import Approval, RecipeLife, lived
 from edge.core.mode import DUE, LATE, Hand, Mode
+from edge.core.numbers import RANGES, NumberRange, used
 from edge.core.plant import Plant
 from edge.core.recipe import limit_in, seal
 from edge.core.recipe.amend import Change, amended
@@ -249,6 +250,8 @@ class Batch:
     requested: Requested | None = None
     amendments: int = 0
     """How many were requested."""
+    training: bool = False
+    """Somebody learns: it can never be a product's."""
 
     @property
     def restored(self) -> bool:
@@ -354,6 +357,8 @@ class Line:
     """Those that have not ended, and the last `ENDED_KEPT` that have, in the order of their ends."""
     used: UsedIds = field(default_factory=UsedIds)
     """The ids of all batches that ever began."""
+    numbers: Mapping[str, NumberRange] = field(default_factory=lambda: dict(RANGES))
+    """The ranges that this box takes batch numbers from, by what they are for."""
     sessions: Mapping[str, Session] = field(default_factory=dict)
     failures: Mapping[str, Failures] = field(default_factory=dict)
     answered: Mapping[str, str] = field(default_factory=dict)
@@ -491,8 +496,7 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
         case ev.BatchQueued():
             about = (event.order, event.patient, event.recipe, event.version, event.seal)
             idle = Batch(event.batch, *about, 0, {}, event.speed, state=State.IDLE, started_seq=seq)
-            used = line.used.with_id(event.batch)
-            return replace(line, batches={**line.batches, event.batch: idle}, used=used)
+            return _begun(line, replace(idle, training=event.training))
         case ev.BatchStarted():
             queued = line.batches.get(event.batch)
             started = Batch(
@@ -506,9 +510,9 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
                 event.units,
                 event.speed,
                 started_seq=queued.started_seq if queued else seq,
+                training=event.training,
             )
-            used = line.used.with_id(event.batch)
-            return replace(line, batches={**line.batches, event.batch: started}, used=used)
+            return _begun(line, started)
         case _ if event.batch not in line.batches:
             return line  # it ended long ago: the head holds nothing of it that could change
         case _:
@@ -516,6 +520,12 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
             if isinstance(event, ev.BatchStateChanged) and batch.state in OVER:
                 return replace(line, batches=_with_ended(line.batches, batch))
             return replace(line, batches={**line.batches, event.batch: batch})
+
+
+def _begun(line: Line, batch: Batch) -> Line:
+    """With a batch that began, or waits: its number is used from here on."""
+    batches = {**line.batches, batch.batch: batch}
+    return replace(line, batches=batches, used=line.used.with_id(batch.batch), numbers=used(line.numbers, batch.batch))
 
 
 def _alarms(
@@ -903,6 +913,8 @@ class Write:
     iteration: int = 1
     shown_by: tuple[Value, ...] = ()
     """A command to a service, or a label: what the read-back shows once it was taken. Empty: it shows the value."""
+    training: bool = False
+    """Of a training batch: the port refuses it wherever the plant does not allow training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -927,7 +939,17 @@ def effects(line: Line) -> Effects:
         return Effects()
     for batch in line.live():
         writes += [
-            Write(batch.batch, i.step, i.attempt, i.tag, i.value, i.seq, i.iteration, _shown_by(line, batch, i))
+            Write(
+                batch.batch,
+                i.step,
+                i.attempt,
+                i.tag,
+                i.value,
+                i.seq,
+                i.iteration,
+                _shown_by(line, batch, i),
+                batch.training,
+            )
             for i in batch.intents.values()
             if not i.in_doubt
         ]

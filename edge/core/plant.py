@@ -161,6 +161,12 @@ class Unit(Frozen):
     by_hand: bool = True
     """Two people may go on by hand while its equipment cannot be used, where the recipe permits it too."""
     services: Mapping[Name, UnitService] = Field(default_factory=dict)
+    training: Literal["never", "allowed", "only"] = "never"
+    """Whether training batches may use it, and with it write its tags; a simulated unit is for training `only`."""
+
+    def serves(self, *, training: bool) -> bool:
+        """True when a batch of this kind may use it."""
+        return self.training != ("never" if training else "only")
 
 
 class Plant(Frozen):

@@ -7,7 +7,7 @@ labels that are there, with a reason.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from edge.core import events as ev
 from edge.core.events import Event
@@ -16,6 +16,9 @@ from edge.core.line import Batch, Intent, Line, Question, tag_name
 from edge.core.recipe.model import Label, Recipe, Step
 from edge.core.terms import Value
 from edge.core.zpl import label, layout
+
+TRAINING_BAND: Final = "^FO10,2^A0N,24,24^FDTRAINING: Not for use^FS"
+"""On top of a label whose own template has no place for it."""
 
 
 class Decision(Protocol):
@@ -38,7 +41,10 @@ def go_on(d: Decision, batch_id: str, step: Label) -> None:
     if ask is None or ask.kind != "reading" or step.id in busy:
         return
     content = label_content(recipe, batch, step.content)
-    value = label(step.template or layout(step.content), content, label_code(recipe, batch, step), step.copies)
+    template = step.template or layout(content)
+    if batch.training and step.template:
+        template = template.replace("^XA", f"^XA{TRAINING_BAND}", 1)
+    value = label(template, content, label_code(recipe, batch, step), step.copies)
     attempt = int(ask.part.rpartition(" ")[2])
     d.intend(batch_id, step.id, run.iteration, attempt, tag_name(batch.units, step.printer), value)
 

@@ -38,12 +38,12 @@ def waiting(line: Line) -> list[Batch]:
     return sorted(idle, key=lambda batch: batch.started_seq)
 
 
-def usable(plant: Plant, recipe: Recipe) -> dict[str, list[str]]:
+def usable(plant: Plant, recipe: Recipe, *, training: bool = False) -> dict[str, list[str]]:
     """For each role the units that could take it."""
     bound = {need.unit for need in recipe.units.values()}
     found = {}
     for role, need in recipe.units.items():
-        of_class = [name for name, unit in plant.units.items() if unit.cls == need.cls]
+        of_class = [n for n, unit in plant.units.items() if unit.cls == need.cls and unit.serves(training=training)]
         found[role] = [name for name in of_class if (name == need.unit if need.unit else name not in bound)]
     return found
 
@@ -54,16 +54,25 @@ def taken(line: Line, batch: str = "") -> dict[str, str]:
     for other in waiting(line):
         if other.batch == batch:
             break
-        for unit in _all_usable(line.book.plant, line.recipe(other)):
+        for unit in _all_usable(line.book.plant, line.recipe(other), other.training):
             found.setdefault(unit, f"kept for batch {other.batch}, which waits longer")
     return found
 
 
-def allocate(plant: Plant, recipe: Recipe, gone: Mapping[str, str]) -> dict[str, str]:
-    """One unit of the right class for each role, none of which is `gone`. Raises `unit.occupied`, naming why."""
-    chosen, missing = _choose(plant, recipe, gone)
+def allocate(plant: Plant, recipe: Recipe, gone: Mapping[str, str], *, training: bool = False) -> dict[str, str]:
+    """One unit of the right class for each role, none of which is `gone`. Raises `unit.occupied`, naming why, or
+    `training.unit`."""
+    chosen, missing = _choose(plant, recipe, gone, training)
     for role, fitting in missing.items():
         need = recipe.units[role]
+        if training and not fitting:
+            raise LinesideError(
+                "training.unit",
+                f"No unit of class {f'{need.cls} {need.unit}'.strip()} on this box is for training.",
+                effect="Nothing was started. Training never uses equipment that the plant does not give for it.",
+                todo="Let an engineer say so in the plant file: `training: only` for a simulated unit, "
+                "`training: allowed` for a real one.",
+            )
         busy = ", ".join(f"{name} is {gone[name]}" for name in fitting if name in gone)
         raise LinesideError(
             "unit.occupied",
@@ -73,26 +82,28 @@ def allocate(plant: Plant, recipe: Recipe, gone: Mapping[str, str]) -> dict[str,
     return chosen
 
 
-def turn(line: Line, recipe: Recipe, batch: str = "") -> Turn:
+def turn(line: Line, recipe: Recipe, batch: str = "", *, training: bool = False) -> Turn:
     """What a waiting `batch`, or a new one without it, waits for now."""
     plant, gone = line.book.plant, taken(line, batch)
-    _, missing = _choose(plant, recipe, gone)
+    _, missing = _choose(plant, recipe, gone, training)
     said = [" or ".join(f"{name}, {gone[name]}" for name in fitting if name in gone) for fitting in missing.values()]
     nowhere = [f"a {recipe.units[role].cls}" for role, fitting in missing.items() if gone.keys().isdisjoint(fitting)]
-    mine = set(_all_usable(plant, recipe))
+    mine = set(_all_usable(plant, recipe, training))
     place = 1
     for other in waiting(line):
         if other.batch == batch:
             break
-        place += not mine.isdisjoint(_all_usable(plant, line.recipe(other)))
+        place += not mine.isdisjoint(_all_usable(plant, line.recipe(other), other.training))
     return Turn(tuple(dict.fromkeys(one for one in (*said, *nowhere) if one)), place)
 
 
-def _choose(plant: Plant, recipe: Recipe, gone: Mapping[str, str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+def _choose(
+    plant: Plant, recipe: Recipe, gone: Mapping[str, str], training: bool
+) -> tuple[dict[str, str], dict[str, list[str]]]:
     """A unit for each role that can have one, and for each other what could have taken it."""
     chosen: dict[str, str] = {}
     missing: dict[str, list[str]] = {}
-    for role, fitting in usable(plant, recipe).items():
+    for role, fitting in usable(plant, recipe, training=training).items():
         free = [name for name in fitting if name not in gone and name not in chosen.values()]
         if free:
             chosen[role] = free[0]
@@ -101,5 +112,6 @@ def _choose(plant: Plant, recipe: Recipe, gone: Mapping[str, str]) -> tuple[dict
     return chosen, missing
 
 
-def _all_usable(plant: Plant, recipe: Recipe) -> list[str]:
-    return list(dict.fromkeys(unit for fitting in usable(plant, recipe).values() for unit in fitting))
+def _all_usable(plant: Plant, recipe: Recipe, training: bool) -> list[str]:
+    fitting = usable(plant, recipe, training=training).values()
+    return list(dict.fromkeys(unit for units in fitting for unit in units))

@@ -213,6 +213,8 @@ class AsBuilt:
     """A sentence about who let the batch wait, and what for; empty for one that began at once."""
     dark: list[str] = field(default_factory=list)
     """Sentences about the times when no runtime was there while this batch was under way."""
+    training: bool = False
+    """Somebody learned: this is no record of a product, and never will be."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, keys in the order of the fields above."""
@@ -288,6 +290,9 @@ class _Recipes:
 FROM_FOLDER: Final = "Recipe from the folder of the box: no approval by signature was asked for"
 
 
+NOT_A_RECORD: Final = "TRAINING: this is no record of a product. It can never be reviewed or released as one."
+
+
 def batch_record(rows: Iterable[tuple[int, RowBody]], batch: str) -> AsBuilt | None:
     """The as-built record of one batch, or None when no row started it."""
     return as_built(rows).get(batch)
@@ -297,6 +302,7 @@ def as_text(record: AsBuilt) -> str:
     """The record for reading in a terminal."""
     release = "" if record.speed == 1.0 else f"  process time compressed {record.speed:g} times: not for release"
     lines = [
+        *([NOT_A_RECORD] if record.training else []),
         f"Batch {record.batch}  order {record.order}  patient {record.patient or '-'}{release}",
         f"Recipe {record.recipe} {record.version}  seal {record.seal}",
         *record.approval,
@@ -451,6 +457,7 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                 state="idle",
                 as_of_seq=seq,
                 queued=f"Queued {utc} by {row.actor}. {waits}.",
+                training=event.training,
             )
         case ev.BatchStarted():
             queued = built[event.batch].queued if event.batch in built else ""
@@ -467,6 +474,7 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                 row.actor,
                 as_of_seq=seq,
                 queued=queued,
+                training=event.training,
             )
         case ev.IdentityErased():
             for batch in built.values():

@@ -168,9 +168,10 @@ async def record(console: Console, device: str, batch: str) -> Record | None:
     return Record(device, console.trust.names.get(device, device[:12]), built, tuple(unreadable))
 
 
-async def records(console: Console) -> list[Record]:
-    """The newest batches, newest first."""
-    found = [await record(console, device, batch) for device, batch in await console.store.batches()]
+async def records(console: Console, *, training: bool = False) -> list[Record]:
+    """The newest batches, newest first: those for training, or the others, never both."""
+    called = await console.store.batches(training=training)
+    found = [await record(console, device, batch) for device, batch in called]
     return [one for one in found if one is not None]
 
 
@@ -210,7 +211,11 @@ def make_app(console: Console) -> FastAPI:
 
     @app.get("/batches")
     async def _batches(request: Request) -> HTMLResponse:
-        return page(request, "batches.html", records=await records(console))
+        return page(request, "batches.html", records=await records(console), training=False)
+
+    @app.get("/training")
+    async def _training(request: Request) -> HTMLResponse:
+        return page(request, "batches.html", records=await records(console, training=True), training=True)
 
     @app.get("/batches/{device}/{batch:path}")
     async def _batch(request: Request, device: str, batch: str) -> HTMLResponse:
@@ -229,6 +234,13 @@ def make_app(console: Console) -> FastAPI:
 
     @app.get("/api/batches")
     async def _api_batches() -> JSONResponse:
+        return listed(await records(console))
+
+    @app.get("/api/training")
+    async def _api_training() -> JSONResponse:
+        return listed(await records(console, training=True))
+
+    def listed(chosen: list[Record]) -> JSONResponse:
         found = [
             {
                 "device": one.device,
@@ -241,7 +253,7 @@ def make_app(console: Console) -> FastAPI:
                 "exceptions": len(one.built.exceptions),
                 "as_of_seq": one.built.as_of_seq,
             }
-            for one in await records(console)
+            for one in chosen
         ]
         return JSONResponse({"batches": found})
 

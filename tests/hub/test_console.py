@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from hub.receive import Receiver
 from hub.store import open_store
 from hub.trust import Trust
 
+API = ("/api/batches", "/api/training")
 EVIL = "<script>alert('x')</script>"
 
 
@@ -102,6 +104,21 @@ async def test_pages_render_and_escape_what_rows_say(hub, device_key):
     assert "no runtime was there" in text
     assert "Row 7" in text
     assert "in step" in pages["/"].text
+
+
+async def test_training_batches_stand_on_a_page_of_their_own(hub, device_key):
+    client, store, trust = hub
+    learnt = replace(started("TRAINING-0001")(0), training=True)
+    rows = [*bodies(1, event=started("B-1")), *bodies(1, event=lambda _: learnt)]
+    await give(store, trust, device_key, chained([encode(body) for body in rows]))
+    listed = {path: [one["batch"] for one in (await client.get(path)).json()["batches"]] for path in API}
+    assert listed == {"/api/batches": ["B-1"], "/api/training": ["TRAINING-0001"]}
+    pages = {path: (await client.get(path)).text for path in ("/batches", "/training")}
+    assert "TRAINING-0001" not in pages["/batches"]
+    assert "B-1" not in pages["/training"]
+    assert "Training batches" in pages["/training"]
+    (link,) = re.findall(r'href="(/batches/[^"]+TRAINING[^"]*)"', pages["/training"])
+    assert "This is no record of a product" in (await client.get(link)).text
 
 
 async def test_the_equation_is_shown_as_the_box_told_it(hub, device_key):

@@ -96,7 +96,7 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a dark stretch counts as time that passed": ({"edge.core.line._carried": dark_time_counts}, "TimerDue"),
     "units are not kept apart": (
-        {"edge.core.queueing.allocate": lambda _, recipe, __: dict.fromkeys(recipe.units, "BR-1")},
+        {"edge.core.queueing.allocate": lambda _, recipe, __, **___: dict.fromkeys(recipe.units, "BR-1")},
         "two batches share a unit",
     ),
     "a request is done again when it is repeated": (

@@ -401,6 +401,44 @@ async def test_a_batch_is_let_wait_when_its_units_are_busy(open_screen: Opener) 
         assert not screen.app.query_one("#start", Target).display
 
 
+async def test_a_training_batch_is_started_without_number_and_patient_and_says_so_everywhere(
+    open_screen: Opener,
+) -> None:
+    picture = make_picture()
+    learn = picture.model_copy(
+        update={"recipes": tuple(one.model_copy(update={"trainable": True}) for one in picture.recipes[:1])}
+    )
+    trained = make_batch(INSTRUCT).model_copy(update={"batch": "TRAINING-0001", "training": True})
+    async with open_screen(learn) as screen:
+        screen.desk.on = lambda _: make_picture(trained)
+        await screen.pilot.press("f8")
+        await screen.at("start")
+        await screen.click("#training")
+        await screen.until(lambda: screen.says("◆ TRAINING"))
+        assert not screen.app.query_one("#batch", Input).display
+        assert not screen.app.query_one("#patient", Input).display
+        await screen.click("#start-batch")
+        await screen.at("step")
+        (request,) = screen.desk.of(StartBatch)
+        assert (request.batch, request.patient, request.training, request.queue) == ("", "", True, False)
+        assert "◆ TRAINING" in screen.static("header")
+        await screen.pilot.press("escape")
+        await screen.at("home")
+        assert "◆ TRAINING" in str(screen.app.query_one("#open-0", Target).label)
+
+
+async def test_no_training_without_units_for_it(open_screen: Opener) -> None:
+    async with open_screen(make_picture()) as screen:
+        await screen.pilot.press("f8")
+        await screen.at("start")
+        await screen.click("#recipe-1")
+        await screen.click("#training")
+        await screen.until(lambda: screen.says("The plant gives no units for training"))
+        assert not screen.app.query_one("#start-batch", Target).display
+        await screen.click("#training")
+        await screen.until(lambda: not screen.says("◆ TRAINING"))
+
+
 async def test_a_batch_that_waited_is_started_by_a_person_without_a_reason(open_screen: Opener) -> None:
     async with open_screen(make_picture(QUEUED.model_copy(update={"waits": ""}))) as screen:
         await screen.at("step")

@@ -87,6 +87,7 @@ class Home(View):
         mark, colour = drawing.STATE_MARK[batch.state], drawing.style(batch.state)
         active = next((f"{line.step} {line.title}" for line in batch.steps if line.state == "active"), batch.title)
         return Content.assemble(
+            (f"{self.words('training.mark')} " if batch.training else "", "bold $warning reverse"),
             (f"{mark} {self.words(f'state.{batch.state}')}", f"bold {colour}"),
             f"  {batch.batch}  ",
             (

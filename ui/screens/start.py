@@ -15,11 +15,13 @@ from edge.wire import Picture, RecipeLine, StartBatch
 from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Said, Target, View
 
 RECIPE: Final[Entry] = ("", "recipe")
+TRAINING: Final[Entry] = ("", "training")
 FIELDS: Final = ("order", "batch", "patient")
 
 
 class Start(View):
-    """`#recipe-<n>` (n: place in the list), `#order`, `#batch`, `#patient`, `#keyboard`, `#back`, `#start-batch`."""
+    """`#recipe-<n>` (n: place in the list), `#order`, `#batch`, `#patient`, `#keyboard`, `#back`, `#training`,
+    `#start-batch`."""
 
     place: ClassVar[str] = "start"
 
@@ -43,6 +45,7 @@ class Start(View):
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.back"), id="back", key="escape")
         yield Target(self.words("do.keyboard"), id="keyboard", key="f7")
+        yield Target(self.words("do.training"), id="training", key="f6")
         yield Target(self.words("do.start"), id="start-batch", key="f8", kind="primary")
 
     def _recipe(self, picture: Picture) -> RecipeLine | None:
@@ -54,22 +57,33 @@ class Start(View):
     def _missing(self, recipe: RecipeLine | None) -> str:
         if recipe is None:
             return "recipe"
+        if self._training():
+            return "" if recipe.trainable else "training"
         needed = FIELDS if recipe.needs_patient else FIELDS[:2]
         return next((name for name in needed if not self.field(name).value.strip()), "")
 
+    def _training(self) -> bool:
+        """A trainee is to do it: nothing of it is a product's."""
+        return bool(self.front.entries.get(TRAINING))
+
     async def show(self, picture: Picture) -> None:
-        words, recipe = self.words, self._recipe(picture)
+        words, recipe, training = self.words, self._recipe(picture), self._training()
         await self.query_one(Choices).show(
             [
                 Choice(str(n), Content(f"{line.recipe} {line.version}"), chosen=line is recipe)
                 for n, line in enumerate(picture.recipes)
             ]
         )
-        self.field("patient").display = recipe is not None and recipe.needs_patient
+        self.field("patient").display = recipe is not None and recipe.needs_patient and not training
+        self.field("batch").display = not training
         missing = self._missing(recipe)
         if picture.recipes:
-            ready_to = "queue" if recipe is not None and recipe.waits else "go"
-            self.tell_now(words(f"start.next.{missing or ready_to}"), words("start.title"))
+            ready_to = "learn" if training else "queue" if recipe is not None and recipe.waits else "go"
+            self.tell_now(
+                words(f"start.next.{missing or ready_to}"),
+                words("start.title.training" if training else "start.title"),
+                "wait" if training else "go",
+            )
         else:
             self.tell_now(words("start.no_recipe"), words("start.title"), "wait")
         away = {name: why for name, why in picture.connections.items() if why.partition(", ")[0] != "connected"}
@@ -77,7 +91,7 @@ class Start(View):
         title = (f"\n{recipe.title}\n" if recipe else "\n", "bold")
         style = "bold $warning" if picture.recipe_approval == "from_folder" else "$success"
         rule = (words(f"start.approval.{picture.recipe_approval}") + "\n\n", style)
-        if recipe is not None and recipe.waits:
+        if recipe is not None and recipe.waits and not training:
             lines.insert(0, (words("start.waits", waits=recipe.waits), "bold $warning"))
         ready = [(f"{text}\n", style) for text, style in lines] or [(words("start.equipment.ok"), "$success")]
         typing = self.has_class("typing")
@@ -85,8 +99,11 @@ class Start(View):
         self.offer("#back", shown=True)
         self.offer("#keyboard", shown=bool(picture.recipes))
         self.offer("#start-batch", shown=not missing)
+        self.offer("#training", shown=bool(picture.recipes) and not typing)
+        self.query_one("#training", Target).tell(words("do.training.end" if training else "do.training"))
         waits = recipe.waits if recipe is not None else ""
-        self.query_one("#start-batch", Target).tell(words("do.queue" if waits else "do.start"))
+        start = "do.start.training" if training else "do.queue" if waits else "do.start"
+        self.query_one("#start-batch", Target).tell(words(start))
         self.query_one("#keyboard", Target).tell(words("do.keyboard.close" if typing else "do.keyboard"))
 
     def on_mount(self) -> None:
@@ -121,17 +138,22 @@ class Start(View):
             self.toggle_keyboard(self._at)
             if picture is not None:
                 await self.show(picture)
+        elif event.button.id == "training" and picture is not None:
+            self.front.entries[TRAINING] = "" if self._training() else "yes"
+            await self.show(picture)
         elif event.button.id == "start-batch" and picture is not None:
             recipe = self._recipe(picture)
             if recipe is None or self._missing(recipe):
                 return
             values = {name: self.field(name).value.strip() for name in FIELDS}
+            training = self._training()
             request = StartBatch(
                 id=uuid4().hex,
-                batch=values["batch"],
+                batch="" if training else values["batch"],
                 order=values["order"],
                 recipe=recipe.seal,
-                patient=values["patient"] if recipe.needs_patient else "",
-                queue=bool(recipe.waits),
+                patient=values["patient"] if recipe.needs_patient and not training else "",
+                queue=bool(recipe.waits) and not training,
+                training=training,
             )
-            self.post_message(Ask(request, [RECIPE, *(("", name) for name in FIELDS)]))
+            self.post_message(Ask(request, [RECIPE, TRAINING, *(("", name) for name in FIELDS)]))

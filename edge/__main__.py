@@ -254,6 +254,49 @@ def equipment_certificate(
     certificate_at_terminal(read_config(box), clock, renew=renew, export=export, as_json=as_json)
 
 
+@equipment_app.command("import-mtp")
+def equipment_import_mtp(
+    file: Annotated[Path, typer.Argument(help="The module's package (.mtp, .zip), or its manifest (.aml).")],
+    unit: Annotated[str, typer.Option(help="What the unit is to be called in the plant file.")],
+    connection: Annotated[str, typer.Option(help="The connection to the module; added when it is not there.")],
+    into: Annotated[Path | None, typer.Option(help="The plant file; the box's own when left out.")] = None,
+    unit_class: Annotated[str, typer.Option("--class", help="The unit's class, as recipes ask for it.")] = "",
+    endpoint: Annotated[str, typer.Option(help="Where the module is, when its manifest does not say it right.")] = "",
+    server: Annotated[str, typer.Option(help="Which of the module's servers, when it has several.")] = "",
+    unit_code: Annotated[list[str] | None, typer.Option(help="A unit code that is not known: 1593=mL/min.")] = None,
+    limits: Annotated[
+        list[str] | None, typer.Option("--range", help="A parameter's range: wash.volume=50..2000.")
+    ] = None,
+    read: Annotated[bool, typer.Option("--read", help="Ask the running module for its units and ranges.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be written.")] = False,
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Write a module's services into the plant file, from its module type package (MTP, VDI/VDE/NAMUR 2658).
+
+    Services, procedures, parameters and report values become a unit that steps of phase service run on. What cannot
+    be taken over is said line by line. Comments and lines of the plant file stay as they are.
+
+    Example: lineside equipment import-mtp washer.mtp --unit CP-2 --connection washer --dry-run
+    """
+    from edge.clock import SystemClock
+    from edge.config import read_config
+    from edge.core.terms import ClockQuality
+    from edge.equipment import Home
+    from provisioning.modules import Ask, Wanted, import_at_terminal, read_ranges, read_unit_codes
+
+    wanted = Wanted(
+        unit, connection, unit_class, endpoint, server, read_unit_codes(unit_code or []), read_ranges(limits or [])
+    )
+    ask = None
+    if read:
+        config, clock = read_config(box), SystemClock()
+        home = Home(config.box, config.folder, config.state_dir, lambda: clock.quality() is ClockQuality.SYNCED)
+        ask = Ask(home, clock.now_s, clock.utc)
+    plant = into if into is not None else read_config(box).plant
+    import_at_terminal(file, plant, wanted, ask, dry_run=dry_run, as_json=as_json)
+
+
 for verb, action in commissioning.COMMANDS:
     equipment_app.command(verb)(action)
 
@@ -330,6 +373,23 @@ def simulate_cell(
     from drivers.sim.cell import run_cell
 
     run_cell(control=control, reactor_port=reactor_port, pump_port=pump_port, seed=seed, speed=speed)
+
+
+@simulate_app.command("mtp")
+def simulate_mtp(
+    file: Annotated[Path, typer.Argument(help="The file to write: a .mtp (zip), or a plain .aml.")],
+    endpoint: Annotated[
+        str, typer.Option(help="Where the simulated cell's OPC UA server is.")
+    ] = "opc.tcp://127.0.0.1:4840/",
+) -> None:
+    """Write the module type package (MTP) of the simulated cell processor, as its maker would give it.
+
+    Example: lineside simulate mtp washer.mtp
+    """
+    from drivers.sim.manifest import write_package
+
+    write_package(file, endpoint)
+    print(f"Written to {file}.")
 
 
 @simulate_app.command("fault")

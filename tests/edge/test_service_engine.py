@@ -89,14 +89,20 @@ class Parts:
 
 @asynccontextmanager
 async def parts(
-    folder: Path, step: dict[str, Any], *, speed: float, fault: str = "", settle_s: float = 30.0
+    folder: Path,
+    step: dict[str, Any],
+    *,
+    speed: float,
+    fault: str = "",
+    settle_s: float = 30.0,
+    plant_of: Callable[[int, float], Plant] = plant_on,
 ) -> AsyncIterator[Parts]:
     clock, control = SystemClock(), folder / "reactor.sock"
     async with (
         serve_bioreactor("127.0.0.1", 0, seed=1, speed=speed, control=control) as port,
         open_journal(folder / "journal.db", folder / "epoch") as journal,
     ):
-        module, plant = SimControl(control), plant_on(port, settle_s)
+        module, plant = SimControl(control), plant_of(port, settle_s)
         if fault:
             await module.ask(do="service", service="CP-1.wash", fault=fault)
         line = Line(Book(plant, {"s": made(step)}, frozenset({"s"})))
@@ -118,7 +124,7 @@ async def parts(
                     engine.changed.clear()
                     await engine.changed.wait()
             async with asyncio.timeout(PATIENCE_S):  # the module shows its fault at its next tick
-                while (mode := equipment.latest("CP-1.wash_automatic")) is None or mode.value is (fault == "operator"):
+                while fault == "operator" and getattr(equipment.latest("CP-1.wash_automatic"), "value", True):
                     engine.changed.clear()
                     await engine.changed.wait()
             await engine.submit(cm.StartBatch(session="S", batch="B", order="O", seal="s", patient="", speed=1.0))

@@ -223,6 +223,7 @@ PAGES: Final = {
             "drivers/modbus.py",
             "drivers/modbus_address.py",
             "drivers/scale.py",
+            "drivers/printer.py",
         ),
     ),
     "rows": Page(

@@ -16,6 +16,7 @@ from edge.core.forms import (
     asks,
     choices_left,
     choices_of,
+    label_content,
     open_ask,
     result_of,
     result_spec,
@@ -29,6 +30,7 @@ from edge.core.recipe.model import (
     Calculate,
     Hold,
     Instruct,
+    Label,
     Limit,
     Loop,
     Monitor,
@@ -179,7 +181,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         waits=waits,
         steps=tuple(_lines(batch, recipe)),
         active=tuple(cards),
-        questions=tuple(_question(line, steps, question, latest, at) for question in batch.questions.values()),
+        questions=tuple(_question(line, batch, steps, question, latest, at) for question in batch.questions.values()),
         exceptions=tuple(
             ExceptionLine(exception=x.exception, step=x.step, category=x.category, what=x.what)
             for x in batch.exceptions
@@ -468,23 +470,32 @@ def _next_title(recipe: Recipe, step: Step) -> str:
     return ""
 
 
-def _question(line: Line, steps: Mapping[str, Step], question: Question, latest: Latest, at: Stamp) -> QuestionCard:
+def _question(
+    line: Line, batch: Batch, steps: Mapping[str, Step], question: Question, latest: Latest, at: Stamp
+) -> QuestionCard:
     bound = line.book.plant.tag(question.tag)
     shown = f"{question.tag.partition('.')[0]}.{bound.read_back}" if bound and bound.read_back else question.tag
     dark = elapsed(question.since, question.before_boot, at)
     step = steps.get(question.step)
+    intent = word_of(line.book.plant, question.tag, question.intent) or str(question.intent)
+    if isinstance(step, Label):
+        content = label_content(line.recipe(batch), batch, step.content)
+        intent = f"{step.copies} × " + "; ".join(f"{title}: {text}" for title, text in content.items())
     return QuestionCard(
         question=question.question,
         step=question.step,
         tag=question.tag,
         title=step.title if step else question.step,
         why=question.why,
-        intent=word_of(line.book.plant, question.tag, question.intent) or str(question.intent),
+        intent=intent,
+        labels=isinstance(step, Label),
         reading_before=""
         if question.before is None
         else word_of(line.book.plant, shown, question.before) or str(question.before),
         unit=question.unit,
-        reading_now=_in_words(line, _reading(shown, shown, latest(shown), None, None)),
+        reading_now=None
+        if isinstance(step, Label)
+        else _in_words(line, _reading(shown, shown, latest(shown), None, None)),
         elapsed_low_s=dark.low_s,
         elapsed_high_s=-1.0 if math.isinf(dark.high_s) else dark.high_s,
         answers=question.answers,

@@ -522,6 +522,8 @@ class QuestionCard(Message):
     elapsed_low_s: float
     elapsed_high_s: float
     """-1 when nothing trusted bounds it."""
+    labels: bool = False
+    """It is about labels: whether they were printed."""
     answers: tuple[str, ...] = ("happened", "again", "abort")
     """The ones that make sense: "happened" does not, for a write that was certainly refused."""
 

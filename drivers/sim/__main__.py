@@ -1,4 +1,4 @@
-"""One simulated device: `python -m drivers.sim reactor|pump|scale ...`. Prints its port when it is ready."""
+"""One simulated device: `python -m drivers.sim reactor|pump|scale|printer ...`. Prints its port when it is ready."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def _device(name: str, arguments: argparse.Namespace) -> AbstractAsyncContextMan
         from drivers.sim.reactor import serve_bioreactor
 
         return serve_bioreactor(*where, **how, certificate=arguments.certificate)
+    if name == "printer":
+        from drivers.sim.printer import serve_printer
+
+        return serve_printer(*where, **how)
     if name == "scale":
         from drivers.sim.scale import serve_scale
 
@@ -52,7 +56,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
 def main() -> int:
     """Run one device; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("device", choices=["reactor", "pump", "scale"])
+    parser.add_argument("device", choices=["reactor", "pump", "scale", "printer"])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--control", type=Path, required=True)

@@ -9,6 +9,7 @@ import pytest
 from drivers.sim.control import SimControl
 from tests.contract.conformance import (
     Subject,
+    printer_subject,
     pump_subject,
     reactor_subject,
     scale_subject,
@@ -37,6 +38,12 @@ def scale_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int
 
 
 @pytest.fixture(scope="session")
+def printer_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, SimControl]]:
+    with simulated("printer", tmp_path_factory.mktemp("q")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
 def serial_pump_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SimControl]]:
     with (
         serial_cable() as (ours, its),
@@ -45,7 +52,7 @@ def serial_pump_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
         yield ours, control
 
 
-@pytest.fixture(params=["reactor", "pump", "serial_pump", "scale"])
+@pytest.fixture(params=["reactor", "pump", "serial_pump", "scale", "printer"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """One simulated device without faults, as the conformance checks see it."""
     port, control = request.getfixturevalue(f"{request.param}_device")
@@ -55,6 +62,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         "pump": pump_subject,
         "serial_pump": serial_pump_subject,
         "scale": scale_subject,
+        "printer": printer_subject,
     }[request.param]
     yield make(port, control)
     await control.clear()

@@ -174,7 +174,7 @@ class Answer(Signing):
         question = next(card for card in batch.questions if card.question == self._question)
         subject = [
             Content.assemble((f"{question.step}  {question.title}", "bold $primary")),
-            compared(self.front, question) if question.tag else Content(question.why),
+            compared(self.front, question) if question.tag and not question.labels else Content(question.why),
             Content.assemble((f"{words('question.your_answer')}  ", "$quiet")),
             Content.assemble((said(words, question, f"explain.{self._choice}"), "bold")),
         ]
@@ -224,7 +224,9 @@ class Continue(Signing):
 
 
 def said(words: Words, question: QuestionCard, what: str) -> str:
-    """Words of a question: about a write, or about the time without power during a step."""
+    """Words of a question: about labels, a write, or the time without power during a step."""
+    if question.labels:
+        return words(f"question.labels.{what}")
     return words(f"question.{what}") if question.tag else words(f"dark.{what}")
 
 
@@ -282,7 +284,7 @@ class Question(View):
                 (question.why, ""),
             ),
         )
-        self.query_one("#compare").display = bool(question.tag)
+        self.query_one("#compare").display = bool(question.tag) and not question.labels
         now = question.reading_now
         intent, reading = self.query_one("#intent", Static), self.query_one("#reading", Static)
         intent.border_title = Content(words("question.intent")).markup

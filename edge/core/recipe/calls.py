@@ -224,7 +224,7 @@ class _Expansion:
             return f"{prefix}/{value}"
         if key in {"formula", "when", "while", "until"}:
             return renamed(value, named)
-        if key in {"tag", "balance"} and value:
+        if key in {"tag", "balance", "printer"} and value:
             role, _, tag = value.partition(".")
             return f"{self._one(roles, role, operation)}.{tag}"
         if phase == "service" and key == "unit":

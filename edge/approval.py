@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +15,13 @@ from edge.attachments import FOLDER
 from edge.core import commands as cm
 from edge.core.approve import effective_version, refuse_from_folder, state_of
 from edge.core.errors import LinesideError
-from edge.core.lifecycle import LIFE, Endorsement, RecipeAct, RecipeLife, RecipeState
+from edge.core.lifecycle import LIFE, NEEDED, PERMISSION, Endorsement, RecipeAct, RecipeLife, RecipeState
+from edge.core.people import roles_with
 from edge.core.plant import Plant
 from edge.core.recipe import Recipe, RecipeDocument, read_recipe, seal, sealed_bytes
 from edge.core.recipe.compare import compare
 from edge.engine import Engine
-from edge.library import Library, refuse_findings
+from edge.library import Library, headings, read_checked_recipe, recipe_files, refuse_findings, text_to_offer
 from edge.rehearsing import rehearse
 
 OFFERS_MAX: Final = 20
@@ -75,6 +76,20 @@ class Approvals:
             del self._offers[next(iter(self._offers))]
         return await self._shown(name)
 
+    async def offer_file(self, file: str) -> dict[str, Any]:
+        """As `offer`: a draft in the box's folder of recipes. Raises `recipe.no_draft`."""
+        refuse_from_folder(self._engine.shown)
+        path = next((one for one in await asyncio.to_thread(recipe_files, self._beside) if one.name == file), None)
+        if path is None:
+            raise LinesideError(
+                "recipe.no_draft",
+                f"The box's folder of recipes holds no {file[:80]!r}.",
+                effect="Nothing was submitted.",
+                todo="Look at the list again: the file was renamed, moved or deleted.",
+            )
+        sealed = await asyncio.to_thread(read_checked_recipe, path, self._engine.shown.book.plant)
+        return await self.offer(text_to_offer(sealed))
+
     def offered(self, name: str) -> cm.Offered | None:
         """The recipe with this seal, when it was offered since the runtime began."""
         return self._offers.get(name)
@@ -102,9 +117,12 @@ class Approvals:
             )
         return await self._shown(found[0].seal)
 
-    def listed(self) -> dict[str, Any]:
-        """Every recipe that somebody submitted, newest change first, and how recipes become effective here."""
+    async def listed(self) -> dict[str, Any]:
+        """Every recipe that somebody submitted, newest change first, how recipes become effective here, and the drafts
+        of the box's folder: what is in it under a name and version that is not submitted."""
+        drafts = await asyncio.to_thread(headings, self._beside)
         line = self._engine.shown
+        taken = {(one.recipe, one.version) for one in line.lives.values() if one.state is not RecipeState.DRAFT}
         lives = list(line.lives.values())[::-1]
         shown = [_as_json(life) for life in lives[:LISTED_MAX]]
         folder = [
@@ -112,7 +130,9 @@ class Approvals:
             for one in line.recipes.values()
             if one.seal in line.book.effective
         ]
-        return {"approval": line.approval.value, "recipes": shown, "from_folder": folder, "known": len(lives)}
+        files = [asdict(one) for one in drafts if (one.recipe, one.version) not in taken and line.approval in NEEDED]
+        facts = {"approval": line.approval.value, "recipes": shown, "from_folder": folder, "drafts": files}
+        return {**facts, "known": len(lives)}
 
     async def ready(self, name: str) -> None:
         """Put the recipe beside the head, so that it may be started once a row says so.
@@ -145,6 +165,7 @@ class Approvals:
             "compared_with": effective.seal if effective else "",
             "compared_version": effective.version if effective else "",
             "changes": changes,
+            "acts": _acts(life, state_of(line, name), offered=offered is not None),
         }
 
     def _changes(self, old: str, recipe: Recipe) -> list[str]:
@@ -162,6 +183,21 @@ def fitting(library: Library, name: str, plant: Plant) -> Recipe:
     document = library.recipe_document(name)
     refuse_findings(document, plant, None)
     return document.recipe
+
+
+def _acts(life: RecipeLife | None, state: RecipeState, *, offered: bool) -> list[dict[str, Any]]:
+    """What can be signed now, for a screen: by whom the line would let it be signed, it says itself."""
+    found = []
+    for act in LIFE[state]:
+        if act is RecipeAct.SUBMIT and not offered:
+            continue  # it is submitted by its file
+        without = [life.author] if life and act in {RecipeAct.APPROVE, RecipeAct.RELEASE} else []
+        if life and act is RecipeAct.APPROVE:
+            without += [one.person for one in life.by(act)]
+        only = [life.author] if life and act is RecipeAct.SUBMIT else []
+        roles = [role.value for role in roles_with(PERMISSION[act])]
+        found.append({"act": act.value, "roles": roles, "without": without, "only": only})
+    return found
 
 
 def _checked(data: bytes, plant: Plant, beside: Path) -> RecipeDocument:

@@ -59,6 +59,8 @@ AMENDED: Final = "the batch needs to be amended, for this reason"
 CORRECTED: Final = "the value that was entered is wrong; this one is right"
 CONTINUED: Final = "rows that are missing after the restore are lost; the batch goes on"
 """The meaning of the signature that ends a restored batch's hold."""
+_OFFER: Final = b'"offer_recipe"'
+"""Stands in a request that takes seconds, and as it stands in no other: a quote in a text has a backslash before it."""
 ENTRIES: Final[Mapping[type[wire.Message], Callable[..., cm.Command]]] = {
     wire.ConfirmStep: cm.ConfirmStep,
     wire.EnterValue: cm.EnterValue,
@@ -274,14 +276,38 @@ class _Client:
         self.session = ""
         self.person: Person | None = None
         self.watching = False
+        self._offering: asyncio.Task[None] | None = None
+        """A recipe is being rehearsed, which takes seconds: whoever stops a batch meanwhile must not wait for it."""
 
     async def run(self) -> None:
-        while line := await self._line():
-            answer = await self._answer(line)
-            self.writer.write(answer + b"\n")
-            await self.writer.drain()
+        try:
+            while line := await self._line():
+                if _OFFER in line:
+                    if self._offering is not None:
+                        await self._offering  # one recipe at a time for each terminal
+                    self._offering = asyncio.create_task(self._offer(line), name="edge.desk.offer")
+                else:
+                    await self._reply(line)
+        finally:
+            if self._offering is not None:
+                self._offering.cancel()
+                await asyncio.gather(self._offering, return_exceptions=True)
         if self.session:
             await self.desk.engine.submit(cm.CloseSession(session=self.session, reason="the terminal went away"))
+
+    async def _reply(self, line: bytes) -> None:
+        answer = await self._answer(line)
+        self.writer.write(answer + b"\n")
+        await self.writer.drain()
+
+    async def _offer(self, line: bytes) -> None:
+        try:
+            await self._reply(line)
+        except ConnectionError:
+            pass  # the other end went; no row was made
+        except Exception:  # noqa: BLE001  edge of a task: the terminal must not wait for ever
+            _log.exception("a recipe could not be offered")
+            self.writer.close()
 
     async def _line(self) -> bytes:
         try:
@@ -350,7 +376,7 @@ class _Client:
                 self._need_session()
                 return {"recipe": await self.desk.approvals.show(request.recipe, RecipeAct(request.act))}
             case wire.ListRecipes():
-                return self.desk.approvals.listed()
+                return await self.desk.approvals.listed()
             case wire.SignRecipe():
                 await self._sign_recipe(request)
             case wire.AnswerQuestion():
@@ -637,7 +663,8 @@ class _Client:
         session = self.desk.engine.line.sessions[self.session]
         if not permitted(session.roles, Permission.SUBMIT):
             raise recipes_not_permitted(session.person, Permission.SUBMIT)
-        return await self.desk.approvals.offer(request.text)
+        approvals = self.desk.approvals
+        return await (approvals.offer_file(request.file) if request.file else approvals.offer(request.text))
 
     async def _sign_recipe(self, request: wire.SignRecipe) -> None:
         person, act = await self._signer(request.person, request.pin), RecipeAct(request.act)

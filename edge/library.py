@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,8 +30,11 @@ from edge.core.recipe import (
 from edge.core.recipe.model import Recipe
 from edge.core.recipe.partly import beside
 from edge.identity import make_folder, sync_folder
+from edge.wire import RECIPE_CHARS_MAX
 
 RECIPES_MAX: Final = 500
+HEADING_BYTES: Final = 16_384
+_HEADING: Final = re.compile(r"^(recipe|version|title):[ \t]+([^\n#]*)", re.MULTILINE)
 REPORT_BYTES_MAX: Final = 16 * 1024 * 1024
 Kind = Literal["recipe", "plant", "report", "attachment"]
 
@@ -274,6 +278,46 @@ def refuse_findings(document: RecipeDocument, plant: Plant | None, beside: Path 
         first, *others = findings
         first.others = tuple(others)
         raise first
+
+
+def text_to_offer(sealed: Sealed) -> str:
+    """What is sent to a desk, or read by it, of a recipe that somebody submits. Raises `recipe.too_long`."""
+    text = sealed.data.decode().removeprefix("\ufeff")
+    if len(text) > RECIPE_CHARS_MAX:
+        raise LinesideError(
+            "recipe.too_long",
+            f"The recipe with all operations that it calls has {len(text):,} characters, more than "
+            f"{RECIPE_CHARS_MAX:,}.",
+            effect="Nothing was submitted.",
+            todo="Split it into recipes that follow each other.",
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What the first lines of a recipe's file say; empty where they do not say it plainly."""
+
+    file: str
+    recipe: str
+    version: str
+    title: str
+
+
+def headings(folder: Path) -> list[Heading]:
+    """Of every recipe file of a box, in name order, without reading it as a recipe."""
+    found = []
+    for path in recipe_files(folder):
+        try:
+            with path.open("rb") as stream:
+                head = stream.read(HEADING_BYTES).decode(errors="replace")
+        except OSError:
+            continue  # it went, or may not be read: nobody can submit it
+        said: dict[str, str] = {}
+        for key, text in _HEADING.findall(head):
+            said.setdefault(key, text.strip().strip("\"'"))
+        found.append(Heading(path.name, *(said.get(key, "")[:100] for key in ("recipe", "version", "title"))))
+    return found
 
 
 def read_recipe_file(path: Path, data: bytes | None = None) -> RecipeDocument:

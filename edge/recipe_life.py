@@ -48,20 +48,11 @@ def submit(
     """
     from edge.config import read_config
     from edge.core.plant import read_plant
-    from edge.library import read_bounded, read_checked_recipe
-    from edge.wire import RECIPE_CHARS_MAX, OfferRecipe
+    from edge.library import read_bounded, read_checked_recipe, text_to_offer
+    from edge.wire import OfferRecipe
 
     config = read_config(box)
-    sealed = read_checked_recipe(file, read_plant(read_bounded(config.plant), str(config.plant)))
-    text = sealed.data.decode().removeprefix("\ufeff")
-    if len(text) > RECIPE_CHARS_MAX:
-        raise LinesideError(
-            "recipe.too_long",
-            f"The recipe with all operations that it calls has {len(text):,} characters, more than "
-            f"{RECIPE_CHARS_MAX:,}.",
-            effect="Nothing was submitted.",
-            todo="Split it into recipes that follow each other.",
-        )
+    text = text_to_offer(read_checked_recipe(file, read_plant(read_bounded(config.plant), str(config.plant))))
 
     async def offered(desk: DeskClient) -> dict[str, Any]:
         print("Checking, keeping and rehearsing it ...", file=sys.stderr)

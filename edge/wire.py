@@ -249,11 +249,13 @@ class SaveDraft(_Request):
 
 
 class OfferRecipe(_Request):
-    """Check, keep and rehearse a recipe: the text of its file, with the operations that it calls. No row is made; the
-    answer carries `recipe`, as that of `show_recipe`."""
+    """Check, keep and rehearse a recipe: the `text` of its file with the operations that it calls, or the draft `file`
+    in the box's folder of recipes. No row is made; the answer carries `recipe`, as that of `show_recipe`. Other
+    requests are answered meanwhile."""
 
     do: Literal["offer_recipe"] = "offer_recipe"
-    text: Annotated[str, Field(max_length=RECIPE_CHARS_MAX)]
+    text: Annotated[str, Field(max_length=RECIPE_CHARS_MAX)] = ""
+    file: Short = ""
 
 
 class ShowRecipe(_Request):
@@ -266,7 +268,8 @@ class ShowRecipe(_Request):
 
 
 class ListRecipes(_Request):
-    """The answer carries `recipes` (state and signatures of each), `approval` and `from_folder`."""
+    """The answer carries `recipes` (state and signatures of each), `approval`, `from_folder`, and `drafts`: files of
+    the box's folder that may be submitted, with what their headings say."""
 
     do: Literal["list_recipes"] = "list_recipes"
 

@@ -8,18 +8,22 @@ The ids, for whoever drives the screen (tests, the demo):
 - always: `#header`, `#strip`, `#alarm` (while one is to be acknowledged), `#dark`,
   `#now` (the band: reason and next action)
 - lock: `#badge`, `#person-<id>`, `#pin`, `#pad-<digit>`, `#log-in`
-- home: `#open-<n>`, `#new-batch`, `#alarms`, `#log-out`
+- home: `#open-<n>`, `#new-batch`, `#alarms`, `#recipes`, `#log-out`
 - start: `#recipe-<n>`, `#order`, `#batch`, `#patient`, `#keyboard`, `#back`, `#start-batch`
 - step: `#entry` or `#scan` or `#choice-<n>`, `#confirm`, `#resume`, `#home`, `#steps`, `#acts`, `#next-task`,
   `#keyboard`
 - steps: `#step`, `#home`
 - attachments: `#attachment-<n>`; of a text `#up`, `#down`; `#back`
 - alarms: `#alarm-<n>`; of one: `#confirm`, `#back`; `#home`
+- recipes: `#recipe-<n>`, `#home`; recipe: `#up`, `#down`, `#confirm`, `#back`; recipe-act: `#act-<act>`, `#reason`,
+  `#keyboard`, `#confirm`, `#back`
 - correct and amend: `#choice-<n>`, then `#entry`, `#reason`, `#keyboard`, `#confirm`, `#back`
 - amendment: `#confirm` to agree, `#reason` and `#refuse`, `#keyboard`, `#back`
-- question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#home`
-- answer, continue, sign and sign-correction: `#signer-<person>`, `#sign-person` (text: who was chosen), `#sign-pin`,
-  `#pad-<digit>`, `#confirm`, `#back`
+- hands: `#choice-<n>`, then `#reason`, `#keyboard`, `#confirm`, `#back`
+- hand: `#entry` or `#choice-<n>`, `#confirm`, `#keyboard`, `#next-task`, `#acts`, `#home`
+- question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#hands`, `#home`
+- answer, continue, sign, sign-correction, sign-mode, sign-hand and sign-recipe: `#signer-<person>`, `#sign-person`
+  (text: who was chosen), `#sign-pin`, `#pad-<digit>`, `#confirm`, `#back`
 - acts: `#act-<start|pause|hold|resume|stop|abort>`, `#reason`, `#confirm`, `#back`
 - stop (a refusal to read): `#understood`
 - gone (no runtime): nothing to press
@@ -65,12 +69,13 @@ from ui.screens.attachments import Attachments
 from ui.screens.correct import Correct, SignCorrection, value_in
 from ui.screens.home import Home
 from ui.screens.lock import Lock
+from ui.screens.recipes import wanted as recipes_wanted
 from ui.screens.results import Results, SignResult
 from ui.screens.sign import Answer, Continue, Question, Sign
 from ui.screens.start import Start
 from ui.screens.step import Step, Steps, main_card
 from ui.screens.stop import Gone, Stop
-from ui.view import Ask, Entry, Front, Go, Key, Open, Said, Target, Typed, View
+from ui.view import Ask, Entry, Front, Go, Key, Look, Open, Said, Target, Typed, View
 
 TEXT_BYTES_MAX: Final = 65_536
 """Of an attached text."""
@@ -245,6 +250,7 @@ class LinesideApp(App[None]):
             if isinstance(request, LogOut):
                 self._batch = self._step = ""
                 self.front.entries.clear()
+                self.front.looked.clear()
             elif isinstance(request, StartBatch):
                 self._batch = answer.get("batch", request.batch)
             if not isinstance(request, LogIn | LogOut) and self._latest is not None:
@@ -253,6 +259,23 @@ class LinesideApp(App[None]):
         finally:
             self.front.busy = False
             self._dirty.set()
+
+    def on_look(self, event: Look) -> None:
+        """Ask for what no picture shows; nothing else waits for it."""
+        if self._client is not None:
+            self.run_worker(self._look(self._client, event), name="look", exclusive=False)
+
+    async def _look(self, client: DeskClient, event: Look) -> None:
+        try:
+            answer = await client.ask(event.request)
+        except LinesideError as error:
+            if error.code not in {"desk.lost", "desk.garbled"}:
+                self._go = Go(event.otherwise)
+                self._refusals += 1
+                self._refusal = (error, "", False)
+        else:
+            self.front.looked[event.name] = answer.get("recipe", answer)
+        self._dirty.set()
 
     def on_open(self, event: Open) -> None:
         """Read an attached text."""
@@ -367,6 +390,9 @@ class LinesideApp(App[None]):
             return ("start",), lambda: Start(front)
         if go.place == "alarms":
             return ("alarms", go.choice), lambda: Alarms(front, go.choice)
+        if (found := recipes_wanted(front, go)) is not None:
+            shown, view, of = found
+            return shown, lambda: view(front, *of)
         batch = self._find(picture)
         if batch is None or go.place == "home":
             return ("home",), lambda: Home(front)

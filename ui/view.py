@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
@@ -44,6 +44,8 @@ class Front:
     refused_drafts: dict[Entry, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     """Attached texts that were opened, by what is in them; empty while one is on its way."""
+    looked: dict[str, Any] = field(default_factory=dict)
+    """What the desk answered when a view looked for it."""
     picture: Picture | None = None
     picture_at_s: float = 0.0
     busy: bool = False
@@ -69,6 +71,15 @@ class Ask(Message):
     def __init__(self, request: Request, entries: Sequence[Entry] = (), then: str = "auto") -> None:
         super().__init__()
         self.request, self.entries, self.then = request, tuple(entries), then
+
+
+class Look(Message):
+    """Ask the desk for what no picture shows; the answer is in `looked` under this name. When it refuses, `otherwise`
+    is shown."""
+
+    def __init__(self, name: str, request: Request, otherwise: str) -> None:
+        super().__init__()
+        self.name, self.request, self.otherwise = name, request, otherwise
 
 
 class Open(Message):
@@ -349,6 +360,7 @@ __all__ = [
     "Go",
     "Key",
     "Line",
+    "Look",
     "Pad",
     "Said",
     "Target",

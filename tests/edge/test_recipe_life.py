@@ -401,3 +401,58 @@ async def test_a_rehearsal_that_dies_is_a_refusal(tmp_path: Path) -> None:
         await rehearse(tmp_path, "0" * 64, "1" * 64)
     assert error.value.code == "recipe.rehearsal"
     assert "cannot be read" in error.value.what
+
+
+async def test_while_a_draft_of_the_folder_is_rehearsed_other_requests_are_answered(
+    box: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def waits(_folder: Path, seal: str, _plant: str) -> Rehearsed:
+        begun.set()
+        await gate.wait()
+        return Rehearsed(seal.encode(), "all was seen.", True)
+
+    monkeypatch.setattr("edge.approval.rehearse", waits)
+    async with running(box) as socket, connect(socket) as client:
+        await log_in(client, "eva", PINS["eva"])
+        drafts = (await client.ask(wire.ListRecipes(id=name())))["drafts"]
+        assert drafts == [{"file": "paper.yaml", "recipe": "PAPER", "version": "1", "title": "Paper on glass"}]
+        gone = await refused(client, wire.OfferRecipe(id=name(), file="../paper.yaml"))
+        assert gone.code == "recipe.no_draft"
+        offering = asyncio.create_task(client.ask(wire.OfferRecipe(id=name(), file="paper.yaml")))
+        await begun.wait()
+        assert (await look(client)).recipes == ()
+        assert not offering.done()
+        gate.set()
+        shown = (await offering)["recipe"]
+        assert shown["acts"] == [{"act": "submit", "roles": ["engineer"], "without": [], "only": []}]
+        await sign(client, "submit", shown, "eva")
+        listed = await client.ask(wire.ListRecipes(id=name()))
+        assert (listed["drafts"], [one["recipe"] for one in listed["recipes"]]) == ([], ["PAPER"])
+        acts = {one["act"]: one["without"] for one in (await show(client, "PAPER", "approve"))["acts"]}
+        assert acts == {"approve": ["eva"], "send back": []}
+
+
+async def test_a_terminal_that_goes_away_ends_the_rehearsal_it_asked_for(
+    box: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def for_ever(_folder: Path, _seal: str, _plant: str) -> Rehearsed:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    monkeypatch.setattr("edge.approval.rehearse", for_ever)
+    async with running(box) as socket:
+        async with connect(socket) as client:
+            await log_in(client, "eva", PINS["eva"])
+            offering = asyncio.create_task(client.ask(wire.OfferRecipe(id=name(), file="paper.yaml")))
+            await begun.wait()
+        await ended.wait()
+        with pytest.raises(LinesideError):
+            await offering

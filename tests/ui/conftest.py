@@ -31,7 +31,7 @@ class Screen:
     async def until(self, holds: Callable[[], object]) -> None:
         """Go on when it holds; what never does fails with what stood on the screen."""
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 while not holds():
                     await self.pilot.pause()
         except TimeoutError:

@@ -15,11 +15,12 @@ from edge.core.people import Permission, permitted
 from edge.wire import BatchCard, LogOut, Picture
 from ui import drawing
 from ui.screens.alarms import headline
+from ui.screens.recipes import may_look
 from ui.view import Ask, Choice, Choices, Go, Said, Target, View
 
 
 class Home(View):
-    """`#open-<n>` (n: place in the list), `#new-batch`, `#alarms`, `#log-out`."""
+    """`#open-<n>` (n: place in the list), `#new-batch`, `#alarms`, `#recipes`, `#log-out`."""
 
     place: ClassVar[str] = "home"
 
@@ -33,6 +34,7 @@ class Home(View):
 
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.log_out"), id="log-out", key="f9")
+        yield Target(self.words("do.recipes"), id="recipes", key="f4")
         yield Target(self.words("do.alarms"), id="alarms", key="f5")
         yield Target(self.words("do.new_batch"), id="new-batch", key="f8", kind="primary")
 
@@ -48,6 +50,7 @@ class Home(View):
         self.offer("#new-batch", shown=may_start)
         self.offer("#log-out", shown=True)
         self.offer("#alarms", shown=bool(picture.alarms))
+        self.offer("#recipes", shown=may_look(picture))
         self.write("#open-alarms", headline(words, picture.alarms))
         lines: list[Content] = [Content.assemble((words("home.equipment"), "bold $quiet"))]
         for name, health in picture.connections.items():
@@ -108,6 +111,8 @@ class Home(View):
     def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "new-batch":
             self.post_message(Go("start"))
+        elif event.button.id == "recipes":
+            self.post_message(Go("recipes"))
         elif event.button.id == "alarms":
             self.post_message(Go("alarms"))
         elif event.button.id == "log-out":

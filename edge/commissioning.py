@@ -1,4 +1,6 @@
-"""`lineside equipment probe`, `bind`: an engineer connects a device, at a terminal or from a script."""
+"""`lineside equipment probe`, `bind`, `watch`, `write-test`, `report`, `verify-report`.
+
+An engineer connects a device, and shows that it is what the plant file says; at a terminal or from a script."""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import getpass
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -158,4 +161,123 @@ def _whole(number: float | None) -> float | None:
     return int(number) if number is not None and number.is_integer() else number
 
 
-COMMANDS: Final[tuple[tuple[str, Callable[..., None]], ...]] = (("probe", probe), ("bind", bind))
+def watch(
+    tags: Annotated[list[str] | None, typer.Argument(help="Tags as UNIT.tag, or whole units; all when none.")] = None,
+    count: Annotated[int, typer.Option(help="End after so many lines; 0: when it is interrupted.", min=0)] = 0,
+    box: Box = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+) -> None:
+    """Live values of the plant file's tags: value, unit, quality, age, and the device's own time. A line a change.
+
+    Connects by itself, also while the box runs. Ends with Ctrl-C.
+
+    Example: lineside equipment watch BR-1 P-1.speed
+    """
+    from edge.config import read_config
+    from provisioning import watching
+
+    async def follow() -> None:
+        lines = 0
+        seen_ones = watching.watch(station_of(read_config(box)), tags or [])
+        async with aclosing(seen_ones):
+            async for seen in seen_ones:
+                print(seen.as_json() if as_json else seen.line(), flush=True)
+                lines += 1
+                if lines == count:
+                    return
+
+    with suppress(KeyboardInterrupt):  # how it is meant to end
+        asyncio.run(follow())
+
+
+def write_test(
+    tag: Annotated[str, typer.Argument(help="The set-point, as UNIT.tag.")],
+    value: Annotated[str, typer.Argument(help="What to write, in the tag's unit.")],
+    restore: Annotated[bool, typer.Option("--restore", help="Write the former value back afterwards.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: everybody is clear of the equipment.")] = False,
+    patience_s: Annotated[float, typer.Option("--patience", help="Look so many seconds longer than settle_s.")] = 10.0,
+    who: Who = "",
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Write to a set-point once and say what the device does: did it, late, limited it, ignored it. Asks for a yes.
+
+    The write passes the same guard and the same read-back as in a batch. It is refused while a batch has the unit.
+    Exit code 1 when the device did not do it. What came of it is kept for the report.
+
+    Example: lineside equipment write-test BR-1.agitation_setpoint 80 --restore
+    """
+    from dataclasses import asdict
+
+    from edge.config import read_config
+    from edge.occupied import unoccupied
+    from provisioning import write_test as testing
+
+    config = read_config(box)
+    work = testing.write_test(
+        station_of(config),
+        tag,
+        value,
+        restore=restore,
+        who=who or getpass.getuser(),
+        patience_s=patience_s,
+        consent=None if yes else _ask,
+        unoccupied=lambda unit: unoccupied(config, unit),
+    )
+    tested = asyncio.run(work)
+    print(json.dumps(asdict(tested)) if as_json else tested.told(), end="\n" if as_json else "")
+    if tested.result not in testing.GOOD:
+        raise typer.Exit(1)
+
+
+def report(
+    out: Annotated[Path, typer.Option("--out", help="The file to write (JSON); beside it the same as .md.")],
+    who: Who = "",
+    box: Box = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Read every tag of the plant and write a report, signed by the box: readings, write tests, certificates.
+
+    Exit code 1 when something is not as the plant file says.
+
+    Example: lineside equipment report --out commissioning-2027-03.json --who "Eva Lind"
+    """
+    from edge.config import read_config
+    from edge.identity import DeviceKey
+    from provisioning import report as reporting
+
+    config = read_config(box)
+    signer = DeviceKey.load(config.device_key)
+    made = asyncio.run(reporting.make_report(station_of(config), signer, who or getpass.getuser()))
+    text = reporting.write_report(made, out)
+    if as_json:
+        print(json.dumps({"good": made.good, "not_as_expected": made.facts["not_as_expected"], "file": str(out)}))
+    else:
+        print("".join(f"{one}\n" for one in made.facts["not_as_expected"]), end="")
+        print(f"{len(made.facts['tags'])} tags were read; {out} and {text} are written, signed by {made.device}.")
+    if not made.good:
+        raise typer.Exit(1)
+
+
+def verify_report(
+    file: Annotated[Path, typer.Argument(help="The report (.json).")],
+    key: Annotated[Path, typer.Option("--key", help="device.pub of the box that made it.")],
+) -> None:
+    """Verify a commissioning report's signature, and show it for people.
+
+    Example: lineside equipment verify-report commissioning-2027-03.json --key device.pub
+    """
+    from edge.identity import read_public
+    from provisioning import report as reporting
+
+    print(reporting.as_markdown(reporting.read_report(file, read_public(key))), end="")
+
+
+COMMANDS: Final[tuple[tuple[str, Callable[..., None]], ...]] = (
+    ("probe", probe),
+    ("bind", bind),
+    ("watch", watch),
+    ("write-test", write_test),
+    ("report", report),
+    ("verify-report", verify_report),
+)

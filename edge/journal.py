@@ -304,7 +304,7 @@ class Journal:
 
     def _run(self, opened: asyncio.Future[None]) -> None:
         try:
-            with _storage_errors(self._path), _locked(self._path):
+            with _storage_errors(self._path), claimed(self._path):
                 connection, head = self._open_connection()
                 with closing(connection):
                     self._tell(self._opened, opened, head)
@@ -873,7 +873,7 @@ def _damaged(what: str) -> LinesideError:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def claimed(path: Path) -> Iterator[None]:
     """One runtime a journal. The lock is a file of its own, because closing any handle of the database itself
     would drop SQLite's locks. It goes with the process, however that ends."""
     handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edge.core.review import AsBuilt
     from edge.fetch import Tail
     from edge.journal import ShownRow
+    from ui.app import Scanner
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -145,6 +146,12 @@ def edge_follow(box: Box = Path()) -> None:
 def ui(
     box: Box = Path(),
     language: Annotated[str, typer.Option(help="Language of the screen: en or de.")] = "en",
+    scanner: Annotated[str, typer.Option(help="Serial line of a scanner beside the screen, like /dev/ttyUSB0.")] = "",
+    scanner_baud: Annotated[int, typer.Option(help="Its speed.")] = 9600,
+    scanner_prefix: Annotated[str, typer.Option(help="What it sends before each code.")] = "",
+    scanner_suffix: Annotated[
+        str, typer.Option(help="What it sends after each code: CR, LF, CRLF, TAB or ETX.")
+    ] = "CR",
 ) -> None:
     """Open the operator's screen in this terminal.
 
@@ -153,7 +160,26 @@ def ui(
     from edge.config import read_config
     from ui.app import run_ui
 
-    run_ui(read_config(box).desk_socket, language)
+    run_ui(read_config(box).desk_socket, language, _scanner(scanner, scanner_baud, scanner_prefix, scanner_suffix))
+
+
+def _scanner(line: str, baud: int, prefix: str, suffix: str) -> Scanner | None:
+    """What listens to a scanner at this line; None when there is none."""
+    if not line:
+        return None
+    from pydantic import ValidationError
+
+    from drivers.scanner import ScannerSettings, listen
+
+    try:
+        settings = ScannerSettings.model_validate({"line": line, "baud": baud, "prefix": prefix, "suffix": suffix})
+    except ValidationError as error:
+        raise LinesideError(
+            "scanner.settings",
+            f"The scanner cannot be used: {error.errors()[0]['msg']}.",
+            todo="Give --scanner like /dev/ttyUSB0, and baud, prefix and suffix as the scanner is set.",
+        ) from error
+    return lambda on_code, on_trouble: listen(settings, on_code, on_trouble)
 
 
 @device_app.command("init")

@@ -38,7 +38,7 @@ import asyncio
 import base64
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import ClassVar, Final
 from uuid import uuid4
@@ -77,6 +77,8 @@ from ui.screens.step import Step, Steps, main_card
 from ui.screens.stop import Gone, Stop
 from ui.view import Ask, Entry, Front, Go, Key, Look, Open, Said, Target, Typed, View
 
+Scanner = Callable[[Callable[[str], None], Callable[[str], None]], Coroutine[None, None, None]]
+"""Runs until cancelled: gives each code to the first, and to the second why there is none ("" when all is well)."""
 TEXT_BYTES_MAX: Final = 65_536
 """Of an attached text."""
 RECONNECT_S: Final = 0.25
@@ -102,7 +104,7 @@ THEME: Final = Theme(
 
 class LinesideApp(App[None]):
     """The screen. `side` is docked at the right of it; `on_real_key` is called on the event loop whenever a key or a
-    button comes from the terminal itself, not from a pilot."""
+    button comes from the terminal itself, not from a pilot. `scanner` gives codes from a line of its own."""
 
     CSS_PATH = "style.tcss"
     ENABLE_COMMAND_PALETTE = False
@@ -115,9 +117,11 @@ class LinesideApp(App[None]):
         language: str = "en",
         side: Widget | None = None,
         on_real_key: Callable[[], object] | None = None,
+        scanner: Scanner | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_real_key = on_real_key
+        self._scanner, self._scanner_said = scanner, ""
         super().__init__()
         self.VERTICAL_BREAKPOINTS = [(0, "-short"), (29, "-tall")]
         self.register_theme(THEME)
@@ -178,6 +182,7 @@ class LinesideApp(App[None]):
             yield Said("", id="strip")
             yield Said("", id="alarm")
             yield Said("", id="dark")
+            yield Said("", id="scanner")
             yield Vertical(id="stage")
         if self._side is not None:
             with Vertical(id="side"):
@@ -188,6 +193,8 @@ class LinesideApp(App[None]):
         self.run_worker(self._link(), name="link", exclusive=False)
         self.run_worker(self._paint(), name="paint", exclusive=False)
         self.set_interval(TICK_S, self._dirty.set)
+        if self._scanner is not None:
+            self.run_worker(self._scanner(self._scanned, self._scanner_says), name="scanner", exclusive=False)
         self._dirty.set()
 
     def on_resize(self) -> None:
@@ -473,6 +480,9 @@ class LinesideApp(App[None]):
             view.focus_on(view.starts_at)
 
     def _show_rows(self, picture: Picture | None) -> None:
+        scanner = self.query_one("#scanner", Static)
+        scanner.display = bool(self._scanner_said)
+        scanner.update(Content(f"✖ {self._scanner_said}"))
         header, strip, dark = (self.query_one(name, Static) for name in ("#header", "#strip", "#dark"))
         header.display = strip.display = picture is not None
         dark.display = picture is not None and picture.dark_s > 0 and picture.dark_s != self._dark_read
@@ -489,6 +499,17 @@ class LinesideApp(App[None]):
         strip.update(drawing.strip(self.words, picture.strip, width))
         if dark.display:
             dark.update(Content(self.words("dark", dark=drawing.span(self.words, picture.dark_s))))
+
+    # A scanner on a line of its own ----------------------------------------------------------------------------
+
+    def _scanned(self, code: str) -> None:
+        """A code goes where the scanner's keys would go, and never into what is to be typed."""
+        if self._view is not None:
+            self.run_worker(self._view.scanned(code), name="scanned", exclusive=False)
+
+    def _scanner_says(self, trouble: str) -> None:
+        self._scanner_said = trouble
+        self._dirty.set()
 
     # Keys ----------------------------------------------------------------------------------------------------
 
@@ -525,6 +546,6 @@ class LinesideApp(App[None]):
         return True
 
 
-def run_ui(desk_socket: Path, language: str = "en") -> None:
+def run_ui(desk_socket: Path, language: str = "en", scanner: Scanner | None = None) -> None:
     """Run the screen in this terminal until it is closed."""
-    LinesideApp(desk_socket, language=language).run()
+    LinesideApp(desk_socket, language=language, scanner=scanner).run()

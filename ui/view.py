@@ -273,6 +273,14 @@ class View(Vertical):
         """Bring everything up to this picture."""
         raise NotImplementedError
 
+    async def scanned(self, code: str) -> None:
+        """A code came from a scanner on a line of its own: nothing here asks for one, and what is typed stays."""
+
+    def take_code(self, field: Input, code: str) -> None:
+        """As if the code was scanned into the field, with the scanner's Enter."""
+        field.value = code
+        field.post_message(Input.Submitted(field, code))
+
     async def again(self) -> None:
         """Bring everything up to what was typed or chosen since."""
         if self.front.picture is not None:

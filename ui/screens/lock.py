@@ -68,6 +68,10 @@ class Lock(View):
             self._person = self.front.entries[PERSON] = ""
         await self.again()
 
+    async def scanned(self, code: str) -> None:
+        """A code is a badge here."""
+        self.take_code(self.field("badge"), code)
+
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "badge" and event.value:
             self.focus_on("pin")

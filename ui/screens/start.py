@@ -125,6 +125,12 @@ class Start(View):
         if self.front.picture is not None:
             await self.show(self.front.picture)
 
+    async def scanned(self, code: str) -> None:
+        """A code goes into the field that has the focus, else into the first."""
+        focused = self.app.focused
+        name = focused.id if focused is not None and focused.id in FIELDS else FIELDS[0]
+        self.take_code(self.field(name or FIELDS[0]), code)
+
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """A scanner's Enter goes on to the next field; it never starts a batch."""
         later = FIELDS[FIELDS.index(event.input.id or "") + 1 :]

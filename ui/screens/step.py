@@ -296,6 +296,15 @@ class Step(View):
         if self.front.picture is not None:
             await self.show(self.front.picture)
 
+    async def scanned(self, code: str) -> None:
+        """A code is the answer of a step that asks for one, and of no other."""
+        if self._asks != "scan":
+            await self.stray_key()
+            return
+        self.front.entries[self._entry] = code
+        await self.tick()
+        self._accept()
+
     async def stray_key(self) -> None:
         """Something was scanned or typed where nothing asks for it."""
         if not self._stray:

@@ -27,12 +27,15 @@ from edge.approval import Approvals
 from edge.clock import Clock
 from edge.core import commands as cm
 from edge.core.approve import recipes_not_permitted, state_of
+from edge.core.by_hand import BY_HAND, SWITCHED
+from edge.core.by_hand import PERMISSION as PERMITTED_BY
 from edge.core.decide import refuse_locked
 from edge.core.errors import LinesideError
 from edge.core.forms import TEXT_CHARS_MAX, is_form, open_ask
 from edge.core.frame import RECEIPT_BYTES_MAX, Receipt, read_receipt
 from edge.core.lifecycle import PERMISSION, RecipeAct, RecipeState
 from edge.core.lifecycle import meaning as meaning_of
+from edge.core.mode import HandAct
 from edge.core.people import SIGNATURE_DOMAIN, Permission, attested_bytes, permitted
 from edge.core.pseudonym import alike, is_pseudonym
 from edge.core.recipe.amend import Change
@@ -393,6 +396,10 @@ class _Client:
                 await self._settle_amendment(request)
             case wire.ReadAttachment():
                 return await asyncio.to_thread(self._attachment_part, request)
+            case wire.SwitchMode():
+                await self._switch_mode(request)
+            case wire.EnterByHand():
+                await self._enter_by_hand(request)
             case wire.AcknowledgeAlarm():
                 facts = request.model_dump(exclude={"id", "do"})
                 await engine.submit(cm.AcknowledgeAlarm(command_id=request.id, session=self.session, **facts))
@@ -713,6 +720,33 @@ class _Client:
         )
         await self._submit(request.id, command, person, role, meaning)
 
+    async def _switch_mode(self, request: wire.SwitchMode) -> None:
+        person, act = await self._signer(request.person, request.pin), HandAct(request.act)
+        command = partial(
+            cm.SwitchMode,
+            batch=request.batch,
+            step=request.step,
+            iteration=request.iteration,
+            act=act,
+            reason=await self.desk.hide(request.reason),
+        )
+        await self._submit(request.id, command, person, _role_for(person, PERMITTED_BY[act]), SWITCHED[act])
+
+    async def _enter_by_hand(self, request: wire.EnterByHand) -> None:
+        person = await self._signer(request.person, request.pin)
+        command = partial(
+            cm.EnterByHand,
+            batch=request.batch,
+            step=request.step,
+            iteration=request.iteration,
+            part=request.part,
+            text=await self.desk.hide(request.text),
+            verifies=request.verifies,
+        )
+        act = HandAct.VERIFY if request.verifies else HandAct.ENTER
+        await self._submit(request.id, command, person, _role_for(person, PERMITTED_BY[act]), BY_HAND[act])
+        _raise_differing(self.desk.engine.shown.answered.get(request.id, ""))
+
     async def _answer_question(self, request: wire.AnswerQuestion) -> None:
         person = await self._signer(request.person, request.pin)
         batch = self.desk.engine.line.batches.get(request.batch)
@@ -819,6 +853,17 @@ def _role_for(person: Person, permission: Permission, *, rather: Role | None = N
 
 def _view(person: Person) -> wire.PersonView:
     return wire.PersonView(person=person.id, name=person.name, roles=tuple(role.value for role in person.roles))
+
+
+def _raise_differing(why: str) -> None:
+    """As with a scan: that two entries differ is a row first, then it is said."""
+    if why:
+        raise LinesideError(
+            "hand.differs",
+            why,
+            effect="The step is unchanged and goes on waiting. The refusal is in the record.",
+            todo="Read the device again, both, one after the other, and enter it.",
+        )
 
 
 def _raise_refused_scan(why: str) -> None:

@@ -10,7 +10,9 @@ from edge.amendable import amend_offers, amendment_card, waiting
 from edge.core import queueing
 from edge.core.alarms import Alarm, in_order
 from edge.core.approve import startable
+from edge.core.by_hand import open_part
 from edge.core.decide import needs_patient
+from edge.core.expiring import expires_in, left_s
 from edge.core.forms import (
     Ask,
     asks,
@@ -51,12 +53,14 @@ from edge.core.recipe.values import ramp_end_in, whole
 from edge.core.recipe.values import said as spoken
 from edge.core.serving import module_of, waits_for, word_of
 from edge.core.terms import Reading, Stamp, State, convert
+from edge.handwork import hand_card, hand_offers
 from edge.wire import (
     AlarmLine,
     AttachmentLine,
     BatchCard,
     DrillView,
     ExceptionLine,
+    ExpiryLine,
     PersonView,
     Picture,
     QuestionCard,
@@ -120,7 +124,7 @@ def picture(
         dark_s=line.dark.low_s,
         self_check=_self_check(line),
         drill=_drill(line),
-        notices=(*notices, *waiting(line)),
+        notices=(*_expiring(line, at), *notices, *waiting(line)),
         alarms=tuple(_alarm(line, alarm) for alarm in in_order(line.alarms)),
     )
 
@@ -162,7 +166,8 @@ def _drill(line: Line) -> DrillView | None:
 def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[tuple[str, str], str]) -> BatchCard:
     recipe = line.recipe(batch)
     steps = recipe.steps()
-    active = [run for run in batch.active() if run.phase not in COMPOSITE or _is_stuck(batch, run)]
+    active = [run for run in batch.active() if run.phase not in COMPOSITE or run.hand or _is_stuck(batch, run)]
+    hands = hand_offers(line, batch, latest)
     # what waits for a person first: that is what the operator must see
     cards = [_card(line, batch, recipe, steps[run.step], run, latest, at, drafts) for run in active]
     cards.sort(key=lambda card: card.asks == "nothing")
@@ -188,12 +193,37 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         ),
         raised=batch.raised,
         results=tuple(_results(recipe, batch)),
+        expiries=tuple(_expiries(batch, at)),
         values=tuple(_values(recipe, batch)),
         offers=amend_offers(line, batch),
         amendment=amendment_card(batch),
-        next_action=_next_action(batch, cards, waits),
+        hands=hands,
+        next_action=_next_action(batch, cards, waits, by_hand=any(one.act == "take by hand" for one in hands)),
         training=batch.training,
     )
+
+
+def _expiries(batch: Batch, at: Stamp) -> list[ExpiryLine]:
+    lines = [
+        ExpiryLine(
+            step=clock.step,
+            material=clock.material,
+            until=clock.until,
+            left_s=left_s(clock, elapsed(clock.since, clock.before_boot, at)),
+            near=clock.near,
+            expired=clock.expired,
+        )
+        for clock in batch.clocks.values()
+    ]
+    return sorted(lines, key=lambda line: line.left_s)
+
+
+def _expiring(line: Line, at: Stamp) -> Iterable[str]:
+    """A sentence for whatever expires soon or is expired, for whoever looks at the box."""
+    for batch in line.live():
+        for clock in batch.clocks.values():
+            if said := expires_in(clock, elapsed(clock.since, clock.before_boot, at)):
+                yield f"Batch {batch.batch}: {said}"
 
 
 def _values(recipe: Recipe, batch: Batch) -> Iterable[ValueLine]:
@@ -287,6 +317,8 @@ def _card(
     at: Stamp,
     drafts: Mapping[tuple[str, str], str],
 ) -> StepCard:
+    if run.hand is not None:
+        return _hand_card(line, batch, recipe, step, run, latest, at)
     if ask := open_ask(recipe, batch, step, run):
         return _ask_card(batch, recipe, step, run, ask, latest, at, drafts)
     if isinstance(step, Service):
@@ -321,6 +353,42 @@ def _card(
         draft=drafts.get((batch.batch, step.id), ""),
         next_title=_next_title(recipe, step),
         attachments=_attachments(recipe, step),
+    )
+
+
+def _hand_card(
+    line: Line, batch: Batch, recipe: Recipe, step: Step, run: StepRun, latest: Latest, at: Stamp
+) -> StepCard:
+    """The card of a step that goes on by hand: what two people enter, and what the equipment shows, if anything."""
+    part = open_part(line, batch, run, latest)
+    limit: Limit | None = getattr(step, "limit", None)
+    low, high = (
+        limit_in(recipe, limit, part.unit) if limit is not None and part is not None and part.unit else (None, None)
+    )
+    shown = part.tag if part is not None and part.tag else ""
+    bound = line.book.plant.tag(shown) if shown else None
+    shown = f"{shown.partition('.')[0]}.{bound.read_back}" if bound and bound.read_back else shown
+    return StepCard(
+        step=step.id,
+        phase=step.phase,
+        title=run.title,
+        text=part.text if part else "Nothing is to be entered now.",
+        why=step.why,
+        asks="hand" if part else "nothing",
+        unit=part.unit if part else "",
+        low=low,
+        high=high,
+        limit_why=limit.why if limit else "",
+        placeholder=is_placeholder(recipe, step),
+        choices=part.choices if part else (),
+        readings=(_reading(shown, step.title, latest(shown), low, high),) if shown else (),
+        iteration=run.iteration,
+        part=part.part if part else "",
+        elapsed_s=elapsed(run.since, run.before_boot, at).low_s,
+        duration_s=run.duration_s if run.phase in {"wait", "hold"} else 0.0,
+        next_title=_next_title(recipe, step),
+        attachments=_attachments(recipe, step),
+        hand=hand_card(line, batch, run, latest),
     )
 
 
@@ -538,12 +606,14 @@ def _text(reading: Reading) -> str:
     return f"{reading.value:.2f}" if isinstance(reading.value, float) else str(reading.value)
 
 
-def _next_action(batch: Batch, cards: list[StepCard], waits: str) -> str:
+def _next_action(batch: Batch, cards: list[StepCard], waits: str, *, by_hand: bool) -> str:
     match batch.state:
         case State.IDLE:
             return f"{waits}." if waits else "Its units are free: start it when everything is ready."
         case State.HELD if batch.questions and not next(iter(batch.questions.values())).tag:
             return "Look at the equipment, then decide how the step goes on after the time without power."
+        case State.HELD if batch.questions and by_hand:
+            return "Compare intent and reading, then answer the question, or go on by hand."
         case State.HELD if batch.questions:
             return "Compare intent and reading, then answer the question."
         case State.HELD if batch.restored:
@@ -551,6 +621,8 @@ def _next_action(batch: Batch, cards: list[StepCard], waits: str) -> str:
                 "Compare the batch with the hub, the equipment and the paper. "
                 "A supervisor or quality then signs that it goes on, or it is stopped."
             )
+        case State.HELD if by_hand:
+            return f"Held: {batch.reason} When it is mended, resume the batch. Or go on by hand (Batch, By hand)."
         case State.HELD:
             return f"Held: {batch.reason} When it is mended, resume the batch."
         case State.PAUSED:
@@ -561,7 +633,7 @@ def _next_action(batch: Batch, cards: list[StepCard], waits: str) -> str:
             return "Ended. The record can be reviewed."
         case State.RUNNING | State.PAUSING if cards and cards[0].asks != "nothing":
             verb = {"confirm": "Do", "value": "Enter", "choice": "Choose", "scan": "Scan", "sign": "Sign"}
-            return f"{verb[cards[0].asks]}: {cards[0].title}"
+            return f"{verb.get(cards[0].asks, 'By hand')}: {cards[0].title}"
         case State.RUNNING | State.PAUSING if cards:
             return f"Nothing to do now: {cards[0].title} is under way."
         case _:

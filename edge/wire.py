@@ -186,6 +186,35 @@ class CorrectValue(_Request):
     pin: Annotated[str, Field(repr=False, max_length=64)]
 
 
+class SwitchMode(_Request):
+    """Take a step by hand whose equipment cannot be used, switch one to manual, or return it to automatic; for this
+    reason, which may be empty when it is taken by hand. The signer need not own the session."""
+
+    do: Literal["switch_mode"] = "switch_mode"
+    batch: Short
+    step: Short
+    iteration: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    act: Literal["take by hand", "switch to manual", "return to automatic"]
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
+class EnterByHand(_Request):
+    """What a step by hand asks for, signed: as the first person, or with `verifies` as the second one, who enters it
+    again. Of what was done (a text) the second person's signature alone is asked."""
+
+    do: Literal["enter_by_hand"] = "enter_by_hand"
+    batch: Short
+    step: Short
+    iteration: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    part: Short = ""
+    text: Annotated[str, Field(max_length=2000)]
+    verifies: bool
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
 class AcknowledgeAlarm(_Request):
     """The person who is logged in has seen the alarm that row `raised_seq` raised."""
 
@@ -377,6 +406,8 @@ Request = Annotated[
     | CorrectValue
     | RequestAmendment
     | SettleAmendment
+    | SwitchMode
+    | EnterByHand
     | AcknowledgeAlarm
     | ReadAttachment
     | SaveDraft
@@ -470,6 +501,39 @@ class AttachmentLine(Message):
     title: str
 
 
+class HandCard(Message):
+    """How a step goes on by hand. What the first person entered is not in it: the second one enters it unseen."""
+
+    mode: Literal["semi-automatic", "manual"]
+    why: str
+    kind: str
+    """What is entered: a "number", a "choice" or a "text"."""
+    verifies: bool
+    """One person has entered it; the second one is to."""
+    entered_by: str
+    roles: tuple[str, ...]
+    """Who may enter or verify it: one of these."""
+    said: str
+    """Of what was done, the text that the second person signs."""
+    again: bool
+    """It is entered again and again."""
+    last: str
+    """The last value by hand, and by whom; empty for none."""
+    back: str
+    """A sentence when the equipment can be used again."""
+
+
+class HandOffer(Message):
+    """A step whose mode may be changed now, how, and by whom."""
+
+    step: str
+    iteration: int
+    title: str
+    act: Literal["take by hand", "switch to manual", "return to automatic"]
+    why: str
+    roles: tuple[str, ...]
+
+
 class StepCard(Message):
     """All that the operator needs for one active step."""
 
@@ -479,7 +543,7 @@ class StepCard(Message):
     text: str
     """What to do, or what the box is doing, in a sentence."""
     why: str = ""
-    asks: Literal["nothing", "confirm", "value", "choice", "scan", "sign"]
+    asks: Literal["nothing", "confirm", "value", "choice", "scan", "sign", "hand"]
     unit: str = ""
     low: float | None = None
     high: float | None = None
@@ -506,6 +570,8 @@ class StepCard(Message):
     draft: str = ""
     next_title: str = ""
     attachments: tuple[AttachmentLine, ...] = ()
+    hand: HandCard | None = None
+    """How it goes on by hand or in manual mode; None while it is automatic."""
 
 
 class QuestionCard(Message):
@@ -551,6 +617,18 @@ class ExceptionLine(Message):
     step: str
     category: str
     what: str
+
+
+class ExpiryLine(Message):
+    """Material in use that expires."""
+
+    step: str
+    material: str
+    until: str
+    left_s: float
+    """It may certainly still be used for so long; 0 when it is or may be expired."""
+    near: bool
+    expired: bool
 
 
 class AmendOffer(Message):
@@ -617,10 +695,14 @@ class BatchCard(Message):
     """How many exceptions there were in all."""
     results: tuple[ResultCard, ...] = ()
     """Those that are pending."""
+    expiries: tuple[ExpiryLine, ...] = ()
+    """Material in use that expires, what expires first before the rest."""
     offers: tuple[AmendOffer, ...] = ()
     """What may be amended."""
     amendment: AmendmentCard | None = None
     """The one that waits for a decision."""
+    hands: tuple[HandOffer, ...] = ()
+    """Steps whose mode may be changed."""
     next_action: str
     """One sentence for the operator."""
     training: bool = False

@@ -66,6 +66,7 @@ from ui.screens.acts import Acts
 from ui.screens.alarms import Alarms, headline
 from ui.screens.amend import Amend, Amendment, SignAmendment, SignRequest, offer_in
 from ui.screens.attachments import Attachments
+from ui.screens.by_hand import entering, switching
 from ui.screens.correct import Correct, SignCorrection, value_in
 from ui.screens.home import Home
 from ui.screens.lock import Lock
@@ -406,6 +407,8 @@ class LinesideApp(App[None]):
         self._batch = name = batch.batch
         if go.place == "acts":
             return ("acts", name, go.choice), lambda: Acts(front, name, go.choice)
+        if (switched := switching(front, batch, go)) is not None:
+            return switched
         if go.place == "continue" and batch.restored:
             return ("continue", name), lambda: Continue(front, name)
         if go.place in {"results", "add-result"}:
@@ -443,6 +446,8 @@ class LinesideApp(App[None]):
             return ("step", name, ""), lambda: Step(front, name, None)
         if card.asks != "nothing":
             self._step = card.step  # stay with it while it asks
+        if card.asks == "hand":
+            return entering(front, name, card, go)
         if card.asks == "sign":
             step = card.step
             return ("sign", name, step, len(card.signers)), lambda: Sign(front, name, step)

@@ -48,11 +48,16 @@ STATE: Final = "state"
 """The part of a service's step in which its state is read off the module's panel."""
 KEPT: Final = "Nothing was taken; the step is unchanged."
 SWITCHED: Final = {
-    Mode.SEMI_AUTOMATIC: "this step goes on by hand: its equipment cannot be used",
-    Mode.MANUAL: "this step is done in manual mode",
-    Mode.AUTOMATIC: "this step goes on automatically",
+    HandAct.TAKE: "this step goes on by hand: its equipment cannot be used",
+    HandAct.MANUAL: "this step is done in manual mode",
+    HandAct.RETURN: "this step goes on automatically",
 }
 """The meaning of the signature that switches a step."""
+BY_HAND: Final = {
+    HandAct.ENTER: "read off the device, or done at it, by hand",
+    HandAct.VERIFY: "verified at the device by a second person",
+}
+"""The meaning of the signature of an entry."""
 WRITES = Set | Ramp | Service
 READS = Wait | Hold | Monitor
 DECIDES = Calculate | Select | Loop

@@ -30,7 +30,7 @@ def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
 
 class Acts(View):
     """`#act-<start|pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#results`, `#correct`, `#amend`,
-    `#keyboard`, `#back`."""
+    `#hands`, `#keyboard`, `#back`."""
 
     place: ClassVar[str] = "acts"
     takes_keys: ClassVar[str] = "reason"
@@ -51,6 +51,7 @@ class Acts(View):
         yield Target(self.words("do.results", count=0), id="results", key="f5")
         yield Target(self.words("do.correct"), id="correct", key="f6")
         yield Target(self.words("do.amend"), id="amend", key="f2")
+        yield Target(self.words("do.hands"), id="hands", key="f3")
         yield Target(self.words("do.keyboard"), id="keyboard", key="f7")
         yield Target(self.words("do.confirm"), id="confirm", key="f8", kind="primary")
 
@@ -85,6 +86,7 @@ class Acts(View):
         may_correct = permitted(picture.person.roles if picture.person else (), Permission.CORRECT)
         self.offer("#correct", shown=not chosen and may_correct and bool(batch.values))
         self.offer("#amend", shown=not chosen and may_amend(picture, batch))
+        self.offer("#hands", shown=not chosen and bool(batch.hands))
         self.query_one("#amend", Target).tell(words("do.amendment" if batch.amendment else "do.amend"))
         self.offer("#keyboard", shown=needs_reason)
         typing = self.has_class("typing")
@@ -114,7 +116,7 @@ class Acts(View):
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "back":
             self.post_message(Go("auto", self._batch))
-        elif event.button.id in {"results", "correct"}:
+        elif event.button.id in {"results", "correct", "hands"}:
             self.post_message(Go(event.button.id, self._batch))
         elif event.button.id == "amend":
             card = self._card()

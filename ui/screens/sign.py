@@ -244,7 +244,7 @@ def compared(front: Front, question: QuestionCard) -> Content:
 
 
 class Question(View):
-    """Intent beside reading: `#answer-happened`, `#answer-again`, `#answer-abort`; `#home`."""
+    """Intent beside reading: `#answer-happened`, `#answer-again`, `#answer-abort`; `#hands`; `#home`."""
 
     place: ClassVar[str] = "question"
 
@@ -261,6 +261,7 @@ class Question(View):
 
     def actions(self) -> Iterator[Widget]:
         yield Target(self.words("do.home"), id="home", key="escape")
+        yield Target(self.words("do.hands"), id="hands", key="f3")
         for key, choice in (("f5", "happened"), ("f6", "again"), ("f7", "abort")):
             yield Target(self.words(f"do.answer.{choice}"), id=f"answer-{choice}", key=key, kind="wide-target")
 
@@ -311,6 +312,7 @@ class Question(View):
             if choice in question.answers
         ]
         self.write("#explain", Content("\n").join(keys))
+        self.offer("#hands", shown=any(one.step == question.step for one in batch.hands))
         self.offer("#home", shown=True)
         for choice in ("happened", "again", "abort"):
             answer = words(f"do.answer.{choice}") if question.tag else words(f"dark.answer.{choice}")
@@ -329,7 +331,9 @@ class Question(View):
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         name = event.button.id or ""
-        if name == "home":
+        if name == "hands":
+            self.post_message(Go("hands", self._batch))
+        elif name == "home":
             self.post_message(Go("home"))
         elif name.startswith("answer-"):
             self.post_message(Go("answer", self._batch, self._question, name.removeprefix("answer-")))

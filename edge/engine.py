@@ -21,7 +21,7 @@ from edge.core.decide import Now, decide
 from edge.core.errors import LinesideError
 from edge.core.events import BatchStateChanged, CommandIntended, RowBody
 from edge.core.limits import BAD_QUALITY_S, Watcher
-from edge.core.line import SAFE_STEP, Book, Condition, Line, Timer, Watch, Write, apply, effects, elapsed, seal_due
+from edge.core.line import SAFE_STEP, Book, Condition, Line, Timer, Watch, Write, apply, effects, seal_due
 from edge.core.record import SEAL_DOMAIN, ZERO_HASH, Signer, sealed_bytes
 from edge.core.room import Level
 from edge.core.terms import Reading, Stamp, State, Value
@@ -435,11 +435,11 @@ class Engine:
         at = self._clock.stamp()
         next_s = TICK_S
         for timer in timers:
-            passed = elapsed(timer.since, timer.before_boot, at)
-            left_s = timer.length_s - passed.low_s
+            left_s = timer.left_s(at)
             if left_s > 0:
                 next_s = min(next_s, left_s)
                 continue
+            passed = timer.passed(at)
             high_s = -1.0 if passed.high_s == float("inf") else passed.high_s
             command = cm.PassTimer(
                 batch=timer.batch,

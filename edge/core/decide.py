@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
-from edge.core import by_hand, printing, queueing, serve, training
+from edge.core import by_hand, expiring, printing, queueing, serve, training
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
@@ -47,6 +47,7 @@ from edge.core.guard import may_write
 from edge.core.lifecycle import RecipeLife
 from edge.core.line import (
     BY_HAND,
+    EXPIRY,
     OVER,
     PASSED,
     RECIPES_KEPT,
@@ -126,6 +127,8 @@ TOO_MANY_OPEN: Final = AlarmWatch(
         "Acknowledge alarms; what still holds is raised then.",
     ),
 )
+Expiry = ev.ExpiryBegun | ev.ExpiryNear | ev.ExpiryPassed | ev.ExpiryEnded
+"""Of material, which an earlier pass of a loop may have taken."""
 LOCK_S: Final = 900.0
 """A lock lasts so long by the boot's clock; a restart of the machine begins it anew."""
 
@@ -183,7 +186,7 @@ class _Decision:
         if self.command_id and not self.rows:
             event = replace(event, command_id=self.command_id)
         if event.batch in self.line.batches and not isinstance(
-            event, ev.StepActivated | ev.StepSkipped | ev.CommandIntended
+            event, ev.StepActivated | ev.StepSkipped | ev.CommandIntended | Expiry
         ):
             run = self.line.batches[event.batch].steps.get(getattr(event, "step", ""))
             if run is not None and run.iteration != 1 and hasattr(event, "iteration"):
@@ -319,6 +322,7 @@ class _Decision:
                 self.unknown(batch.batch, intent, why, None)
             if not clean:
                 self.wake_up(batch.batch)
+            expiring.look(self, batch.batch)  # before anything goes on with it
             self.proceed(batch.batch)
 
     def wake_up(self, batch_id: str) -> None:
@@ -1144,10 +1148,13 @@ class _Decision:
                 batch=batch_id, step=step.id, phase=step.phase, title=title, amendment=amendment, iteration=iteration
             )
         )
+        expiring.passed_step(self, batch_id, step, self.line.batches[batch_id].steps[step.id])
 
     def complete(self, batch_id: str, step: str) -> None:
         self.tell_samples(batch_id, step)
         self.emit(ev.StepCompleted(batch=batch_id, step=step))
+        batch = self.line.batches[batch_id]
+        expiring.passed_step(self, batch_id, self.recipe(batch).steps()[step], batch.steps[step])
 
     # Equipment commands ----------------------------------------------------------------------------------------
 
@@ -2095,6 +2102,10 @@ class _Decision:
 
     def pass_timer(self, command: cm.PassTimer) -> None:
         batch = self.line.batches.get(command.batch)
+        if batch is not None and command.timer == EXPIRY:
+            expiring.look(self, batch.batch)
+            self.proceed(batch.batch)
+            return
         run = batch.steps.get(command.step) if batch else None
         if batch is None or run is None or run.state != "active" or command.timer in run.passed:
             return

@@ -358,8 +358,8 @@ class BatchStarted(Event):
 @dataclass(frozen=True, kw_only=True)
 class BatchStateChanged(Event):
     """The batch went from one ISA-88 state to another, for this reason. `cause` is "person", "question",
-    "quality", "limit", "timeout", "service", "recipe", "restore", "disk" or "power"; a hold that a question caused ends
-    with its answer."""
+    "quality", "limit", "timeout", "service", "expiry", "recipe", "restore", "disk" or "power"; a hold that a question
+    caused ends with its answer."""
 
     was: str
     now: str
@@ -737,6 +737,58 @@ class StepEnded(Event):
     step: str
     state: str
     reason: str
+    iteration: int = 1
+
+
+# Expiry ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpiryBegun(Event):
+    """From here on the `material` that the step took may be used for `use_within_s`; it is warned after `warn_after_s`.
+    The clock runs until step `until` is done, to the end of the batch when that is empty."""
+
+    step: str
+    material: str
+    until: str
+    use_within_s: float
+    warn_after_s: float
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpiryNear(Event):
+    """The material of the step expires soon: at least `low_s`, at most `high_s` (-1: unbounded) have passed."""
+
+    step: str
+    material: str
+    low_s: float
+    high_s: float
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpiryPassed(Event):
+    """The material of the step is expired, or may be: at least `low_s`, at most `high_s` (-1: unbounded, no trusted
+    time while the box was off) have passed. An ExceptionRaised row follows."""
+
+    step: str
+    material: str
+    low_s: float
+    high_s: float
+    iteration: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpiryEnded(Event):
+    """The material of the step is used: step `by` is passed, at least `low_s`, at most `high_s` (-1: unbounded) after
+    the clock began."""
+
+    step: str
+    material: str
+    by: str
+    low_s: float
+    high_s: float
     iteration: int = 1
 
 

@@ -62,6 +62,8 @@ AMENDED_KEPT: Final = 64
 """So many amended recipes are kept worked out."""
 SAFE_STEP: Final = "safe-state"
 """Stands in the place of a step id for the writes of a unit's safe state."""
+EXPIRY: Final = "expiry"
+"""The timer of material that a step took."""
 BY_HAND: Final = "by hand"
 """Stands among what a step was given once its equipment is not used any more."""
 RESTORE: Final = "restore"
@@ -154,6 +156,22 @@ class StepRun:
     """A person decided that it is done again."""
     hand: Hand | None = None
     """How it goes on by hand or in manual mode; None while it is automatic."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryClock:
+    """Material that may be used for a time; see `ExpiryBegun`. It runs in every state of the batch and in the dark."""
+
+    step: str
+    iteration: int
+    material: str
+    until: str
+    since: Stamp
+    use_within_s: float
+    warn_after_s: float
+    before_boot: Elapsed = NO_TIME
+    near: bool = False
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +270,8 @@ class Batch:
     """How many were requested."""
     training: bool = False
     """Somebody learns: it can never be a product's."""
+    clocks: Mapping[str, ExpiryClock] = field(default_factory=dict)
+    """Those of material in use, by `clock_key`."""
 
     @property
     def restored(self) -> bool:
@@ -400,6 +420,11 @@ class Line:
                 del known[next(iter(known))]
             known[batch.amended] = made
         return known[batch.amended]
+
+
+def clock_key(step: str, iteration: int) -> str:
+    """The key of the clock of what a step took."""
+    return f"{step}.{iteration}"
 
 
 def tag_name(units: Mapping[str, str], named: str) -> str:
@@ -573,7 +598,8 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             ending = state in OVER or state in {State.STOPPING, State.ABORTING}
             questions = {} if ending else batch.questions  # nothing is left to decide
             requested = None if ending else batch.requested
-            changed = replace(batch, state=state, cause=event.cause, reason=event.reason)
+            clocks = {} if state in OVER else batch.clocks
+            changed = replace(batch, state=state, cause=event.cause, reason=event.reason, clocks=clocks)
             return replace(changed, questions=questions, requested=requested)
         case ev.StepActivated():
             run = StepRun(
@@ -712,6 +738,8 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             return batch
         case ev.LimitRestored():
             return _with_step(batch, replace(batch.steps[event.step], outside=""))
+        case ev.ExpiryBegun() | ev.ExpiryNear() | ev.ExpiryPassed() | ev.ExpiryEnded():
+            return replace(batch, clocks=_clocks(batch.clocks, event, at))
         case ev.SignatureMade():
             if event.step not in batch.steps:
                 return batch
@@ -755,6 +783,24 @@ def _by_hand(
         hand = replace(hand, since=at, before_boot=NO_TIME, due=False)
         run = replace(run, passed=tuple(one for one in run.passed if one not in {DUE, LATE}))
     return replace(run, hand=hand)
+
+
+def _clocks(
+    clocks: Mapping[str, ExpiryClock],
+    event: ev.ExpiryBegun | ev.ExpiryNear | ev.ExpiryPassed | ev.ExpiryEnded,
+    at: Stamp,
+) -> Mapping[str, ExpiryClock]:
+    key = clock_key(event.step, event.iteration)
+    match event:
+        case ev.ExpiryBegun():
+            facts = (event.step, event.iteration, event.material, event.until)
+            return {**clocks, key: ExpiryClock(*facts, at, event.use_within_s, event.warn_after_s)}
+        case ev.ExpiryNear():
+            return {**clocks, key: replace(clocks[key], near=True)}
+        case ev.ExpiryPassed():
+            return {**clocks, key: replace(clocks[key], expired=True)}
+        case ev.ExpiryEnded():
+            return {name: clock for name, clock in clocks.items() if name != key}
 
 
 def _amended(batch: Batch, event: ev.AmendmentMade) -> Batch:
@@ -809,7 +855,11 @@ def _after_start(batch: Batch, last: Stamp | None, at: Stamp, gap: Elapsed) -> B
     intents = {key: replace(intent, in_doubt=True) for key, intent in batch.intents.items()}
     steps = dict(batch.steps)
     questions = dict(batch.questions)
+    clocks = dict(batch.clocks)
     if last is not None:
+        for key, clock in batch.clocks.items():
+            if clock.since.boot != at.boot:
+                clocks[key] = replace(clock, since=at, before_boot=_carried(clock.before_boot, clock.since, last, gap))
         for name, run in batch.steps.items():
             if run.state == "active" and run.since.boot != at.boot:
                 steps[name] = replace(run, since=at, before_boot=_carried(run.before_boot, run.since, last, gap))
@@ -821,7 +871,7 @@ def _after_start(batch: Batch, last: Stamp | None, at: Stamp, gap: Elapsed) -> B
                 questions[name] = replace(
                     asked, since=at, before_boot=_carried(asked.before_boot, asked.since, last, gap)
                 )
-    return replace(batch, intents=intents, steps=steps, questions=questions)
+    return replace(batch, intents=intents, steps=steps, questions=questions, clocks=clocks)
 
 
 def _carried(before: Elapsed, since: Stamp, last: Stamp, gap: Elapsed) -> Elapsed:
@@ -858,16 +908,25 @@ def between(earlier: Stamp | None, later: Stamp) -> Elapsed:
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """Level: tell when `elapsed(since, before_boot)` reaches `length_s`."""
+    """Level: tell when it has certainly run for `length_s`; when it may have, of an expiry."""
 
     batch: str
     step: str
     timer: str
-    """"duration", "timeout", or "plan:number" for the next sample of a plan."""
+    """"duration", "timeout", `EXPIRY`, or "plan:number" for the next sample of a plan."""
     since: Stamp
     before_boot: Elapsed
     length_s: float
     iteration: int = 1
+
+    def passed(self, now: Stamp) -> Elapsed:
+        """How long it has run."""
+        return elapsed(self.since, self.before_boot, now)
+
+    def left_s(self, now: Stamp) -> float:
+        """How long until it is told; not above 0 when that is now."""
+        passed = self.passed(now)
+        return self.length_s - (passed.high_s if self.timer == EXPIRY else passed.low_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -955,6 +1014,7 @@ def effects(line: Line) -> Effects:
         ]
         if batch.state in {State.STOPPING, State.ABORTING}:
             continue
+        timers += [_expiry(batch.batch, clock) for clock in batch.clocks.values() if not clock.expired]
         recipe = line.recipe(batch)
         steps = recipe.steps()
         moving = batch.state in {State.RUNNING, State.PAUSING}
@@ -1036,6 +1096,12 @@ def _timers(batch: str, run: StepRun) -> list[Timer]:
         for name, length_s in lengths
         if length_s > 0 and name not in run.passed
     ]
+
+
+def _expiry(batch: str, clock: ExpiryClock) -> Timer:
+    """The warning, or the end."""
+    length_s = clock.use_within_s if clock.near else clock.warn_after_s
+    return Timer(batch, clock.step, EXPIRY, clock.since, clock.before_boot, length_s, clock.iteration)
 
 
 def plan_of(recipe: Recipe, step: str) -> SamplingPlan | None:

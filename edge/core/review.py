@@ -10,7 +10,7 @@ from edge.core import events as ev
 from edge.core.events import RowBody
 from edge.core.lifecycle import ACT_OF, DONE, Approval
 from edge.core.mode import HAND
-from edge.core.terms import Value
+from edge.core.terms import Value, span
 
 
 @dataclass(slots=True)
@@ -400,7 +400,11 @@ def _happening(
     | ev.CustodyPassed
     | ev.RampStepped
     | ev.ServiceSet
-    | ev.ServiceMoved,
+    | ev.ServiceMoved
+    | ev.ExpiryBegun
+    | ev.ExpiryNear
+    | ev.ExpiryPassed
+    | ev.ExpiryEnded,
 ) -> str:
     """A sentence about what became of a step of several parts."""
     match event:
@@ -435,6 +439,21 @@ def _happening(
             return f"the service was told to {event.command}" if event.command else f"{event.tag} is set"
         case ev.ServiceMoved():
             return f"{event.service} is {event.state}" + (f", from {event.was}" if event.was else "")
+        case ev.ExpiryBegun():
+            until = f"until step {event.until} is done" if event.until else "to the end of the batch"
+            return f"{event.material}: to be used within {span(event.use_within_s)}, {until}"
+        case ev.ExpiryNear():
+            return f"{event.material} expires soon: {_passed(event.low_s, event.high_s)}"
+        case ev.ExpiryPassed():
+            return f"{event.material} is or may be expired: {_passed(event.low_s, event.high_s)}"
+        case ev.ExpiryEnded():
+            return f"{event.material} was used: {_passed(event.low_s, event.high_s)} when step {event.by} was done"
+
+
+def _passed(low_s: float, high_s: float) -> str:
+    if high_s < 0:
+        return f"at least {span(low_s)} have passed, nobody knows how much more"
+    return f"{span(low_s)} have passed" if high_s - low_s < 1 else f"{span(low_s)} to {span(high_s)} have passed"
 
 
 def _end(limit: float | None) -> str:
@@ -594,6 +613,10 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
             | ev.AttachmentsOffered()
             | ev.ServiceSet()
             | ev.ServiceMoved()
+            | ev.ExpiryBegun()
+            | ev.ExpiryNear()
+            | ev.ExpiryPassed()
+            | ev.ExpiryEnded()
         ):
             _fold_step(_step(batch, event.step), seq, row)
         case ev.ResultPending():
@@ -728,6 +751,10 @@ def _fold_step(step: BuiltStep, seq: int, row: RowBody) -> None:
             | ev.RampStepped()
             | ev.ServiceSet()
             | ev.ServiceMoved()
+            | ev.ExpiryBegun()
+            | ev.ExpiryNear()
+            | ev.ExpiryPassed()
+            | ev.ExpiryEnded()
         ):
             step.decided.append(_happening(event))
         case ev.SignatureMade():

@@ -273,6 +273,14 @@ def convert(value: float, unit: str, to: str) -> float:
     return (value * source.factor + source.offset - target.offset) / target.factor
 
 
+def span(length_s: float) -> str:
+    """A length of time for a sentence."""
+    for name, of_s, from_s in (("d", 86_400.0, 172_800.0), ("h", 3_600.0, 3_600.0), ("min", 60.0, 60.0)):
+        if length_s >= from_s:
+            return f"{length_s / of_s:.3g} {name}"
+    return f"{length_s:.3g} s"
+
+
 def duration_s(text: str) -> float:
     """Seconds in a duration such as "90 s", "12 h" or "2 d". Raises `unit.duration` otherwise."""
     number, _, unit = text.strip().partition(" ")

@@ -26,7 +26,8 @@ SET_31 = SET_30 | {"id": "031"}
 ELSEWHERE = {
     "AlarmAcknowledged", "AlarmCleared", "AlarmFlooded", "AlarmRaised", "AttachmentsOffered",
     "ByHand", "CustodyPassed", "LabelsPrinted", "RampStepped", "ResultAdded", "ResultPending", "Transferred", "Weighed",
-    "BatchQueued", "ServiceMoved", "ServiceSet", "HandEntered", "HandRefused", "HandVerified", "ModeChanged",
+    "BatchQueued", "ExpiryBegun", "ExpiryEnded", "ExpiryNear", "ExpiryPassed", "ServiceMoved", "ServiceSet",
+    "HandEntered", "HandRefused", "HandVerified", "ModeChanged",
 }  # fmt: skip
 """Kinds of rows that other tests play."""
 SEEDS = [int(os.environ["LINESIDE_SEED"])] if "LINESIDE_SEED" in os.environ else range(RUNS)

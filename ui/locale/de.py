@@ -237,6 +237,8 @@ TEXT: Final[dict[str, str]] = {
     "step.over": "die Zeit ist um",
     "step.elapsed": "seit {elapsed}",
     "step.exceptions": "Abweichungsvermerke: {count}",
+    "step.expired": "Vielleicht abgelaufen: {material}",
+    "step.expires": "Zu verwenden binnen {left}: {material}",
     "step.ended": "Diese Charge ist zu Ende",
     "step.no_exception": "✔ Kein Abweichungsvermerk.",
     "phase.instruct": "Anweisung",

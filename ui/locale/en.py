@@ -249,6 +249,8 @@ TEXT: Final[dict[str, str]] = {
     "step.over": "time is up",
     "step.elapsed": "for {elapsed}",
     "step.exceptions": "Exception records: {count}",
+    "step.expired": "May be expired: {material}",
+    "step.expires": "To be used within {left}: {material}",
     "step.ended": "This batch has ended",
     "step.no_exception": "✔ No exception record.",
     "phase.instruct": "instruction",

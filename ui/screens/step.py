@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Button, Digits, Input, Static
 
 from edge.core.terms import PENDING
-from edge.wire import BatchCard, ConfirmStep, EnterValue, Picture, ScanCode, StepCard
+from edge.wire import BatchCard, ConfirmStep, EnterValue, ExpiryLine, Picture, ScanCode, StepCard
 from ui import drawing
 from ui.screens.acts import permitted_acts
 from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Said, Target, Typed, View
@@ -180,7 +180,7 @@ class Step(View):
         self.write(
             "#why", Content.assemble((f"{words('step.why')}  ", "$quiet"), (card.why, "italic")) if card.why else ""
         )
-        tail: list[Content] = []
+        tail = [self._expiry(one) for one in batch.expiries]
         others = [other for other in batch.active if other.step != card.step and other.phase != "parallel"]
         if others:
             tail.append(Content.assemble((words("step.also"), "$quiet")))
@@ -227,6 +227,13 @@ class Step(View):
         if not bar and roomy and elapsed_s >= 1:
             bar = Content.assemble((words("step.elapsed", elapsed=drawing.span(words, elapsed_s)), "$quiet"))
         self.write("#progress", bar)
+
+    def _expiry(self, one: ExpiryLine) -> Content:
+        """How long material may still be used."""
+        if one.expired:
+            return Content.assemble((f"▲ {self.words('step.expired', material=one.material)}", "bold $error"))
+        left = self.words("step.expires", material=one.material, left=drawing.span(self.words, one.left_s))
+        return Content.assemble((f"▲ {left}", "bold $warning") if one.near else (left, "$quiet"))
 
     def _also(self, card: StepCard) -> Content:
         parts: list[Content | str] = [Content.assemble((f"▶ {card.step} {card.title}", ""))]

@@ -10,7 +10,7 @@ from edge.core.document import Path, closest
 from edge.core.errors import LinesideError, Place
 from edge.core.formula import names_in
 from edge.core.plant import Plant, Tag, Unit, numeric, unknown_unit
-from edge.core.recipe import amend, check_forms, check_sampling, check_services
+from edge.core.recipe import amend, check_expiry, check_forms, check_sampling, check_services
 from edge.core.recipe.flow import flow_problems, order
 from edge.core.recipe.model import (
     Calculate,
@@ -96,6 +96,7 @@ def remarks(document: RecipeDocument) -> list[LinesideError]:
         found += _shared_units(document, step, path)
         if told := check_forms.remark(step, document.place(path)):
             found.append(told)
+    found += check_expiry.remarks(document)
     return found
 
 
@@ -227,6 +228,7 @@ class _Check:
             shape += self._sequence(path, sequence)
         yield from amend.problems(self._document)
         yield from flow_problems(self._document, self._plant)
+        yield from check_expiry.problems(self._document)
         yield from shape or self._deadlock()  # who waits for whom is known only when the order is
 
     # The recipe as a whole -------------------------------------------------------------------------------------
@@ -342,16 +344,15 @@ class _Check:
     # One step --------------------------------------------------------------------------------------------------
 
     def _step(self, path: Path, step: Step) -> Iterator[LinesideError]:
+        must = "duration" if isinstance(step, Hold) else "timeout" if isinstance(step, Service) else ""
         for key in ("duration", "timeout", "on_delay", "warn_after", "every", "steady_for", "by_hand_every"):
-            if text := getattr(step, key, ""):
+            if (text := getattr(step, key, "")) or key == must:
                 yield from self._duration(step, key, text, path)
         if isinstance(step, Wait):
             yield from self._wait(step, path)
         elif isinstance(step, Record | Set | Calculate) and step.unit not in MEASURES:
             yield self._unknown_unit(step.unit, (*path, "unit"))
             return  # nothing can be compared with it
-        elif isinstance(step, Hold) and not step.duration:
-            yield from self._duration(step, "duration", "", path)
         elif isinstance(step, Record):
             yield from self._record(step, path)
         elif isinstance(step, Scan) and step.expect == "patient" and step.prefix:
@@ -375,7 +376,7 @@ class _Check:
             yield from check_services.problems(self, self._recipe, self._plant, step, path)
         unknown = list(self._unknown_parameters(step, path))
         yield from unknown
-        if unknown:
+        if unknown or any(self.unknown_names(step, path)):
             return  # what depends on the value cannot be judged
         if limit := _limit_of(step):
             yield from self._limit(step, limit, path)

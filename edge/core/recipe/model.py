@@ -84,6 +84,20 @@ class Alarm(Frozen):
     unit: str = ""
 
 
+class UseWithin(Frozen):
+    """How long material may be used: `time` runs from the end of the step until step `until` is done, or to the end of
+    the batch, also while the batch is held and while the box is off. It is warned `warn_before` that, or when a fifth
+    of the time is left. Material that may be expired raises an exception record of this `category`; `hold` also holds
+    the batch."""
+
+    time: Annotated[str, Field(min_length=1)]
+    until: StepId | None = None
+    warn_before: str = ""
+    on_expiry: Literal["hold", "exception"] = "hold"
+    category: Literal["minor", "major", "critical"] = "critical"
+    why: Why = ""
+
+
 class Parameter(Frozen):
     """A recipe parameter. "$name" stands for it wherever a literal of its type may stand, and in texts for people.
 
@@ -192,6 +206,7 @@ class Scan(_ByPerson):
     name: Name
     expect: Literal["patient", "lot"] = "lot"
     prefix: str = ""
+    use_within: UseWithin | None = None
 
     def records(self) -> Mapping[str, tuple[Kind, str]]:
         return {self.name: ("text", "")}
@@ -353,6 +368,7 @@ class Sample(_ByPerson):
     and `number` (how many have been taken)."""
     to: Text = ""
     """Where it is brought."""
+    use_within: UseWithin | None = None
 
     def records(self) -> Mapping[str, tuple[Kind, str]]:
         now = {t.name: ("number", t.unit) if t.type == "number" else ("text", "") for t in self.tests if not t.later}
@@ -453,6 +469,7 @@ class Transfer(_ByPerson):
     target: Place = Field(alias="to")
     unit: str
     limit: Limit | None = None
+    use_within: UseWithin | None = None
 
     def records(self) -> Mapping[str, tuple[Kind, str]]:
         return {self.name: ("number", self.unit)}

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from edge.core.recipe.model import Attachment, Limit, Recipe, Step, Test, Tolerance
+from edge.core.recipe.model import Attachment, Limit, Recipe, Step, Test, Tolerance, UseWithin
 from edge.core.recipe.values import shown
 
 
@@ -46,6 +46,11 @@ WORDS: Final[Mapping[str, Word]] = {
     "label": Word("content of the label", "labelled {}"),
     "alarm": Word("alarm", "alarm: {}"),
     "alarm.unit": Word("unit of the alarm's deadband"),
+    "use_within": Word("time within which it must be used", "to be used {}"),
+    "time": Word("time within which it must be used"),
+    "use_within.until": Word("step until which it must be used"),
+    "warn_before": Word("time before its expiry at which it is warned"),
+    "on_expiry": Word("what happens when it expires"),
     "priority": Word("priority of the alarm"),
     "cause": Word("cause"),
     "effect": Word("effect"),
@@ -220,6 +225,11 @@ def _said(recipe: Recipe, value: object, unit: str) -> str:
         return span(recipe, value, unit)
     if isinstance(value, Attachment):
         return value.title or value.file
+    if isinstance(value, UseWithin):
+        until = f" until step {value.until}" if value.until else ""
+        warned = f", warned {number(recipe, value.warn_before)} before" if value.warn_before else ""
+        mild = "" if value.on_expiry == "hold" else ", expired: the batch goes on"
+        return f"within {number(recipe, value.time)}{until}{warned}{mild}"
     if isinstance(value, Tolerance):
         ends = [number(recipe, end, value.unit) for end in (value.below, value.above)]
         said = f"± {ends[0]}" if ends[0] == ends[1] else f"− {ends[0]}, + {ends[1]}"

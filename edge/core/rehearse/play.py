@@ -21,20 +21,22 @@ from edge.core.guard import PLACEHOLDER, agrees, fitted, judged
 from edge.core.inputs import mid
 from edge.core.limits import BAD_QUALITY_S, Watcher
 from edge.core.line import (
+    EXPIRY,
     OVER,
     SAFE_STEP,
     Batch,
     Book,
     Condition,
     Effects,
+    ExpiryClock,
     Line,
     Question,
     StepRun,
+    Timer,
     Watch,
     Write,
     apply,
     effects,
-    elapsed,
     shown_tag,
     tag_name,
 )
@@ -52,7 +54,7 @@ from edge.core.recipe.model import (
     Wait,
 )
 from edge.core.rehearse.report import Aspect, Played, Raised
-from edge.core.rehearse.stage import Cell, Stage, Way, branch_name, who
+from edge.core.rehearse.stage import EXPIRES, Cell, Stage, Way, branch_name, who
 from edge.core.service import COMPLETED
 from edge.core.serving import module_of
 from edge.core.terms import Act, ClockQuality, Quality, Reading, Role, Stamp, State, Value, convert
@@ -367,7 +369,7 @@ class Play:
         if self.tell(wanted):
             return True
         at = self.stamp()
-        left = [timer.length_s - elapsed(timer.since, timer.before_boot, at).low_s for timer in wanted.timers]
+        left = [timer.left_s(at) for timer in wanted.timers]
         longest_s = min(longest_s, *(one for one in left if one > 0), math.inf)
         next_s = self.next_look_s(wanted, longest_s)
         if math.isinf(next_s):
@@ -383,18 +385,8 @@ class Play:
         """Tell the line, as the engine does, which timers have passed and what readings mean; True when rows came."""
         before, at = len(self.events), self.stamp()
         for timer in wanted.timers:
-            passed = elapsed(timer.since, timer.before_boot, at)
-            if passed.low_s >= timer.length_s:
-                self.do(
-                    cm.PassTimer(
-                        batch=timer.batch,
-                        step=timer.step,
-                        iteration=timer.iteration,
-                        timer=timer.timer,
-                        low_s=passed.low_s,
-                        high_s=passed.high_s,
-                    )
-                )
+            if timer.left_s(at) <= 0:
+                self.pass_timer(timer)
         self.watchers = {one: self.watchers.get(one) or Watcher(one, self.now_s) for one in wanted.watches}
         for watch, watcher in self.watchers.items():
             tag = self.stage.plant.tag(watch.tag)
@@ -427,6 +419,19 @@ class Play:
                 )
             )
         return len(self.events) > before
+
+    def pass_timer(self, timer: Timer) -> list[Event]:
+        passed = timer.passed(self.stamp())
+        return self.do(
+            cm.PassTimer(
+                batch=timer.batch,
+                step=timer.step,
+                iteration=timer.iteration,
+                timer=timer.timer,
+                low_s=passed.low_s,
+                high_s=passed.high_s,
+            )
+        )
 
     def look_for_alarms(self, wanted: Effects) -> None:
         """Raise and clear the alarms of steps under way, and let a person acknowledge what is raised."""
@@ -538,6 +543,9 @@ class Play:
                 self.write(write)
                 return True
         batch = self.batch
+        for clock in batch.clocks.values():
+            if self.try_once(clock.step, "time-outs", EXPIRES):
+                self.fork("what it took expires").expire(clock)
         if batch.state is State.HELD and batch.questions:
             self.answer(next(iter(batch.questions.values())))
             return True
@@ -635,6 +643,14 @@ class Play:
         held = self.batch.state in {State.HOLDING, State.HELD}
         self.stage.cover(step, "questions", POWER_CUT, held, "the power went, and the batch went on")
 
+    def expire(self, clock: ExpiryClock) -> None:
+        """So much time passes that what a step took is expired, whatever else happens."""
+        self.now_s += clock.use_within_s
+        of_it = (one for one in self.effects().timers if one.timer == EXPIRY and one.step == clock.step)
+        events = [event for timer in of_it for event in self.pass_timer(timer)]
+        passed = any(isinstance(event, ev.ExpiryPassed) and event.step == clock.step for event in events)
+        self.stage.cover(clock.step, "time-outs", EXPIRES, passed, "the time passed, and nobody was told")
+
     def answer(self, question: Question) -> None:
         """Somebody decides about a write: each answer once, aborting in a batch of its own."""
         outcome: Outcome = "unknown" if "happened" in question.answers else "refused"
@@ -722,7 +738,7 @@ class Play:
     def next_timer_s(self) -> float:
         """After how long the next timer is due; 0 when there is none."""
         at, timers = self.stamp(), self.effects().timers
-        left = [timer.length_s - elapsed(timer.since, timer.before_boot, at).low_s for timer in timers]
+        left = [timer.left_s(at) for timer in timers]
         return max(0.0, min(left, default=0.0))
 
     def lose(self, run: StepRun, tags: Sequence[str], *, holds: bool, wait_s: float = BAD_QUALITY_S + MARGIN_S) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from edge.core import commands as cm
 from edge.core.decide import Now
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
+from edge.core.expiring import use_within
 from edge.core.formula import names_in
 from edge.core.inputs import InputFinder, Inputs, Wish
 from edge.core.line import (
@@ -31,6 +32,7 @@ from edge.core.recipe.values import ITERATION
 from edge.core.rehearse.report import Aspect, Played, Point, Raised
 from edge.core.terms import Role, Value, convert
 
+EXPIRES: Final = "it expires"
 Points = Iterable[tuple[Aspect, str]]
 
 
@@ -113,6 +115,8 @@ class Stage:
         yield Point(step.id, "steps", "carried out")
         for aspect, what in phase.points(self, step):
             yield Point(step.id, aspect, what)
+        if use_within(step) is not None:
+            yield Point(step.id, "time-outs", EXPIRES)
 
     def cover(self, step: str, aspect: Aspect, what: str, seen: object = True, why: str = "") -> None:
         """This was seen; or it was tried, and why it was not."""

@@ -76,6 +76,7 @@ def test_what_is_right_is_clean(step: dict[str, Any]) -> None:
         ({k: v for k, v in GROW.items() if k != "until"}, "recipe.service_end"),
         ({**GROW, "until": "$times > 2"}, "recipe.constant_condition"),
         ({**WASH, "timeout": "soon"}, "recipe.duration"),
+        ({**WASH, "timeout": ""}, "recipe.duration"),
         ({**WASH, "timeouts": {"starting": "soon"}}, "recipe.duration"),
         ({**WASH, "timeouts": {"strating": "1 min"}}, "recipe.service_state"),
         ({**WASH, "timeouts": {"execute": "1 min"}}, "recipe.service_state"),

@@ -48,11 +48,13 @@ from edge.core.recipe.model import (
     Step,
     Wait,
     Weigh,
+    rule_of,
 )
 from edge.core.recipe.values import ramp_end_in, whole
 from edge.core.recipe.values import said as spoken
 from edge.core.serving import module_of, waits_for, word_of
 from edge.core.terms import Reading, Stamp, State, convert
+from edge.core.trend import expected, next_point, series
 from edge.handwork import hand_card, hand_offers
 from edge.wire import (
     AlarmLine,
@@ -329,6 +331,7 @@ def _card(
     unit = bound.unit if bound else getattr(step, "unit", "")
     low, high = limit_in(recipe, limit, unit) if limit else (None, None)
     text, asks = _asks(step, recipe, unit, tag)
+    text += _trend(batch, step, run, unit)
     shown = f"{tag.partition('.')[0]}.{bound.read_back}" if bound and bound.read_back else tag
     return StepCard(
         step=step.id,
@@ -434,7 +437,7 @@ def _ask_card(
         step=step.id,
         phase=step.phase,
         title=run.title,
-        text=f"{_overdue(recipe, step, run)}{ask.text}",
+        text=f"{_overdue(recipe, step, run)}{ask.text}{_trend(batch, step, run, ask.unit)}",
         why=step.why,
         asks="nothing" if ask.kind == "reading" else ask.kind,
         unit=ask.unit,
@@ -519,6 +522,15 @@ def _overdue(recipe: Recipe, step: Step, run: StepRun) -> str:
     """Said first at a sample of a plan that should have been taken by now."""
     plan = plan_of(recipe, step.id)
     return f"OVERDUE: it was due within {plan.within}. " if plan and "timeout" in run.passed else ""
+
+
+def _trend(batch: Batch, step: Step, run: StepRun, unit: str) -> str:
+    """What earlier batches let expect, where the step's value is compared with theirs."""
+    rule = rule_of(step)
+    if rule is None:
+        return ""
+    point = next_point(step, run.passed)
+    return f" {expected(rule, batch.trend.of.get(series(step.id, run.iteration, point, unit)), unit)}"
 
 
 def _attachments(recipe: Recipe, step: Step) -> tuple[AttachmentLine, ...]:

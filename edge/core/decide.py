@@ -109,6 +109,8 @@ from edge.core.recipe.values import said as spoken
 from edge.core.room import Level, Room, refuse_batch_that_will_not_fit, refuse_while_full, said
 from edge.core.serving import TRANSITION_S
 from edge.core.terms import PENDING, TRANSITIONS, Act, Quality, Reading, Role, Stamp, State, Value, convert
+from edge.core.trend import TIMER
+from edge.core.trending import judge_recorded, pin_trend, take_point
 
 AMENDED_CHARS_MAX: Final = 1_500
 """So much of what an amendment changes its exception record says; its own row says all."""
@@ -677,6 +679,7 @@ class _Decision:
             )
         )
         self.offer_attachments(batch_id, "", recipe.attachments)
+        pin_trend(self, batch_id, recipe, loaded.recipe, seal)
         self.proceed(batch_id)
 
     def effective(self, seal: str) -> tuple[Recipe, RecipeLife | ev.RecipeLoaded]:
@@ -1152,6 +1155,9 @@ class _Decision:
 
     def complete(self, batch_id: str, step: str) -> None:
         self.tell_samples(batch_id, step)
+        of = self.recipe(self.line.batches[batch_id]).steps().get(step)
+        if of is not None:
+            judge_recorded(self, batch_id, of)
         self.emit(ev.StepCompleted(batch=batch_id, step=step))
         batch = self.line.batches[batch_id]
         expiring.passed_step(self, batch_id, self.recipe(batch).steps()[step], batch.steps[step])
@@ -2112,6 +2118,9 @@ class _Decision:
         if run.iteration != command.iteration:
             return  # of an earlier pass of a loop
         if batch.state not in {State.RUNNING, State.PAUSING}:
+            return
+        if command.timer.startswith(f"{TIMER}:"):
+            take_point(self, batch.batch, run.step)
             return
         if ":" in command.timer:
             self.tell_samples(batch.batch, run.step)

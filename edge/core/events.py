@@ -941,6 +941,40 @@ class QuestionAnswered(Event):
     iteration: int = 1
 
 
+# Trends: see `edge.core.trend` -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrendPinned(Event):
+    """What the batch that begins is compared with until it ends: these earlier `batches`, and what they say of each
+    series: `n` of them have it, their `mean`, standard `deviation`, lowest and highest. A series is called by its step,
+    "#2" for the second pass of a loop, ":3" for the third point of a monitor, and the unit."""
+
+    batches: list[str]
+    series: list[dict[str, str | int | float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrendJudged(Event):
+    """What a step recorded, or point number `point` of a monitor, compared with earlier batches: "within" or "outside"
+    low..high, "too few" when fewer than `least` of them have it, "not usable" without a value. `missed` points before
+    it passed while no runtime was there or the batch did not run. An ExceptionRaised row follows what is outside; a
+    monitor that stays there is told once."""
+
+    step: str
+    name: str
+    found: str
+    of: int
+    least: int
+    value: float | None
+    unit: str
+    low: float | None
+    high: float | None
+    point: int = 0
+    missed: int = 0
+    iteration: int = 1
+
+
 # Exceptions and signatures ---------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeVar
 
 from edge.core import alarms as al
 from edge.core import events as ev
+from edge.core import trend as tr
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
 from edge.core.formula import names_in
@@ -272,6 +273,7 @@ class Batch:
     """Somebody learns: it can never be a product's."""
     clocks: Mapping[str, ExpiryClock] = field(default_factory=dict)
     """Those of material in use, by `clock_key`."""
+    trend: tr.Trending = field(default_factory=tr.Trending)
 
     @property
     def restored(self) -> bool:
@@ -396,6 +398,8 @@ class Line:
     """The last row that erased a patient identity; each such row names the one before it."""
     alarms: Mapping[str, al.Alarm] = field(default_factory=dict)
     """Those that are open: at most `OPEN_MAX` and one."""
+    trends: tr.Trends = field(default_factory=dict)
+    """What batches that are complete came to, for those after them."""
 
     def live(self) -> list[Batch]:
         """Batches that have not ended."""
@@ -541,10 +545,22 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
         case _ if event.batch not in line.batches:
             return line  # it ended long ago: the head holds nothing of it that could change
         case _:
-            batch = _apply_to_batch(line.batches[event.batch], row, seq)
-            if isinstance(event, ev.BatchStateChanged) and batch.state in OVER:
-                return replace(line, batches=_with_ended(line.batches, batch))
-            return replace(line, batches={**line.batches, event.batch: batch})
+            return _with_batch(line, line.batches[event.batch], row, seq)
+
+
+def _with_batch(line: Line, was: Batch, row: RowBody, seq: int) -> Line:
+    event, batch = row.event, _apply_to_batch(was, row, seq)
+    if isinstance(event, ev.BatchStateChanged) and batch.state in OVER:
+        trends, figures = line.trends, batch.trend.figures
+        if batch.state is State.COMPLETE and figures and not batch.amended and not batch.training:
+            trends = tr.with_batch(trends, batch.recipe, tr.Kept(batch.batch, batch.version, batch.seal, figures))
+        ended = replace(batch, trend=tr.Trending())
+        return replace(line, batches=_with_ended(line.batches, ended), trends=trends)
+    trends = line.trends
+    if isinstance(event, ev.ValueCorrected) and isinstance(event.value, float):
+        name = tr.series(event.step, event.of_iteration, 0, event.unit)
+        trends = tr.corrected(trends, batch.recipe, batch.batch, name, event.value)
+    return replace(line, batches={**line.batches, event.batch: batch}, trends=trends)
 
 
 def _begun(line: Line, batch: Batch) -> Line:
@@ -665,7 +681,18 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             if known is None or known.seq != event.was_seq:
                 return batch  # a later pass of a loop has recorded it anew
             right = Recorded(event.value, event.unit, event.step, event.of_iteration, seq, event.low, event.high)
-            return replace(batch, values={**batch.values, event.name: right})
+            name = tr.series(event.step, event.of_iteration, 0, event.unit)
+            figures = batch.trend.figures
+            if name in figures and isinstance(event.value, float):
+                figures = {**figures, name: event.value}
+            trend = replace(batch.trend, figures=figures)
+            return replace(batch, values={**batch.values, event.name: right}, trend=trend)
+        case ev.TrendPinned():
+            return replace(batch, trend=tr.Trending(dict(map(_pinned, event.series))))
+        case ev.TrendJudged():
+            name = tr.series(event.step, event.iteration, event.point, event.unit)
+            out = event.found == "outside" and event.point > 0
+            return replace(batch, trend=tr.judged(batch.trend, name, event.step, event.value, out=out))
         case ev.TimerDue():
             run = batch.steps[event.step]
             plan, colon, _ = event.timer.partition(":")  # of the samples of a plan the latest is enough
@@ -823,6 +850,11 @@ def _amended(batch: Batch, event: ev.AmendmentMade) -> Batch:
     )
 
 
+def _pinned(said: Mapping[str, str | int | float]) -> tuple[str, tr.Reference]:
+    numbers = [float(said[key]) for key in ("mean", "deviation", "low", "high")]
+    return str(said["series"]), tr.Reference(int(said["n"]), *numbers)
+
+
 def _recorded(batch: Batch, event: ev.ValueRecorded, actor: str) -> Batch:
     batch = _given(batch, event.step, event.name, event.value)
     run = batch.steps.get(event.step)
@@ -913,7 +945,8 @@ class Timer:
     batch: str
     step: str
     timer: str
-    """"duration", "timeout", `EXPIRY`, or "plan:number" for the next sample of a plan."""
+    """"duration", "timeout", `EXPIRY`, "plan:number" for the next sample of a plan, or "=trend:number" for a monitor's
+    point."""
     since: Stamp
     before_boot: Elapsed
     length_s: float
@@ -1044,6 +1077,8 @@ def effects(line: Line) -> Effects:
                 case Weigh() if moving and awaits_balance(step, run):
                     watches.append(_balance(line, batch, recipe, run, step))
                 case Hold() | Monitor():
+                    if isinstance(step, Monitor) and moving:
+                        timers += _point_due(batch, recipe, step, run)
                     watch = _watch(line, batch, recipe, run, step, kind="keep")
                     watches.append(watch)
                     if step.alarm is not None:
@@ -1102,6 +1137,16 @@ def _expiry(batch: str, clock: ExpiryClock) -> Timer:
     """The warning, or the end."""
     length_s = clock.use_within_s if clock.near else clock.warn_after_s
     return Timer(batch, clock.step, EXPIRY, clock.since, clock.before_boot, length_s, clock.iteration)
+
+
+def _point_due(batch: Batch, recipe: Recipe, step: Monitor, run: StepRun) -> list[Timer]:
+    """The next point at which a monitor is compared with earlier batches."""
+    number = tr.next_point(step, run.passed)
+    if step.trend is None or not number:
+        return []
+    length_s = number * seconds(recipe, step.trend.every) / batch.speed
+    named = f"{tr.TIMER}:{number}"
+    return [Timer(batch.batch, run.step, named, run.since, run.before_boot, length_s, run.iteration)]
 
 
 def plan_of(recipe: Recipe, step: str) -> SamplingPlan | None:

@@ -215,6 +215,8 @@ class AsBuilt:
     """Sentences about the times when no runtime was there while this batch was under way."""
     training: bool = False
     """Somebody learned: this is no record of a product, and never will be."""
+    compared: list[str] = field(default_factory=list)
+    """The earlier batches that its values are compared with, where the recipe has a trend."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, keys in the order of the fields above."""
@@ -308,6 +310,7 @@ def as_text(record: AsBuilt) -> str:
         *record.approval,
         f"Units {', '.join(f'{role} = {unit}' for role, unit in record.units.items()) or '-'}",
         *([record.queued] if record.queued else []),
+        *([f"Compared with {', '.join(record.compared)}"] if record.compared else []),
         (
             f"{f'Started {record.started_utc} by {record.started_by}' if record.started_utc else 'Never started'}; "
             f"{record.state} {record.ended_utc}; as of row {record.as_of_seq}"
@@ -386,6 +389,18 @@ def _decision(event: ev.BranchTaken | ev.PassBegun | ev.LoopEnded | ev.Condition
 
 
 HOW_WEIGHED: Final = {"entered": "typed, not read", HAND: "entered by one person and verified by another, not read"}
+
+
+def _trend(event: ev.TrendJudged) -> str:
+    """A sentence about what was compared with earlier batches."""
+    value = "no usable value" if event.value is None else f"{event.value:g} {event.unit}".rstrip()
+    point = f", point {event.point}" if event.point else ""
+    missed = f"; {event.missed} before it missed" if event.missed else ""
+    if event.low is None or event.high is None:
+        why = "" if event.value is None else f", not judged: {event.of} of the {event.least} batches that are needed"
+        return f"trend of {event.name}{point}: {value}{why}{missed}"
+    found = "OUT OF TREND" if event.found == "outside" else event.found
+    return f"trend of {event.name}{point}: {value}, {found} {event.low:g} to {event.high:g} of {event.of}{missed}"
 
 
 def _happening(
@@ -569,6 +584,10 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
             batch.exceptions.append(
                 BuiltException(event.exception, event.step, event.category, event.code, event.what, utc)
             )
+        case ev.TrendPinned():
+            batch.compared = event.batches
+        case ev.TrendJudged():
+            _step(batch, event.step).decided.append(_trend(event))
         case ev.CommandIntended():
             written = Written(
                 event.tag, event.value, event.unit, event.attempt, "intended", None, "", "", utc, event.late

@@ -10,7 +10,7 @@ from edge.core.document import Path, closest
 from edge.core.errors import LinesideError, Place
 from edge.core.formula import names_in
 from edge.core.plant import Plant, Tag, Unit, numeric, unknown_unit
-from edge.core.recipe import amend, check_expiry, check_forms, check_sampling, check_services
+from edge.core.recipe import amend, check_expiry, check_forms, check_sampling, check_services, check_trend
 from edge.core.recipe.flow import flow_problems, order
 from edge.core.recipe.model import (
     Calculate,
@@ -222,6 +222,7 @@ class _Check:
         yield from self._roles()
         for path, step in self._document.steps():
             yield from self._step(path, step)
+            yield from check_trend.problems(self, self._recipe, step, path)
         yield from check_sampling.problems(self, self._recipe)
         shape = [*self._ids(), *self._monitors()]
         for path, sequence in self._sequences():

@@ -57,6 +57,31 @@ class Limit(Frozen):
     """Of the exception record that is raised when the value is outside."""
 
 
+TREND_BATCHES_MAX: Final = 30
+MONITOR_POINTS_MAX: Final = 100
+"""A monitor is compared with earlier batches so often at most."""
+
+
+class Trend(Frozen):
+    """The value is compared with those of earlier batches of the same recipe that are complete: the newest `batches` of
+    them, once there are `least`. It is out of trend outside their mean by more than `deviations` standard deviations
+    or, with `band: range`, below the lowest or above the highest of them; that raises an exception record of this
+    `category`. A monitor takes its value `every` so often, and compares it with that at the same time of the others."""
+
+    batches: Annotated[int, Field(ge=2, le=TREND_BATCHES_MAX)] = 10
+    least: Annotated[int, Field(ge=2, le=TREND_BATCHES_MAX)] = 5
+    band: Literal["deviations", "range"] = "deviations"
+    deviations: Annotated[float, Field(gt=0, le=10)] = 3.0
+    every: str = ""
+    category: Literal["minor", "major", "critical"] = "minor"
+    why: Why = ""
+
+
+def rule_of(step: Step) -> Trend | None:
+    """The rule by which the step's value is compared with earlier batches, if it has one."""
+    return step.trend if isinstance(step, Record | Calculate | Weigh | Monitor) else None
+
+
 ATTACHMENT_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,99}\.(txt|md|png|jpg|jpeg|mp4|webm|pdf)")
 
 
@@ -190,6 +215,7 @@ class Record(_ByPerson):
     """The choices that are all right; another one raises an exception record of this `category`. All, when empty."""
     category: Literal["minor", "major", "critical"] = "critical"
     limit: Limit | None = None
+    trend: Trend | None = None
     pending: bool = False
     """The person may say that the result is not there yet."""
 
@@ -262,6 +288,7 @@ class Monitor(_Step):
     tag: str
     limit: Limit
     until: StepId
+    trend: Trend | None = None
     alarm: Alarm | None = None
     on_delay: str = "2 s"
     on_bad_quality: Literal["hold", "continue"] = "hold"
@@ -320,6 +347,7 @@ class Weigh(_ByPerson):
     steady_for: Annotated[str, Field(min_length=1)] = "3 s"
     checked_by: Role = Role.VERIFIER
     on_bad_quality: Literal["hold", "continue"] = "hold"
+    trend: Trend | None = None
 
     def records(self) -> Mapping[str, tuple[Kind, str]]:
         return {self.name: ("number", self.unit)}
@@ -594,6 +622,7 @@ class Calculate(_Step):
     unit: str = ""
     limit: Limit | None = None
     on_bad_quality: Literal["hold", "continue"] = "hold"
+    trend: Trend | None = None
 
     def records(self) -> Mapping[str, tuple[Kind, str]]:
         return {self.name: ("number", self.unit)}
@@ -775,6 +804,8 @@ class Recipe(Frozen):
     by_hand: Literal["two people", "never"] = "two people"
     """Who may do steps in the box's place while their equipment cannot be used, or in manual mode."""
     sampling: Mapping[PlanName, SamplingPlan] = Field(default_factory=dict)
+    comparable: Annotated[tuple[Version, ...], Field(max_length=20)] = ()
+    """Other versions with whose batches those of this one can be compared, where a step has a `trend`."""
     procedure: tuple[UnitProcedure, ...]
 
     def main(self) -> tuple[Step, ...]:

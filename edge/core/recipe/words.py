@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from edge.core.recipe.model import Attachment, Limit, Recipe, Step, Test, Tolerance, UseWithin
+from edge.core.recipe.model import Attachment, Limit, Recipe, Step, Test, Tolerance, Trend, UseWithin
 from edge.core.recipe.values import shown
 
 
@@ -36,6 +36,15 @@ WORDS: Final[Mapping[str, Word]] = {
     "attachments": Word("attachments", "attached: {}"),
     "file": Word("name of the file"),
     "sha256": Word("content of the file"),
+    "trend": Word("trend", "trend: {}"),
+    "trend.every": Word("time between two points of the trend"),
+    "trend.category": Word("exception category of the trend"),
+    "trend.why": Word("why of the trend"),
+    "batches": Word("most batches that count"),
+    "least": Word("fewest batches that count"),
+    "band": Word("what is expected from them"),
+    "deviations": Word("standard deviations"),
+    "comparable": Word("versions that can be compared"),
     "sampling": Word("sampling plan"),
     "at": Word("step at whose begin a sample is due"),
     "during": Word("step during which samples are due"),
@@ -234,6 +243,10 @@ def _said(recipe: Recipe, value: object, unit: str) -> str:
         ends = [number(recipe, end, value.unit) for end in (value.below, value.above)]
         said = f"± {ends[0]}" if ends[0] == ends[1] else f"− {ends[0]}, + {ends[1]}"
         return said + ("†" if value.placeholder else "")
+    if isinstance(value, Trend):
+        band = "the range" if value.band == "range" else f"± {value.deviations:g} standard deviations"
+        every = f", every {value.every}" if value.every else ""
+        return f"{band} of {value.least} to {value.batches} earlier batches{every}"
     if isinstance(value, Test):
         kind = "" if value.type == "number" else value.type.replace("_", " ")
         limits = "" if value.limit is None else span(recipe, value.limit, value.unit)

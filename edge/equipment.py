@@ -17,10 +17,10 @@ from enum import StrEnum
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from edge.core.errors import LinesideError
-from edge.core.guard import NOT_SENT, PLACEHOLDER, aged, agrees, fitted, judged, may_write
+from edge.core.guard import NOT_SENT, PLACEHOLDER, Stood, aged, agrees, fitted, frozen, judged, may_write, stood
 from edge.core.plant import Connection, Plant, Tag
 from edge.core.terms import Quality, Reading, Value
 
@@ -297,6 +297,10 @@ class Equipment:
             name: Health(connected=False, detail="Not started.", since_boottime_s=now_s()) for name in plant.connections
         }
         self._latest: dict[str, Reading] = {}
+        self._stood: dict[str, Stood] = {}
+        """Of tags that can be frozen: the value that they have kept."""
+        self._written_s: dict[str, float] = {}
+        """When a tag with a pause between its writes was written last."""
         self._watched: frozenset[str] = frozenset()
         self._stale: set[str] = set()
         self._changed: set[str] = set()
@@ -353,7 +357,10 @@ class Equipment:
     def latest(self, tag: str) -> Reading | None:
         """The newest reading of a tag as it stands now (BAD when stale), or None when there never was one."""
         reading = self._latest.get(tag)
-        return None if reading is None else aged(self._tags[tag], reading, self._now_s())
+        if reading is None:
+            return None
+        now_s, found = self._now_s(), self._tags[tag]
+        return frozen(found, self._stood.get(tag), aged(found, reading, now_s), now_s)
 
     async def read(self, tag: str) -> Reading:
         """Read one tag from its device now. Raises `guard.unknown_tag`; never raises for communication."""
@@ -362,7 +369,8 @@ class Equipment:
         if driver is None:
             return bad_reading(found, f"The driver of {found.connection} is not running.", self._now_s())
         try:
-            return judged(found, await driver.read(tag))
+            reading = judged(found, await driver.read(tag))
+            return frozen(found, self._stood.get(tag), reading, self._now_s()) if self._stays(tag, reading) else reading
         except Exception as error:  # noqa: BLE001  a driver may be a site's own: its fault must not end the engine
             _log.exception("driver of %s failed reading %s", found.connection, tag)
             return bad_reading(found, f"The driver of {found.connection} failed ({error}).", self._now_s())
@@ -400,6 +408,11 @@ class Equipment:
             )
         return await driver.browse(text)
 
+    def _stays(self, tag: str, reading: Reading) -> bool:
+        """Whether the value is one that the tag has kept."""
+        kept = self._stood.get(tag)
+        return kept is not None and stood(self._tags[tag], kept, reading) is kept
+
     # Writing ----------------------------------------------------------------------------------------------
 
     def writer(self, tag: str, *, training: bool = False) -> GuardedWriter:
@@ -412,7 +425,10 @@ class Equipment:
         self, name: str, value: Value, shown_by: Collection[Value], *, safe: bool, training: bool
     ) -> WriteOutcome:
         try:
-            may_write(self._plant, name, value, training=training)
+            asked: dict[str, Any] = (
+                {} if safe or shown_by else {"latest": self.latest, "today": self._utc()[:10]}
+            )
+            may_write(self._plant, name, value, training=training, **asked)
         except LinesideError as refusal:
             return WriteOutcome(WriteResult.REFUSED, None, refusal.what)
         tag = self._known(name)
@@ -422,6 +438,12 @@ class Equipment:
             return WriteOutcome(WriteResult.REFUSED, None, f"The driver of {tag.connection} is not running.")
         if self._writing[name] and not safe:
             return WriteOutcome(WriteResult.REFUSED, None, f"Another write to {name} is under way.")
+        last_s = self._written_s.get(name)
+        if last_s is not None and not safe and self._now_s() < last_s + tag.change_every_s:
+            why = f"{name} was written less than {tag.change_every_s:g} s ago: it would change too fast."
+            return WriteOutcome(WriteResult.REFUSED, None, why)
+        if tag.change_every_s:
+            self._written_s[name] = self._now_s()
         self._writing[name] += 1
         try:
             try:
@@ -526,6 +548,11 @@ class Equipment:
         if tag is None:
             return
         reading = judged(tag, reading)
+        if (kept := stood(tag, self._stood.get(name), reading)) is None:
+            self._stood.pop(name, None)
+        else:
+            self._stood[name] = kept
+            reading = frozen(tag, kept, reading, self._now_s())
         before = self._latest.get(name)
         self._latest[name] = reading
         self._on_reading(name, reading)

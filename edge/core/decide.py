@@ -43,7 +43,7 @@ from edge.core.forms import (
     without_waiting,
 )
 from edge.core.formula import Formula, Given, compile_formula
-from edge.core.guard import may_write
+from edge.core.guard import may_write, overdue
 from edge.core.lifecycle import RecipeLife
 from edge.core.line import (
     BY_HAND,
@@ -1095,6 +1095,7 @@ class _Decision:
         )
         self.offer_attachments(batch_id, step.id, step.attachments)
         self.samples_due(batch_id, lambda plan: plan.at == step.id)
+        self.tell_overdue(batch, step)
         if isinstance(step, Set):
             full_name = tag_name(batch.units, step.tag)
             tag = self.line.book.plant.tag(full_name)
@@ -1103,6 +1104,21 @@ class _Decision:
             self.intend(batch_id, step.id, iteration, 1, full_name, set_point_in(recipe, step, tag.unit))
         if isinstance(step, Label) and step.printer:
             printing.go_on(self, batch_id, step)
+
+    def tell_overdue(self, batch: Batch, step: Step) -> None:
+        """Raise an exception record for each instrument of the step whose calibration is overdue; hold, where the plant
+        says so."""
+        names = by_hand.tags_of(self.line, batch, step)
+        if isinstance(step, Set | Ramp):
+            names = (*names, tag_name(batch.units, step.tag))
+        for name in dict.fromkeys(names):
+            tag = self.line.book.plant.tag(name)
+            if tag is None or tag.calibration is None or not (why := overdue(tag, self.now.at.utc[:10])):
+                continue
+            what = f"{step.title}: {name}: {why}"
+            self.raise_exception(batch.batch, step.id, "major", "calibration.overdue", what)
+            if tag.calibration.overdue == "hold":
+                self.hold(batch.batch, "calibration", what)
 
     def samples_due(self, batch_id: str, are: Callable[[SamplingPlan], bool]) -> None:
         """Samples of these plans are due now."""
@@ -1168,8 +1184,11 @@ class _Decision:
         plant = self.line.book.plant
         tag = plant.tag(full_name)
         before = self.now.reading(shown_tag(self.line, full_name))
+        batch = self.line.batches[batch_id]
+        safe = step == SAFE_STEP or batch.state in {State.HOLDING, State.STOPPING, State.ABORTING}
+        asked: dict[str, Any] = {} if safe else {"latest": self.now.reading, "today": self.now.at.utc[:10]}
         try:
-            may_write(plant, full_name, value, training=self.line.batches[batch_id].training)
+            may_write(plant, full_name, value, training=batch.training, units=batch.units.values(), **asked)
         except LinesideError as refusal:
             intent = Intent(step, iteration, attempt, full_name, value, tag.unit if tag else "", None, self.line.seq)
             self.refused(batch_id, intent, refusal.what)
@@ -1184,7 +1203,7 @@ class _Decision:
                 value=value,
                 unit=tag.unit if tag else "",
                 before=before.value if before and before.good else None,
-                late=self.line.batches[batch_id].state in {State.STOPPING, State.ABORTING},
+                late=batch.state in {State.STOPPING, State.ABORTING},
             )
         )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Collection
 from typing import Final
 
 from edge.core.errors import LinesideError
-from edge.core.plant import Plant, Tag
+from edge.core.formula import Given
+from edge.core.plant import Plant, Tag, permit_of
 from edge.core.terms import Quality, Reading, Value
 
 NOT_SENT: Final = "Nothing was sent to the equipment."
@@ -49,9 +51,23 @@ def _outside(tag: Tag, value: Value) -> str:
     return ""
 
 
-def may_write(plant: Plant, tag_name: str, value: Value, *, training: bool = False) -> None:
+Latest = Callable[[str], Reading | None]
+
+
+def may_write(
+    plant: Plant,
+    tag_name: str,
+    value: Value,
+    *,
+    training: bool = False,
+    units: Collection[str] | None = None,
+    latest: Latest | None = None,
+    today: str = "",
+) -> None:
     """Return when the value may be written to the tag; raise a `guard.*` LinesideError that says why not. In `training`
-    only tags of units that the plant gives for it may be written."""
+    only tags of units that the plant gives for it may be written; with `units`, only tags of these, which a batch has.
+    With `latest`, the readings now, interlock and rate of change are asked too; with `today`, as in 2026-11-22, the
+    calibration. What makes safe is asked neither."""
     tag = plant.tag(tag_name)
     if tag is None:
         raise LinesideError(
@@ -73,6 +89,13 @@ def may_write(plant: Plant, tag_name: str, value: Value, *, training: bool = Fal
             f"{tag_name} is not for training." if training else f"{tag_name} is for training only.",
             effect=NOT_SENT,
             todo="Use another unit; `training` of the unit in the plant file says what it is for.",
+        )
+    if units is not None and tag_name.partition(".")[0] not in units:
+        raise LinesideError(
+            "guard.not_allocated",
+            f"{tag_name} is of a unit that the batch does not have.",
+            effect=NOT_SENT,
+            todo="Name the tag by a role of the recipe.",
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise LinesideError(
@@ -97,6 +120,105 @@ def may_write(plant: Plant, tag_name: str, value: Value, *, training: bool = Fal
             effect=NOT_SENT,
             todo="Give a value within the tag's low and high.",
         )
+    if today and (why := overdue(tag, today)) and tag.calibration is not None and tag.calibration.overdue == "hold":
+        raise LinesideError(
+            "guard.calibration",
+            f"{tag_name}: {why}",
+            effect=NOT_SENT,
+            todo="Calibrate the instrument and give the new day in the plant file.",
+        )
+    if latest is not None:
+        _ask_readings(plant, tag_name, tag, fit, latest)
+
+
+def permitting(plant: Plant) -> Plant:
+    """The plant as a rehearsal sees it: nothing is locked, and no calibration overdue. Neither is a recipe's doing."""
+    free = {"interlock": None, "change_max": None, "calibration": None}
+    units = {
+        name: unit.model_copy(update={"tags": {key: tag.model_copy(update=free) for key, tag in unit.tags.items()}})
+        for name, unit in plant.units.items()
+    }
+    return plant.model_copy(update={"units": units})
+
+
+def overdue(tag: Tag, today: str) -> str:
+    """That the calibration of the tag's instrument is overdue, in a sentence; "" while it holds."""
+    held = tag.calibration
+    if held is None or today <= held.due.isoformat():
+        return ""
+    return f"The calibration of {held.instrument} was due on {held.due.isoformat()}."
+
+
+def _ask_readings(plant: Plant, tag_name: str, tag: Tag, value: Value, latest: Latest) -> None:
+    """Interlock and rate of change. A reading that is missing or not good permits nothing."""
+    if tag.change_max is not None and isinstance(value, int | float) and not isinstance(value, bool):
+        shown = f"{tag_name.partition('.')[0]}.{tag.read_back}" if tag.read_back else tag_name
+        stands = latest(shown)
+        good = stands is not None and stands.good and isinstance(stands.value, int | float)
+        change = abs(value - stands.value) if stands is not None and good and not isinstance(stands.value, str) else 0.0
+        if not good or change > tag.change_max * (1 + 1e-9):
+            raise LinesideError(
+                "guard.change",
+                f"{tag_name} changes by {change:g} {tag.unit} at once; {tag.change_max:g} {tag.unit} is allowed."
+                if good
+                else f"Where {tag_name} stands cannot be read, so by how much it would change is not known.",
+                effect=NOT_SENT,
+                todo="Go there in smaller steps, as a `ramp` does." if good else f"Look at {shown} first.",
+            )
+    permit = permit_of(plant, tag_name)
+    if permit is None or tag.interlock is None:
+        return
+    formula, known = permit
+    given: dict[str, Given] = {}
+    for name in formula.names:
+        reading = latest(known[name])
+        if reading is not None:
+            bad = "" if reading.good else reading.detail or reading.quality.value
+            given[name] = Given(reading.value, reading.unit, bad)
+    try:
+        permitted, why = formula.value(given) is True, tag.interlock.why
+    except LinesideError as unusable:
+        permitted, why = False, f"{tag.interlock.why} {unusable.what}"
+    if not permitted:
+        raise LinesideError(
+            "guard.interlock",
+            f"{tag_name} is locked: {why}",
+            effect=NOT_SENT,
+            todo=f"It is permitted while {tag.interlock.permit}.",
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stood:
+    """The value that a tag has kept, within its `frozen_change`, and since when."""
+
+    value: Value
+    since_s: float
+
+
+def stood(tag: Tag, before: Stood | None, reading: Reading) -> Stood | None:
+    """What the tag has kept after this reading; nothing after one that is not to be believed."""
+    if tag.frozen_after_s is None or reading.quality is Quality.BAD:
+        return None
+    value = reading.value
+    if before is not None and type(before.value) is type(value):
+        same = before.value == value
+        if not same and not isinstance(value, bool | str) and not isinstance(before.value, bool | str):
+            same = abs(value - before.value) <= tag.frozen_change
+        if same:
+            return before
+    return Stood(value, reading.at_boottime_s)
+
+
+def frozen(tag: Tag, kept: Stood | None, reading: Reading, now_s: float) -> Reading:
+    """The reading as it stands at `now_s`: BAD when its value has stood still for longer than the tag declares."""
+    if kept is None or tag.frozen_after_s is None or reading.quality is Quality.BAD:
+        return reading
+    still_s = now_s - kept.since_s
+    if still_s <= tag.frozen_after_s:
+        return reading
+    detail = f"Frozen: it has not changed for {still_s:.0f} s, allowed are {tag.frozen_after_s:g} s."
+    return dataclasses.replace(reading, quality=Quality.BAD, detail=detail)
 
 
 def judged(tag: Tag, reading: Reading) -> Reading:

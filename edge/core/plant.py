@@ -6,6 +6,8 @@ A plant file is YAML (see `docs/reference/plant.md`); `edge.core.plant.read_plan
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import date
 from functools import cached_property
 from typing import Annotated, Final, Literal
 
@@ -14,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edge.core.alarms import AlarmWatch, Priority, Told
 from edge.core.document import Document, Path, closest, read_document, together, validate
 from edge.core.errors import LinesideError, Place
+from edge.core.formula import Formula, Variable, compile_formula
 from edge.core.service import MACHINES, Machine
 from edge.core.terms import MEASURES, Value, same_dimension
 
@@ -52,6 +55,28 @@ class TagAlarm(Frozen):
     todo: str = Field(min_length=1, max_length=300)
 
 
+class Interlock(Frozen):
+    """When a tag may be written: while the formula `permit` is true. It names tags of the same unit by their names, and
+    others by what `tags` calls them; of a reading that is not good, nothing is permitted. What makes a unit safe is not
+    asked: it is always sent."""
+
+    permit: str = Field(min_length=1, max_length=1_000)
+    tags: Mapping[Name, str] = Field(default_factory=dict)
+    """Name in the formula -> full tag name, "UNIT.tag"."""
+    why: str = Field(min_length=1, max_length=300)
+    """What is told when it does not permit."""
+
+
+class Calibration(Frozen):
+    """The instrument behind a tag, and until when its calibration holds. When it is overdue a step that uses the tag
+    raises an exception record; with `overdue: hold` it also holds the batch, and a write to the tag is refused."""
+
+    instrument: str = Field(min_length=1, max_length=100)
+    due: date
+    """The last day on which it holds."""
+    overdue: Literal["hold", "continue"] = "hold"
+
+
 class Tag(Frozen):
     """One value at a device, in the unit of measure `unit`.
 
@@ -59,6 +84,10 @@ class Tag(Frozen):
     refused. Process values are stored in steps of `resolution`, and bit by bit without one. A tag with
     `access: write` is a set-point; its outcome is read back from `read_back` (another tag
     of the same unit; itself when empty) within `settle_s` and must agree within `tolerance`.
+
+    A reading that has not changed by more than `frozen_change` for `frozen_after_s` is not good any more. One write
+    changes a set-point by `change_max` at most, from where it is read to stand, and comes `change_every_s` after the
+    one before it: together they bound its rate of change.
     """
 
     connection: Name
@@ -70,9 +99,15 @@ class Tag(Frozen):
     high: float | None = None
     resolution: float | None = Field(default=None, gt=1e-12, lt=1e12)
     stale_s: float = Field(default=5.0, gt=0)
+    frozen_after_s: float | None = Field(default=None, gt=0, le=30 * 86_400)
+    frozen_change: float = Field(default=0.0, ge=0)
     read_back: str = ""
     tolerance: float = Field(default=0.0, ge=0)
     settle_s: float = Field(default=2.0, gt=0, le=60)
+    change_max: float | None = Field(default=None, gt=0)
+    change_every_s: float = Field(default=0.0, ge=0, le=86_400)
+    interlock: Interlock | None = None
+    calibration: Calibration | None = None
     alarms: Mapping[Name, TagAlarm] = Field(default_factory=dict)
     """The alarms of this tag, each under a name of its own."""
     why: str = ""
@@ -321,6 +356,7 @@ def _tag_problems(
             todo="Remove it, or correct `type`.",
             place=document.place((*here, "resolution")),
         )
+    yield from _guard_problems(plant, name, tag, here, document)
     for alarm_name, alarm in tag.alarms.items():
         if told := _alarm_problem(tag, alarm):
             yield LinesideError(
@@ -331,6 +367,62 @@ def _tag_problems(
             )
     if tag.read_back:
         yield from _read_back_problems(unit, name, tag, here, document)
+
+
+def permit_of(plant: Plant, name: str) -> tuple[Formula, dict[str, str]] | None:
+    """The interlock of a tag, read, and which tag each name in it is; None without one. Raises `formula.*`."""
+    unit, _, own = name.partition(".")
+    interlock = plant.units[unit].tags[own].interlock
+    if interlock is None:
+        return None
+    known = {tag: f"{unit}.{tag}" for tag in plant.units[unit].tags} | dict(interlock.tags)
+    variables = {
+        short: Variable("bool" if tag.type == "bool" else "text" if tag.type == "text" else "number", tag.unit)
+        for short, full in known.items()
+        if (tag := plant.tag(full)) is not None
+    }
+    return compile_formula(interlock.permit, variables, "bool"), known
+
+
+def _guard_problems(plant: Plant, name: str, tag: Tag, here: Path, document: Document) -> Iterator[LinesideError]:
+    """What is wrong with how a tag's writes and readings are limited further."""
+    connection = plant.connections.get(tag.connection)
+    if tag.frozen_after_s is not None and connection and tag.frozen_after_s <= 2 * connection.poll_s:
+        yield LinesideError(
+            "plant.always_frozen",
+            f"The tag {name} is frozen after {tag.frozen_after_s:g} s and read every {connection.poll_s:g} s.",
+            todo="Make `frozen_after_s` longer than any time in which the value may rightly stand still.",
+            place=document.place((*here, "frozen_after_s")),
+        )
+    for key, given in (
+        ("frozen_change", tag.frozen_change and (tag.frozen_after_s is None or not numeric(tag))),
+        ("change_max", tag.change_max is not None and (tag.access != "write" or not numeric(tag))),
+        ("change_every_s", tag.change_every_s and tag.access != "write"),
+        ("interlock", tag.interlock is not None and tag.access != "write"),
+    ):
+        if given:
+            yield LinesideError(
+                "plant.limit_unused",
+                f"The tag {name} gives `{key}`, which means nothing there.",
+                todo="`frozen_change` is for numbers with `frozen_after_s`, `change_max` for numbers that are written, "
+                "`interlock` and `change_every_s` for tags with `access: write`.",
+                place=document.place((*here, key)),
+            )
+    if tag.interlock is None:
+        return
+    for short, full in tag.interlock.tags.items():
+        if plant.tag(full) is None:
+            yield LinesideError(
+                "plant.interlock_tag",
+                f"The interlock of {name} calls {full[:80]!r} {short!r}; the plant has no such tag.",
+                todo=closest(full, list(plant.tags())),
+                place=document.place((*here, "interlock", "tags", short)),
+            )
+            return
+    try:
+        permit_of(plant, name)
+    except LinesideError as error:
+        yield replace(error, place=document.place((*here, "interlock", "permit")))
 
 
 def _alarm_problem(tag: Tag, alarm: TagAlarm) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ from typing import Final
 from edge.core import commands as cm
 from edge.core.decide import Now, decide
 from edge.core.events import RowBody
+from edge.core.guard import permitting
 from edge.core.line import SEMANTICS, Line
 from edge.core.plant import Plant
 from edge.core.recipe.model import Recipe
@@ -41,7 +42,7 @@ def rehearse(
     """Rehearse a recipe that `check_recipe` finds clean on this plant; `progress` hears what, how many and of how many.
 
     Raises `rehearse.phase` for a phase that nobody taught to rehearse, and what starting a batch refuses."""
-    stage = Stage(recipe, seal, plant, speed, decide, PHASES)
+    stage = Stage(recipe, seal, permitting(plant), speed, decide, PHASES)
     played: list[Played] = []
 
     def play(name: str, way: Way, *, trying: bool, bad: str = "") -> None:

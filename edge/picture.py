@@ -200,6 +200,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         offers=amend_offers(line, batch),
         amendment=amendment_card(batch),
         hands=hands,
+        safe=tuple(_made_safe(line, batch)),
         next_action=_next_action(batch, cards, waits, by_hand=any(one.act == "take by hand" for one in hands)),
         training=batch.training,
     )
@@ -226,6 +227,12 @@ def _expiring(line: Line, at: Stamp) -> Iterable[str]:
         for clock in batch.clocks.values():
             if said := expires_in(clock, elapsed(clock.since, clock.before_boot, at)):
                 yield f"Batch {batch.batch}: {said}"
+
+
+def _made_safe(line: Line, batch: Batch) -> Iterable[str]:
+    """Its units with a safe state; one that the plant does not have any more is left out."""
+    units = line.book.plant.units
+    return (one for one in dict.fromkeys(batch.units.values()) if one in units and units[one].safe_state)
 
 
 def _values(recipe: Recipe, batch: Batch) -> Iterable[ValueLine]:

@@ -703,6 +703,8 @@ class BatchCard(Message):
     """The one that waits for a decision."""
     hands: tuple[HandOffer, ...] = ()
     """Steps whose mode may be changed."""
+    safe: tuple[str, ...] = ()
+    """Its units with a safe state, which stop and abort write at once."""
     next_action: str
     """One sentence for the operator."""
     training: bool = False

@@ -830,3 +830,32 @@ async def test_the_band_speaks_of_the_task_that_is_shown(open_screen: Opener) ->
         assert screen.says(f"→ Enter: {RECORD.title}")
         await screen.pilot.press("f6")
         await screen.until(lambda: screen.says(f"→ Do: {INSTRUCT.title}"))
+
+
+@pytest.mark.parametrize(("size", "language"), [(SMALL, "en"), ((60, 20), "de")], ids=["80x24", "60x20-de"])
+async def test_stop_says_which_units_it_makes_safe_and_nothing_of_it_is_cut(
+    open_screen: Opener, size: tuple[int, int], language: str
+) -> None:
+    batch = make_batch(HOLD, safe=("BR-1", "P-1"))
+    async with open_screen(make_picture(batch), size=size, language=language) as screen:
+        await screen.pilot.press("f4")
+        await screen.at("acts")
+        await screen.click("#act-stop")
+        await screen.until(lambda: screen.shows("#reason"))
+        for target in screen.app.query(Target):
+            if target.display and target.is_on_screen:
+                assert screen.app.screen.region.contains_region(target.region), target.id
+        assert screen.app.screen.region.contains_region(screen.app.query_one("#reason").region)
+        for said in (screen.app.words("act.explain.stop"), screen.app.words("act.safe", units="BR-1, P-1")):
+            assert said in screen.static("now")
+        await screen.click("#act-hold" if size == SMALL else "#back")
+        await screen.until(lambda: screen.shows("#act-abort"))
+        assert not screen.says(screen.app.words("act.explain.stop")) or size == SMALL
+
+
+async def test_a_batch_whose_units_have_no_safe_state_is_not_said_to_make_one(open_screen: Opener) -> None:
+    async with open_screen(make_picture(make_batch(HOLD))) as screen:
+        await screen.pilot.press("f4")
+        await screen.click("#act-stop")
+        await screen.until(lambda: screen.shows("#reason"))
+        assert not screen.says("Made safe")

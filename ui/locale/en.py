@@ -388,6 +388,13 @@ TEXT: Final[dict[str, str]] = {
     "act.explain.resume": "Steps go on where they were.",
     "act.explain.stop": "The batch ends in order. It cannot be continued.",
     "act.explain.abort": "The batch ends at once. It cannot be continued.",
+    "act.short.start": "It begins now.",
+    "act.short.pause": "No further step starts.",
+    "act.short.hold": "Nothing new is written.",
+    "act.short.resume": "Steps go on where they were.",
+    "act.short.stop": "It ends in order, for good.",
+    "act.short.abort": "It ends at once, for good.",
+    "act.safe": "Made safe at once: {units}.",
     # Stop, refusals
     "stop.title.scan": "STOP",
     "stop.title": "REFUSED",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Final, Literal, cast
 from uuid import uuid4
 
 from textual.content import Content
@@ -16,6 +16,11 @@ from edge.wire import ActOnBatch, BatchCard, Picture
 from ui import drawing
 from ui.screens.amend import may_amend
 from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, View
+
+ROWS: Final = 24
+"""With fewer, what was not chosen is not shown beside the reason."""
+BESIDE: Final = 12
+"""Columns of a choice that its words do not have."""
 
 
 def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
@@ -62,22 +67,19 @@ class Acts(View):
         words = self.words
         batch = next(card for card in picture.batches if card.batch == self._batch)
         acts = permitted_acts(picture, batch)
+        chosen = self._choice in acts
+        narrow = self.app.size.height < ROWS
         await self.query_one(Choices).show(
             [
-                Choice(
-                    act,
-                    Content.assemble(
-                        (words(f"do.act.{act}"), "bold"), (f"  ·  {words(f'act.explain.{act}')}", "not bold")
-                    ),
-                    chosen=act == self._choice,
-                )
+                Choice(act, self._label(batch, act), chosen=act == self._choice)
                 for act in acts
+                if act == self._choice or not (chosen and narrow)  # the reason's field takes their room
             ]
         )
-        chosen = self._choice in acts
         needs_reason = chosen and self._choice != "start"
         next_key = "act.next.reason" if needs_reason else "act.next" if acts else "act.none"
-        self.tell_now(words(next_key), batch.reason or batch.waits, drawing.tone(batch.state))
+        does = f"{words(f'act.explain.{self._choice}')} {self._made_safe(batch, self._choice)}" if chosen else ""
+        self.tell_now(words(next_key), does.strip() or batch.reason or batch.waits, drawing.tone(batch.state))
         self.field("reason").display = needs_reason
         self.offer("#back", shown=True)
         may_add = permitted(picture.person.roles if picture.person else (), Permission.RESULT)
@@ -97,6 +99,20 @@ class Acts(View):
                 words("do.sign" if self._signs(batch) else f"do.act.{self._choice}")
             )
 
+    def _made_safe(self, batch: BatchCard, act: str) -> str:
+        units = ", ".join(batch.safe) if act in {"stop", "abort"} else ""
+        return self.words("act.safe", units=units) if units else ""
+
+    def _label(self, batch: BatchCard, act: str) -> Content:
+        """In the most telling form that fits."""
+        words, safe = self.words, self._made_safe(batch, act)
+        long, short = words(f"act.explain.{act}"), words(f"act.short.{act}")
+        for text in (f"{long} {safe}".strip(), f"{short} {safe}".strip(), short):
+            label = Content.assemble((words(f"do.act.{act}"), "bold"), (f"  ·  {text}", "not bold"))
+            if label.cell_length <= self.app.size.width - BESIDE:
+                break
+        return label
+
     def _signs(self, batch: BatchCard | None) -> bool:
         return batch is not None and batch.restored and self._choice == "resume"
 
@@ -114,7 +130,10 @@ class Acts(View):
         await self.again()
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
-        if event.button.id == "back":
+        if event.button.id == "back" and self._choice and self.app.size.height < ROWS:
+            self._choice = ""
+            await self.again()
+        elif event.button.id == "back":
             self.post_message(Go("auto", self._batch))
         elif event.button.id in {"results", "correct", "hands"}:
             self.post_message(Go(event.button.id, self._batch))

@@ -1061,6 +1061,8 @@ def backup(
         return
     print(f"{out}: rows 1 to {made.head_seq} and {made.sealed} sealed objects, read back and verified.")
     print("It holds the process values." if made.values else "It holds no process values.")
+    if made.trusted:
+        print(f"It holds whom the box trusts: {made.trusted} files. The keys of its own certificates stay.")
     if made.vault:
         print("It holds patient identities: whoever has it can tell whose batch was whose. Erasing does not reach it.")
     print(f"Head: row {made.head_seq}, {made.head_hash}")

@@ -1,12 +1,13 @@
 """Backup and restore of what a box cannot make again: its journal, its process values and its sealed objects.
 
 A backup is one tar file: `manifest.json`, `manifest.sig`, `journal.db`, `vault.db` and `history.db` when there is one,
-then `library/KIND/HASH` in name order. The manifest names each file with size and SHA-256, and the journal's head; the
-device key signs its bytes. Every header is the one that this module would write, so nothing in a backup is left to
-interpretation: no link, no path, no spare byte.
+then in name order `library/KIND/HASH` and whom the box trusts, `pki/trusted|issuers|crl/FILE`. The manifest names each
+file with size and SHA-256, and the journal's head; the device key signs its bytes. Every header is the one that this
+module would write, so nothing in a backup is left to interpretation: no link, no path, no spare byte.
 
-The device key and the epoch never leave the box. What is restored has no epoch: the next runtime begins a new one, so
-that no row that the hub already has from the first life is ever made a second time with other content.
+The device key, the keys of the box's own certificates and the epoch never leave the box. What is restored has no epoch:
+the next runtime begins a new one, so that no row that the hub already has from the first life is ever made a second
+time with other content.
 """
 
 from __future__ import annotations
@@ -44,12 +45,15 @@ FILES_MAX: Final = 10_000
 CHUNK_BYTES: Final = 1024 * 1024
 JOURNAL: Final = "journal.db"
 VALUES: Final = "history.db"
-OBJECTS_MAX: Final = FILES_MAX - 3
+TRUST_MAX: Final = 500
+OBJECTS_MAX: Final = FILES_MAX - TRUST_MAX - 3
 DRILL: Final = "lineside-drill-"
 """How the name of a folder begins into which a backup is restored only to look at it."""
 T = TypeVar("T")
 
 _SEALED_OBJECT: Final = re.compile(r"library/[a-z]{1,16}/[0-9a-f]{64}")
+_TRUST: Final = re.compile(r"pki/(trusted|issuers|crl)/[!-\-0-~][ -.0-~]{0,79}")
+"""A certificate or a list of revoked ones. Names of people's own are possible, a folder or a hidden file is not."""
 _HEX_32: Final = r"^[0-9a-f]{32}$"
 _HEX_64: Final = r"^[0-9a-f]{64}$"
 
@@ -92,7 +96,12 @@ class Manifest(BaseModel):
     @property
     def sealed(self) -> int:
         """The number of sealed objects."""
-        return len(self.files) - 1 - self.vault - self.values
+        return sum(entry.name.startswith("library/") for entry in self.files)
+
+    @property
+    def trusted(self) -> int:
+        """The number of files that say whom the box trusts."""
+        return sum(entry.name.startswith("pki/") for entry in self.files)
 
     @property
     def bytes(self) -> int:
@@ -106,8 +115,8 @@ class Manifest(BaseModel):
 def back_up(config: Config, out: Path, *, with_values: bool = True, progress: Progress = _quiet) -> Manifest:
     """Make the backup `out` of a box, which may run. It appears whole, read back and verified, or not at all.
 
-    Raises `backup.exists`, `backup.no_space`, `backup.cannot_write`, `backup.library`, `backup.values`, `journal.*` or
-    `identity.*`."""
+    Raises `backup.exists`, `backup.no_space`, `backup.cannot_write`, `backup.library`, `backup.trust`, `backup.values`,
+    `journal.*` or `identity.*`."""
     signer = DeviceKey.load(config.device_key)
     journal, values = config.state_dir / JOURNAL, config.state_dir / VALUES
     _refuse_existing(out)
@@ -123,7 +132,7 @@ def back_up(config: Config, out: Path, *, with_values: bool = True, progress: Pr
             sources[VAULT] = making / VAULT
         if valued:
             sources[VALUES] = making / VALUES
-        sources |= _sealed_objects(config.state_dir)
+        sources |= _sealed_objects(config.state_dir) | _trust(config.state_dir)
         manifest = Manifest(
             format=FORMAT,
             box=config.box,
@@ -186,6 +195,24 @@ def _sealed_objects(state: Path) -> dict[str, Path]:
             effect="No backup was made. The box is not disturbed.",
             todo="Tell whoever maintains the box.",
         )
+    return found
+
+
+def _trust(state: Path) -> dict[str, Path]:
+    """The files that say whom the box trusts, by their name in a backup. Its own certificates and their keys stay."""
+    found: dict[str, Path] = {}
+    for path in sorted((state / "pki").glob("*/*")):
+        if path.parent.name not in ("trusted", "issuers", "crl") or path.name.startswith("."):
+            continue
+        name = path.relative_to(state).as_posix()
+        if not _TRUST.fullmatch(name) or path.is_symlink() or not path.is_file() or len(found) == TRUST_MAX:
+            raise LinesideError(
+                "backup.trust",
+                f"{path} cannot be backed up: it is no plain file, has an unusual name, or there are too many.",
+                effect="No backup was made. The box is not disturbed.",
+                todo=f"Give it a short name of plain letters, or move it away; at most {TRUST_MAX} files are kept.",
+            )
+        found[name] = path
     return found
 
 
@@ -309,7 +336,7 @@ def _manifest(data: bytes) -> Manifest:
         manifest.format != FORMAT
         or names[: 1 + len(optional)] != [JOURNAL, *optional]
         or sealed != sorted(set(sealed))
-        or not all(_SEALED_OBJECT.fullmatch(name) for name in sealed)
+        or not all(_SEALED_OBJECT.fullmatch(name) or _TRUST.fullmatch(name) for name in sealed)
     ):
         raise _other_format()
     return manifest

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from edge import commissioning, recipe_life, recipe_site
+from edge import commissioning, order_command, recipe_life, recipe_site
 from edge.core.errors import LinesideError
 from edge.core.terms import Role
 
@@ -51,6 +51,7 @@ views_app = typer.Typer(no_args_is_help=True, help="The views: what the journal 
 history_app = typer.Typer(no_args_is_help=True, help="Process values: what the equipment showed, over time.")
 sync_app = typer.Typer(no_args_is_help=True, help="What is saved, copied and at the hub.")
 vault_app = typer.Typer(no_args_is_help=True, help="The vault of a box: patient identities, which can be erased.")
+order_app = typer.Typer(no_args_is_help=True, help="Orders that wait on a box.")
 disk_app = typer.Typer(no_args_is_help=True, help="The disk of a box.")
 device_app = typer.Typer(no_args_is_help=True, help="A box's first files.")
 equipment_app = typer.Typer(no_args_is_help=True, help="Devices: what they offer, and whether they are believed.")
@@ -66,6 +67,7 @@ for name, group in (
     ("history", history_app),
     ("sync", sync_app),
     ("vault", vault_app),
+    ("order", order_app),
     ("disk", disk_app),
     ("device", device_app),
     ("equipment", equipment_app),
@@ -323,6 +325,13 @@ def equipment_import_mtp(
     import_at_terminal(file, plant, wanted, ask, dry_run=dry_run, as_json=as_json)
 
 
+for verb, order_action in (
+    ("list", order_command.list_orders),
+    ("show", order_command.show_order),
+    ("import", order_command.import_order),
+    ("cancel", order_command.cancel_order),
+):
+    order_app.command(verb)(order_action)
 for verb, action in commissioning.COMMANDS:
     equipment_app.command(verb)(action)
 
@@ -353,6 +362,28 @@ def hub_run(
     from hub import run_hub
 
     _run(lambda stop: run_hub(hub, listen, stop))
+
+
+@hub_app.command("order")
+def hub_order(
+    file: Annotated[Path, typer.Argument(help="The order: JSON, or the text of its code.")],
+    device: Annotated[str, typer.Option("--for", help="The box, as its key's file is called: NAME of NAME.pub.")],
+    out: Annotated[Path | None, typer.Option(help="Write it here, for a stick, instead of sending it.")] = None,
+    hub: HubFolder = Path(),
+) -> None:
+    """Sign an order for one box, and send it over the broker, where it waits until the box is there.
+
+    Example: lineside hub order ORD-17.json --for line-1 --hub /etc/lineside-hub
+    """
+    from hub.orders import send_order, sign_order
+
+    signed, topic = sign_order(hub, device, file)
+    if out is None:
+        asyncio.run(send_order(hub, topic, signed))
+    else:
+        with out.open("xb") as stream:
+            stream.write(signed)
+    print(f"Signed for {device}: " + (f"{out}" if out else "it is with the broker."))
 
 
 @hub_app.command("backup")

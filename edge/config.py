@@ -99,6 +99,21 @@ class Backup(Document):
     )
 
 
+class Numbers(Document):
+    """The batch numbers that this box gives by itself. No two boxes may have numbers in common."""
+
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./\-]{0,31}$")] = Field(
+        examples=["B7-26-"], description="What each number begins with."
+    )
+    first: Annotated[int, Field(strict=True, ge=1, le=999_999_999)] = Field(default=1, description="The first one.")
+    last: Annotated[int, Field(strict=True, ge=1, le=999_999_999)] = Field(
+        examples=[9999], description="The last one. The screen warns when fewer than a tenth are left."
+    )
+    digits: Annotated[int, Field(strict=True, ge=1, le=9)] = Field(
+        default=4, description="At least so many digits are written."
+    )
+
+
 class History(Document):
     """How long process values are kept whole. What belongs to a batch's record is never thinned."""
 
@@ -163,6 +178,7 @@ class Config(Document):
     broker: Broker | None = Field(default=None, description="The broker between box and hub.")
     hub: HubTrust | None = Field(default=None, description="The hub that this box reports to.")
     mirror: Mirror | None = Field(default=None, description="The second medium.")
+    numbers: Numbers | None = Field(default=None, description="The batch numbers that this box gives.")
     history: History = Field(default=History(), description="Process values.")
     archive: Archive | None = Field(default=None, description="Where old rows go.")
     backup: Backup | None = Field(default=None, description="Where the day's backup goes.")

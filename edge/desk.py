@@ -36,12 +36,13 @@ from edge.core.frame import RECEIPT_BYTES_MAX, Receipt, read_receipt
 from edge.core.lifecycle import PERMISSION, RecipeAct, RecipeState
 from edge.core.lifecycle import meaning as meaning_of
 from edge.core.mode import HandAct
+from edge.core.orders import NOT_TAKEN, ORDER_DOMAIN, Order, read_order
 from edge.core.people import SIGNATURE_DOMAIN, Permission, attested_bytes, permitted
 from edge.core.pseudonym import alike, is_pseudonym
 from edge.core.recipe.amend import Change
 from edge.core.recipe.model import Record, Scan, Step
 from edge.core.recipe.values import said
-from edge.core.record import Signer
+from edge.core.record import Signer, signature_holds
 from edge.core.terms import Act, Role, Stamp
 from edge.core.training import CODE
 from edge.directory import Directory, Person
@@ -351,6 +352,13 @@ class _Client:
                 self.send_picture()
             case wire.AskStatus():
                 return {"picture": self.desk.picture(self.person).model_dump(mode="json")}
+            case wire.GiveOrder():
+                await self._give_order(request)
+            case wire.CancelOrder():
+                reason = await self.desk.hide(request.reason)
+                await engine.submit(
+                    cm.CancelOrder(command_id=request.id, session=self.session, order=request.order, reason=reason)
+                )
             case wire.StartBatch():
                 return {"batch": await self._start_batch(request)}
             case wire.ActOnBatch():
@@ -466,6 +474,42 @@ class _Client:
         self.writer.write(b'{"picture":' + body.encode() + b"}\n")
 
     # Patients -----------------------------------------------------------------------------------------------
+
+    async def _give_order(self, request: wire.GiveOrder) -> None:
+        """Take an order; the refusal of one that can be read is a row first."""
+        order = read_order(request.text.encode())
+        trusted = self._signed_order(request, order)
+        if not trusted:
+            self._need_session()
+        said = (order.order, order.number, order.quantity, *order.parameters.values())
+        if any([await self.desk.hide(text, others=False) != text for text in said]):
+            raise LinesideError(
+                "order.identity",
+                "A patient identity stands in the order: orders are shown and kept.",
+                effect=NOT_TAKEN,
+                todo="Have it made anew without; the identity is scanned when the batch is started.",
+            )
+        facts: dict[str, Any] = {"session": self.session, "order": order, "way": request.way, "trusted": trusted}
+        await self.desk.engine.submit(cm.ReceiveOrder(command_id=request.id, **facts))
+        if why := self.desk.engine.shown.answered.get(request.id, ""):
+            raise LinesideError(
+                "order.refused", why, effect=NOT_TAKEN, todo="Have it made anew under an id of its own, if it is right."
+            )
+
+    def _signed_order(self, request: wire.GiveOrder, order: Order) -> bool:
+        """True when the hub signed it for this box; raises when there is a signature that does not hold."""
+        if not request.signature:
+            return False
+        message = self.desk.signer.public + order.as_bytes()
+        signature, hub = bytes.fromhex(request.signature), self.desk.hub_public
+        if hub is None or not signature_holds(hub, ORDER_DOMAIN, message, signature):
+            raise LinesideError(
+                "order.signature",
+                "The order does not bear a signature of this box's hub, made for this box.",
+                effect=NOT_TAKEN,
+                todo="Have it signed anew for this box: lineside hub order.",
+            )
+        return True
 
     async def _start_batch(self, request: wire.StartBatch) -> str:
         """Returns its number; what was asked for when the request is a repeated one."""

@@ -23,6 +23,7 @@ from edge.archiver import Archiver
 from edge.config import Config
 from edge.core import commands as cm
 from edge.core.errors import LinesideError
+from edge.core.orders import read_signed
 from edge.desk_client import DeskClient, connect
 from edge.history import HistoryReader
 from edge.identity import DeviceKey, read_public
@@ -31,7 +32,7 @@ from edge.packing import pack_and_thin
 from edge.tail import Tail, open_tail
 from edge.upkeep import drill, keep_up, self_check
 from edge.uplink import Uplink
-from edge.wire import AskStatus, GiveReceipt, Request, Sync, TellDrill, TellSelfCheck, TellSync, ThinValues
+from edge.wire import AskStatus, GiveOrder, GiveReceipt, Request, Sync, TellDrill, TellSelfCheck, TellSync, ThinValues
 
 LOOK_EVERY_S: Final = 0.2
 TELL_EVERY_S: Final = 0.5
@@ -78,6 +79,7 @@ async def _follow(
                 address=address,
                 state_path=config.state_dir / "uplink.json",
                 give=desk.give,
+                give_order=desk.give_order,
                 on_change=desk.changed,
             )
             tasks.create_task(_supervised("uplink", uplink.run))
@@ -199,6 +201,20 @@ class _Desk:
     async def give(self, receipt: str) -> None:
         """Hand a receipt to the desk, as soon as there is one. Raises what the desk answers."""
         await self._when_there(GiveReceipt(id=uuid4().hex, receipt=receipt))
+
+    async def give_order(self, payload: bytes) -> None:
+        """Hand an order of the hub to the desk, as soon as there is one. Raises what the desk answers."""
+        text, signature = read_signed(payload)
+        while True:
+            request = GiveOrder(id=uuid4().hex, text=text, way="hub", signature=signature)
+            try:
+                await self._when_there(request)
+            except LinesideError as error:
+                if error.code not in {"desk.lost", "desk.silent"}:
+                    raise
+                await asyncio.sleep(RETRY_S)  # nobody knows whether it was taken: it is the same order again
+            else:
+                return
 
     async def last(self, chore: Literal["self_check", "drill"]) -> datetime | None:
         """When the box last did this; None for never."""

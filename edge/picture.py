@@ -12,6 +12,7 @@ from edge.core.alarms import Alarm, in_order
 from edge.core.approve import startable
 from edge.core.by_hand import open_part
 from edge.core.decide import needs_patient
+from edge.core.errors import LinesideError
 from edge.core.expiring import expires_in, left_s
 from edge.core.forms import (
     Ask,
@@ -25,7 +26,11 @@ from edge.core.forms import (
     weight_limits,
     without_waiting,
 )
+from edge.core.lifecycle import version_key
 from edge.core.line import OVER, Batch, Line, Question, StepRun, elapsed, plan_of, tag_name
+from edge.core.numbers import PRODUCT, proposed
+from edge.core.ordering import changes
+from edge.core.orders import Order
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import (
     COMPOSITE,
@@ -63,6 +68,7 @@ from edge.wire import (
     DrillView,
     ExceptionLine,
     ExpiryLine,
+    OrderLine,
     PersonView,
     Picture,
     QuestionCard,
@@ -121,6 +127,8 @@ def picture(
             for seal in (*line.recipes, *(seal for seal in line.lives if seal not in line.recipes))
             if (loaded := startable(line, seal)) is not None
         ),
+        orders=tuple(_order(line, order) for order in sorted(line.orders.values(), key=lambda one: one.due or "~")),
+        number=proposed(line.numbers, PRODUCT),
         recipe_approval=line.approval.value,
         connections=connections,
         dark_s=line.dark.low_s,
@@ -128,6 +136,33 @@ def picture(
         drill=_drill(line),
         notices=(*_expiring(line, at), *notices, *waiting(line)),
         alarms=tuple(_alarm(line, alarm) for alarm in in_order(line.alarms)),
+    )
+
+
+def _order(line: Line, order: Order) -> OrderLine:
+    """An order that waits, with the recipe that it would be started with."""
+    able = (startable(line, seal) for seal in (*line.lives, *line.recipes))
+    fitting = [one for one in able if one and one.recipe == order.recipe and order.version in {"", one.version}]
+    found = max(fitting, key=lambda one: version_key(one.version), default=None)
+    recipe = line.book.recipes[found.seal] if found else None
+    why = "" if found else f"{order.recipe} {order.version}".rstrip() + " is not effective on this box."
+    if recipe is not None:
+        try:
+            changes(recipe, order)
+        except LinesideError as refusal:
+            why = refusal.what
+    return OrderLine(
+        order=order.order,
+        title=recipe.title if recipe else f"{order.recipe} {order.version}".rstrip(),
+        recipe=found.seal if found and not why else "",
+        number=order.number,
+        parameters=order.parameters,
+        quantity=order.quantity,
+        due=order.due,
+        needs_patient=recipe is not None and needs_patient(recipe) and not order.training,
+        training=order.training,
+        waits=str(queueing.turn(line, recipe)) if recipe and not order.training else "",
+        why=why,
     )
 
 

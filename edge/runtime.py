@@ -25,6 +25,7 @@ from edge.core.errors import LinesideError
 from edge.core.events import Event, decode
 from edge.core.lifecycle import Approval, RecipeState
 from edge.core.line import Book, Line, apply
+from edge.core.numbers import PRODUCT, NumberRange, nearly_used_up
 from edge.core.plant import Plant, read_plant
 from edge.core.pseudonym import is_pseudonym
 from edge.core.record import Row
@@ -63,6 +64,8 @@ class Reference:
     recipes: tuple[Sealed, ...]
     attachments: Path
     """The folder with the attachments of the recipes."""
+    numbers: NumberRange | None
+    """The batch numbers that the box gives by itself."""
 
     @property
     def content(self) -> str:
@@ -77,7 +80,9 @@ def read_reference(config: Config) -> Reference:
     plant = read_plant(data, str(config.plant))
     files = recipe_files(config.recipes) if config.recipe_approval is Approval.FROM_FOLDER else []
     recipes = tuple(read_checked_recipe(path, plant) for path in files)
-    return Reference(plant, data, config.recipe_approval, recipes, config.recipes / attachments.FOLDER)
+    given = config.numbers
+    numbers = NumberRange(given.prefix, given.first, given.last, given.digits, given.first) if given else None
+    return Reference(plant, data, config.recipe_approval, recipes, config.recipes / attachments.FOLDER, numbers)
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
@@ -173,6 +178,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                     *journal.notices(),
                     *history.notices(),
                     *_overdue(config, engine.shown, clock),
+                    *nearly_used_up(engine.shown.numbers.get(PRODUCT)),
                 ),
                 pruner=_pruner(config, engine, journal, signer),
             )
@@ -286,6 +292,7 @@ async def _start(
         *also,
         cm.LoadPlant(plant=reference.plant.plant, content=reference.content),
         cm.SetRecipeApproval(approval=reference.approval),
+        cm.SetNumbers(numbers=reference.numbers),
     ]
     commands += [
         cm.LoadRecipe(recipe=s.recipe.recipe, version=s.recipe.version, title=s.recipe.title, seal=s.seal)

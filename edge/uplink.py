@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 from collections import deque
@@ -22,6 +23,7 @@ import orjson
 from edge import mqtt
 from edge.core.errors import LinesideError
 from edge.core.frame import Receipt, read_receipt
+from edge.core.orders import ORDERS_MAX
 from edge.core.record import Row, Signer, fingerprint
 from edge.tail import Tail
 
@@ -30,6 +32,7 @@ GIVE_EVERY_S: Final = 2.0
 """The desk gets a receipt at most this often: each becomes a row."""
 STATE_BYTES_MAX: Final = 65_536
 ROWS_AT_ONCE: Final = 64
+_log = logging.getLogger("lineside.uplink")
 
 
 class Took(StrEnum):
@@ -167,18 +170,23 @@ class Uplink:
         address: mqtt.Address,
         state_path: Path,
         give: Callable[[str], Awaitable[None]],
+        give_order: Callable[[bytes], Awaitable[None]],
         on_change: Callable[[], None] = lambda: None,
         timing: Timing = Timing(),
         retry_s: tuple[float, float] = mqtt.RETRY_S,
     ) -> None:
-        """`give` hands a receipt to the desk and returns when the desk has answered; `state_path` keeps the last
-        receipt over a restart; `on_change` is called in the loop whenever `state` may have changed."""
+        """`give` hands a receipt to the desk and returns when the desk has answered, `give_order` likewise an order;
+        `state_path` keeps the last receipt over a restart; `on_change` is called in the loop whenever `state` may have
+        changed."""
         self._tail = tail
         self._device = fingerprint(signer.public)
         self._hub_public = hub_public
         self._address = address
         self._state_path = state_path
         self._give = give
+        self._give_order = give_order
+        self._orders: deque[bytes] = deque(maxlen=ORDERS_MAX)
+        self._ordered = asyncio.Event()
         self._on_change = on_change
         self._retry_s = retry_s
         self._window = Window(timing)
@@ -220,7 +228,7 @@ class Uplink:
                 mqtt.session(
                     self._address,
                     f"lineside-{self._device}",
-                    subscribe=[f"lineside/1/down/{self._device}/receipt"],
+                    subscribe=[f"lineside/1/down/{self._device}/receipt", f"lineside/1/down/{self._device}/order/+"],
                     on_change=self._wake.set,
                     retry_s=self._retry_s,
                 ) as link,
@@ -228,6 +236,7 @@ class Uplink:
             ):
                 tasks.create_task(self._receive(link))
                 tasks.create_task(self._hand_on())
+                tasks.create_task(self._hand_on_orders())
                 await self._send(link, tasks)
         finally:
             self._tail.on_grown.remove(self._wake.set)
@@ -273,6 +282,10 @@ class Uplink:
 
     async def _receive(self, link: mqtt.Session) -> None:
         async for message in link:
+            if "/order/" in message.topic:
+                self._orders.append(message.payload)  # retained: what does not fit comes with the next connection
+                self._ordered.set()
+                continue
             try:
                 receipt = read_receipt(message.payload, self._hub_public)
                 await self._check(receipt)
@@ -292,6 +305,19 @@ class Uplink:
                     self._receipt, self._text = receipt, message.payload.decode()
                     self._received.set()
             self._wake.set()
+
+    async def _hand_on_orders(self) -> None:
+        """Give the desk the orders that came, each until it has said yes or no; it knows those that it had before."""
+        while True:
+            await self._ordered.wait()
+            self._ordered.clear()
+            while self._orders:
+                payload = self._orders.popleft()
+                if payload:
+                    try:
+                        await self._give_order(payload)
+                    except LinesideError as error:
+                        _log.warning("an order of the hub: %s", error)
 
     async def _check(self, receipt: Receipt) -> None:
         """Raises `sync.foreign_receipt` or `sync.fork` when the receipt does not speak of our rows."""

@@ -85,6 +85,24 @@ class StartBatch(_Request):
     training: bool = False
 
 
+class GiveOrder(_Request):
+    """An order, as JSON or as the text of its code: see docs/how-to/give-orders.md. `signature` (hex) is the hub's for
+    this box; without it somebody who may start batches must be logged in."""
+
+    do: Literal["give_order"] = "give_order"
+    text: Annotated[str, Field(max_length=8_192), Scanned]
+    way: Literal["typed", "scanned", "hub", "file"]
+    signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+
+
+class CancelOrder(_Request):
+    """An order that waits is not to be made, for this reason."""
+
+    do: Literal["cancel_order"] = "cancel_order"
+    order: Short
+    reason: Annotated[str, Field(max_length=500)]
+
+
 class ActOnBatch(_Request):
     """Hold, resume, pause, stop or abort, with a reason; or start a batch that waits."""
 
@@ -395,6 +413,8 @@ Request = Annotated[
     | LogOut
     | Watch
     | StartBatch
+    | GiveOrder
+    | CancelOrder
     | ActOnBatch
     | ContinueBatch
     | ConfirmStep
@@ -725,6 +745,23 @@ class RecipeLine(Message):
     """The plant gives units for training that it needs."""
 
 
+class OrderLine(Message):
+    """An order that waits. `recipe` is the seal of what it would be started with, empty while nothing can, which `why`
+    says."""
+
+    order: str
+    title: str
+    recipe: str
+    number: str
+    parameters: Mapping[str, str]
+    quantity: str
+    due: str
+    needs_patient: bool
+    training: bool
+    waits: str = ""
+    why: str = ""
+
+
 class PersonView(Message):
     """Who is logged in on this connection."""
 
@@ -792,6 +829,10 @@ class Picture(Message):
     strip: Strip
     batches: tuple[BatchCard, ...]
     recipes: tuple[RecipeLine, ...]
+    orders: tuple[OrderLine, ...] = ()
+    """Those that wait, the earliest due first."""
+    number: str = ""
+    """The number that a batch gets when none is given; empty without a range of the box's own, or a used-up one."""
     recipe_approval: Literal["from_folder", "one_signature", "two_signatures"] = "from_folder"
     """How recipes become effective on this box."""
     connections: Mapping[str, str]

@@ -70,6 +70,7 @@ from ui.screens.by_hand import entering, switching
 from ui.screens.correct import Correct, SignCorrection, value_in
 from ui.screens.home import Home
 from ui.screens.lock import Lock
+from ui.screens.orders import Orders
 from ui.screens.recipes import wanted as recipes_wanted
 from ui.screens.results import Results, SignResult
 from ui.screens.sign import Answer, Continue, Question, Sign
@@ -396,6 +397,8 @@ class LinesideApp(App[None]):
             return ("lock",), lambda: Lock(front)
         if go.place == "start":
             return ("start",), lambda: Start(front)
+        if go.place == "orders":
+            return ("orders",), lambda: Orders(front)
         if go.place == "alarms":
             return ("alarms", go.choice), lambda: Alarms(front, go.choice)
         if (found := recipes_wanted(front, go)) is not None:
@@ -498,7 +501,7 @@ class LinesideApp(App[None]):
             return
         width = self.query_one("#main").size.width - 2
         alarm.update(headline(self.words, picture.alarms).truncate(max(1, width), ellipsis=True))
-        here = picture.person is not None and self.place not in {"home", "start", "lock"}
+        here = picture.person is not None and self.place not in {"home", "start", "orders", "lock"}
         batch = self._find(picture) if here else None
         header.update(drawing.header(self.words, picture, batch, width))
         strip.update(drawing.strip(self.words, picture.strip, width))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from edge.core.alarms import AlarmWatch, Finding
 from edge.core.lifecycle import Approval, RecipeAct
 from edge.core.mode import HandAct
+from edge.core.numbers import NumberRange
+from edge.core.orders import Order
 from edge.core.record import Row
 from edge.core.terms import Act, Reading, Role, Value
 
@@ -294,6 +296,33 @@ class EraseIdentity(ByPerson):
     reason: str
 
 
+# Orders and numbers ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiveOrder(ByPerson):
+    """Take an order that came this `way`. One that the hub signed for this box is `trusted`, and needs no session."""
+
+    order: Order
+    way: Literal["typed", "scanned", "hub", "file"]
+    trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelOrder(ByPerson):
+    """An order that waits is not to be made."""
+
+    order: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetNumbers(Command):
+    """The range that the box's settings give; None for none."""
+
+    numbers: NumberRange | None
+
+
 # The batch -------------------------------------------------------------------------------------------------
 
 
@@ -309,6 +338,8 @@ class StartBatch(ByPerson):
     speed: float
     queue: bool = False
     training: bool = False
+    changes: tuple[Change, ...] = ()
+    """What its order changes in the recipe; the line puts it here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
-from edge.core import by_hand, expiring, printing, queueing, serve, training
+from edge.core import by_hand, expiring, ordering, printing, queueing, serve, training
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
@@ -72,11 +72,11 @@ from edge.core.line import (
     tag_name,
 )
 from edge.core.mode import DUE, HAND, LATE
-from edge.core.numbers import TRAINING, given
+from edge.core.numbers import PRODUCT, SKIPPED_AFTER_RESTORE, TRAINING, given
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.pseudonym import alike, is_pseudonym
-from edge.core.recipe import limit_in, set_point_in
-from edge.core.recipe.amend import UNCHANGED, Change
+from edge.core.recipe import limit_in, seal, set_point_in
+from edge.core.recipe.amend import UNCHANGED, Change, amended
 from edge.core.recipe.model import (
     COMPOSITE,
     Attachment,
@@ -175,7 +175,7 @@ class _Decision:
         self.command_id = command.command_id
         self.actor = BOX
         self.roles: tuple[Role, ...] = ()
-        if isinstance(command, cm.ByPerson):
+        if isinstance(command, cm.ByPerson) and not (isinstance(command, cm.ReceiveOrder) and command.trusted):
             session = line.sessions.get(command.session)
             if session is None:
                 raise LinesideError(
@@ -247,6 +247,12 @@ class _Decision:
                 self.close_session(command.session, command.reason)
             case cm.RefuseLogIn():
                 self.refuse_log_in(command.person)
+            case cm.ReceiveOrder():
+                ordering.receive(self, command)
+            case cm.CancelOrder():
+                ordering.cancel(self, command)
+            case cm.SetNumbers():
+                self.set_numbers(command)
             case cm.StartBatch():
                 self.start_batch(command)
             case cm.ActOnBatch():
@@ -314,6 +320,9 @@ class _Decision:
                 )
             )
             why = restored_because(continues.seq, fetched.heard_seq)
+            self.skip_numbers(max(0, (fetched.heard_seq or 0) - continues.seq))
+            for order in self.line.orders:
+                self.emit(ev.OrderCancelled(order=order, reason=f"It may have been started already. {why}"))
         for batch in self.line.live():
             if continues is not None and batch.state is State.IDLE:  # it may have begun after the backup
                 self.change(batch.batch, State.STOPPING, RESTORE, why)
@@ -326,6 +335,28 @@ class _Decision:
                 self.wake_up(batch.batch)
             expiring.look(self, batch.batch)  # before anything goes on with it
             self.proceed(batch.batch)
+
+    def skip_numbers(self, missing: int) -> None:
+        """Leave out the numbers that lost rows may have used: a batch makes at least one row."""
+        for purpose, one in self.line.numbers.items():
+            skipped = one.next + SKIPPED_AFTER_RESTORE + missing
+            why = f"The journal came back from a backup, and {missing:,} rows are known to be missing."
+            self.emit(ev.NumbersSkipped(purpose=purpose, was=one.next, next=skipped, why=why))
+
+    def set_numbers(self, command: cm.SetNumbers) -> None:
+        """Another range, or none. It begins behind what was ever used of it."""
+        was, now = self.line.numbers.get(PRODUCT), command.numbers
+        if now is None:
+            if was is not None:
+                self.emit(ev.NumberRangeSet(prefix="", first=0, last=0, digits=0, next=0))
+            return
+        if was is not None and replace(was, next=now.next) == now:
+            return
+        same = was is not None and (was.prefix, was.digits) == (now.prefix, now.digits)
+        first = max(now.first, was.next) if was is not None and same else now.first
+        while first <= now.last and now.number(first) in self.line.used:
+            first += 1
+        self.emit(ev.NumberRangeSet(prefix=now.prefix, first=now.first, last=now.last, digits=now.digits, next=first))
 
     def wake_up(self, batch_id: str) -> None:
         """Steps for which a power cut matters hold the batch, or ask a person."""
@@ -604,6 +635,7 @@ class _Decision:
             command = training.as_training(command, number, with_patient=needs_patient(recipe))
         else:
             training.refuse_training_number(command)
+        command = ordering.ordered(line, command)
         for name, value in (("batch", command.batch), ("order", command.order)):
             if not value.strip() or len(value) > 64 or not value.isprintable():
                 raise LinesideError(
@@ -651,6 +683,7 @@ class _Decision:
                 speed=command.speed,
                 waits=str(queueing.turn(line, recipe, training=command.training)),
                 training=command.training,
+                **control(recipe, command.changes),
             )
         )
 
@@ -676,6 +709,7 @@ class _Decision:
                 units=units,
                 speed=asked.speed,
                 training=asked.training,
+                **control(recipe, asked.changes),
             )
         )
         self.offer_attachments(batch_id, "", recipe.attachments)
@@ -2284,6 +2318,13 @@ def _value_of(write: Intent | Question) -> Value:
 def _facts(command: cm.Command) -> dict[str, Any]:
     """What the command says, for a row that repeats it."""
     return {one.name: getattr(command, one.name) for one in fields(command) if one.name != "command_id"}
+
+
+def control(recipe: Recipe, changes: Sequence[Change]) -> dict[str, Any]:
+    """What the row that begins a batch says of its control recipe: the changes of its order, and the seal."""
+    if not changes:
+        return {}
+    return {"changes": [asdict(change) for change in changes], "control": seal(amended(recipe, changes))}
 
 
 def needs_patient(recipe: Recipe) -> bool:

@@ -316,6 +316,69 @@ class LogInRefused(Event):
     locked: bool
 
 
+# Orders and numbers ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderReceived(Event):
+    """An order waits on this box until a person starts it: see `edge.core.orders.Order`. `way` is how it came: "typed",
+    "scanned", "hub" or "file"; `digest` is the SHA-256 of its content. The row that starts a batch of this order, or
+    `OrderCancelled`, takes it off the list."""
+
+    order: str
+    recipe: str
+    version: str
+    number: str
+    parameters: dict[str, str]
+    quantity: str
+    patient: str
+    due: str
+    training: bool
+    digest: str
+    way: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderRefused(Event):
+    """An order came and was not taken, for this reason."""
+
+    order: str
+    digest: str
+    way: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderCancelled(Event):
+    """An order that waited is not to be made, for this reason."""
+
+    order: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberRangeSet(Event):
+    """From here on the box takes batch numbers from `first` to `last` of `prefix`, with at least so many `digits`, and
+    `next` is the first that it gives. No range any more when `last` is 0."""
+
+    prefix: str
+    first: int
+    last: int
+    digits: int
+    next: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumbersSkipped(Event):
+    """Numbers of the range for this `purpose` from `was` on are left out, and `next` is the first that is given: rows
+    that are lost may have used them."""
+
+    purpose: str
+    was: int
+    next: int
+    why: str
+
+
 # The batch -------------------------------------------------------------------------------------------------
 
 
@@ -333,7 +396,9 @@ class BatchQueued(Event):
     speed: float
     waits: str
     training: bool = False
-    """As in `BatchStarted`."""
+    """As in `BatchStarted`; so are the next two."""
+    changes: list[dict[str, str]] = field(default_factory=list)
+    control: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,6 +418,11 @@ class BatchStarted(Event):
     """1.0 for production; more compresses process time and marks the record as not for release."""
     training: bool = False
     """Somebody learns: nothing of this batch is a product's record, now or later."""
+    changes: list[dict[str, str]] = field(default_factory=list)
+    """What its order changes in the recipe's parameters, as in `edge.core.recipe.amend`; the control recipe then has
+    the seal ..."""
+    control: str = ""
+    """... `control`; empty for a batch without changes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,10 +200,11 @@ def meaning(act: RecipeAct, recipe: str, version: str, seal: str) -> str:
 
 def newer(version: str, than: str) -> bool:
     """True when this version is a later one: 1.10 is later than 1.9."""
-    return _order(version) > _order(than)
+    return version_key(version) > version_key(than)
 
 
-def _order(version: str) -> list[tuple[int, str]]:
+def version_key(version: str) -> list[tuple[int, str]]:
+    """What sorts versions: 1.10 behind 1.9."""
     parts = [part.lstrip("0") for part in version.split(".")]
     while parts and not parts[-1]:
         parts.pop()  # 1.0 is 1

@@ -25,7 +25,8 @@ from edge.core.events import RowBody
 from edge.core.formula import names_in
 from edge.core.lifecycle import Approval, RecipeLife, lived
 from edge.core.mode import DUE, LATE, Hand, Mode
-from edge.core.numbers import RANGES, NumberRange, used
+from edge.core.numbers import PRODUCT, RANGES, NumberRange, used
+from edge.core.orders import Order
 from edge.core.plant import Plant
 from edge.core.recipe import limit_in, seal
 from edge.core.recipe.amend import Change, amended
@@ -379,6 +380,12 @@ class Line:
     """Those that have not ended, and the last `ENDED_KEPT` that have, in the order of their ends."""
     used: UsedIds = field(default_factory=UsedIds)
     """The ids of all batches that ever began."""
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    """Those that wait for somebody who starts them, by id."""
+    ordered: UsedIds = field(default_factory=UsedIds)
+    """The ids of all orders that were ever taken ..."""
+    contents: UsedIds = field(default_factory=UsedIds)
+    """... and those with their contents."""
     numbers: Mapping[str, NumberRange] = field(default_factory=lambda: dict(RANGES))
     """The ranges that this box takes batch numbers from, by what they are for."""
     sessions: Mapping[str, Session] = field(default_factory=dict)
@@ -453,7 +460,9 @@ def apply(line: Line, row: RowBody) -> Line:
     answered = changed.answered
     if event.command_id and event.command_id not in answered:
         kept = dict(answered)
-        kept[event.command_id] = event.why if isinstance(event, ev.ScanRefused | ev.HandRefused) else ""
+        kept[event.command_id] = (
+            event.why if isinstance(event, ev.ScanRefused | ev.HandRefused | ev.OrderRefused) else ""
+        )
         while len(kept) > ANSWERED_MAX:
             del kept[next(iter(kept))]
         answered = kept
@@ -522,10 +531,21 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
         case ev.LogInRefused():
             failed = Failures(event.failures, event.locked, at)
             return replace(line, failures={**line.failures, event.person: failed})
+        case ev.OrderReceived() | ev.OrderCancelled():
+            return _with_order(line, event)
+        case ev.OrderRefused():
+            return line
+        case ev.NumberRangeSet():
+            others = {purpose: one for purpose, one in line.numbers.items() if purpose != PRODUCT}
+            made = NumberRange(event.prefix, event.first, event.last, event.digits, event.next)
+            return replace(line, numbers={**others, PRODUCT: made} if event.last else others)
+        case ev.NumbersSkipped():
+            skipped = replace(line.numbers[event.purpose], next=event.next)
+            return replace(line, numbers={**line.numbers, event.purpose: skipped})
         case ev.BatchQueued():
             about = (event.order, event.patient, event.recipe, event.version, event.seal)
             idle = Batch(event.batch, *about, 0, {}, event.speed, state=State.IDLE, started_seq=seq)
-            return _begun(line, replace(idle, training=event.training))
+            return _begun(line, _as_ordered(idle, event))
         case ev.BatchStarted():
             queued = line.batches.get(event.batch)
             started = Batch(
@@ -539,9 +559,8 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
                 event.units,
                 event.speed,
                 started_seq=queued.started_seq if queued else seq,
-                training=event.training,
             )
-            return _begun(line, started)
+            return _begun(line, _as_ordered(started, event))
         case _ if event.batch not in line.batches:
             return line  # it ended long ago: the head holds nothing of it that could change
         case _:
@@ -566,7 +585,33 @@ def _with_batch(line: Line, was: Batch, row: RowBody, seq: int) -> Line:
 def _begun(line: Line, batch: Batch) -> Line:
     """With a batch that began, or waits: its number is used from here on."""
     batches = {**line.batches, batch.batch: batch}
-    return replace(line, batches=batches, used=line.used.with_id(batch.batch), numbers=used(line.numbers, batch.batch))
+    orders = {name: order for name, order in line.orders.items() if name != batch.order}
+    used_ids, numbers = line.used.with_id(batch.batch), used(line.numbers, batch.batch)
+    return replace(line, batches=batches, used=used_ids, numbers=numbers, orders=orders)
+
+
+def _as_ordered(batch: Batch, event: ev.BatchQueued | ev.BatchStarted) -> Batch:
+    """With what the order says of it."""
+    changes = tuple(Change(**change) for change in event.changes)  # type: ignore[arg-type]
+    return replace(batch, training=event.training, changes=changes, amended=event.control)
+
+
+def _with_order(line: Line, event: ev.OrderReceived | ev.OrderCancelled) -> Line:
+    if isinstance(event, ev.OrderCancelled):
+        return replace(line, orders={name: one for name, one in line.orders.items() if name != event.order})
+    order = Order(
+        event.order,
+        event.recipe,
+        event.version,
+        event.number,
+        event.parameters,
+        event.quantity,
+        event.patient,
+        event.due,
+        event.training,
+    )
+    ids, contents = line.ordered.with_id(event.order), line.contents.with_id(f"{event.order}\n{event.digest}")
+    return replace(line, orders={**line.orders, event.order: order}, ordered=ids, contents=contents)
 
 
 def _alarms(

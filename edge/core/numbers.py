@@ -45,11 +45,6 @@ class NumberRange:
         """How many numbers are left."""
         return max(0, self.last - self.next + 1)
 
-    @property
-    def nearly_used_up(self) -> bool:
-        """Less than a tenth is left, or less than ten."""
-        return self.left < max(10, (self.last - self.first + 1) // 10)
-
 
 TRAINING_PREFIX: Final = "TRAINING-"
 RANGES: Final[Mapping[str, NumberRange]] = MappingProxyType(
@@ -82,6 +77,15 @@ def given(ranges: Mapping[str, NumberRange], purpose: str) -> str:
             todo="Give this box another range: [numbers] in lineside.toml.",
         )
     return found.number(found.next)
+
+
+def nearly_used_up(numbers: NumberRange | None) -> tuple[str, ...]:
+    """A sentence when less than a tenth of the range is left, or less than ten numbers."""
+    if numbers is None or numbers.left >= max(10, (numbers.last - numbers.first + 1) // 10):
+        return ()
+    left = "1 batch number" if numbers.left == 1 else f"{numbers.left or 'No'} batch numbers"
+    first, last = numbers.number(numbers.first), numbers.number(numbers.last)
+    return (f"{left} of {first} to {last} left: give this box another range, [numbers] in lineside.toml.",)
 
 
 def used(ranges: Mapping[str, NumberRange], batch: str) -> Mapping[str, NumberRange]:

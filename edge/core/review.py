@@ -217,6 +217,8 @@ class AsBuilt:
     """Somebody learned: this is no record of a product, and never will be."""
     compared: list[str] = field(default_factory=list)
     """The earlier batches that its values are compared with, where the recipe has a trend."""
+    ordered: list[str] = field(default_factory=list)
+    """Sentences about the parameters that its order set."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, keys in the order of the fields above."""
@@ -309,6 +311,7 @@ def as_text(record: AsBuilt) -> str:
         f"Recipe {record.recipe} {record.version}  seal {record.seal}",
         *record.approval,
         f"Units {', '.join(f'{role} = {unit}' for role, unit in record.units.items()) or '-'}",
+        *record.ordered,
         *([record.queued] if record.queued else []),
         *([f"Compared with {', '.join(record.compared)}"] if record.compared else []),
         (
@@ -471,6 +474,12 @@ def _passed(low_s: float, high_s: float) -> str:
     return f"{span(low_s)} have passed" if high_s - low_s < 1 else f"{span(low_s)} to {span(high_s)} have passed"
 
 
+def _ordered(changes: list[dict[str, str]]) -> list[str]:
+    """What an order set, a sentence each."""
+    said = "Ordered: {} = {} {unit}, the recipe says {} {unit}"
+    return [said.format(one["subject"][1:], one["new"], one["old"], unit=one["unit"]).rstrip() for one in changes]
+
+
 def _end(limit: float | None) -> str:
     return "open" if limit is None else f"{limit:g}"
 
@@ -492,6 +501,7 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                 as_of_seq=seq,
                 queued=f"Queued {utc} by {row.actor}. {waits}.",
                 training=event.training,
+                ordered=_ordered(event.changes),
             )
         case ev.BatchStarted():
             queued = built[event.batch].queued if event.batch in built else ""
@@ -509,6 +519,7 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                 as_of_seq=seq,
                 queued=queued,
                 training=event.training,
+                ordered=_ordered(event.changes),
             )
         case ev.IdentityErased():
             for batch in built.values():

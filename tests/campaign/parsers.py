@@ -23,6 +23,7 @@ from edge.core.document import read_document
 from edge.core.errors import LinesideError
 from edge.core.events import decode, encode
 from edge.core.formula import Given, Variable, compile_formula
+from edge.core.orders import Order, read_order, read_signed, signed
 from edge.core.plant import read_plant
 from edge.core.recipe import check_recipe, read_recipe, remarks, seal
 from edge.core.recipe.partly import beside
@@ -351,6 +352,21 @@ def packs(folder: Path) -> tuple[list[bytes], Parse]:
     return [packed], parse
 
 
+def orders(folder: Path) -> tuple[list[bytes], Parse]:
+    """As JSON, as a code, and signed."""
+    order = Order("ORD-17", "CART-B1", "1.0", "B-7", {"feed": "12"}, "20 mL", "", "2026-12-01")
+    key = DeviceKey.create(folder / "hub.key")
+    samples = [
+        order.as_bytes(), signed(order, key.public, key),
+        b"LSO1;O=ORD-17;R=CART-B1;V=1.0;B=B-7;D=2026-12-01;Q=20 mL;P.feed=12;T",
+    ]  # fmt: skip
+
+    def parse(data: bytes) -> object:
+        return read_order(read_signed(data)[0].encode())
+
+    return samples, parse
+
+
 def _part(name: str, what: str, opened: Opened, bug: Callable[[Parse], Parse] = unguarded) -> Part:
     return Part(
         11,
@@ -373,6 +389,7 @@ PARTS = (
     _part("frame", "frames at the hub, half of them signed anew", frames, unbounded),
     _part("receipt", "receipts at the box", receipts),
     _part("message", "desk messages", messages),
+    _part("order", "orders: JSON, codes and signed files", orders),
     _part("row", "bodies of rows", rows),
     _part("formula", "formulas, worked out when they can be read", formulas),
     _part("batchml", "BatchML, ours and another system's", batchml),

@@ -340,12 +340,12 @@ async def begin_uplink(folder: Path, chance: random.Random) -> None:
 async def uplink(folder: Path) -> Any:
     """As its first moments: with what the run before it left."""
 
-    async def nobody(_receipt: str) -> None: ...
+    async def nobody(_came: str | bytes) -> None: ...
 
     signer = key_of(folder)
     async with open_tail(folder / "box" / "state" / "journal.db", signer) as tail:
         made = Uplink(
-            tail, signer=signer, hub_public=DeviceKey.load(folder / "hub.key").public, give=nobody,
+            tail, signer=signer, hub_public=DeviceKey.load(folder / "hub.key").public, give=nobody, give_order=nobody,
             address=read_address("mqtt://127.0.0.1:1", None), state_path=folder / "box" / "state" / "uplink.json",
         )  # fmt: skip
         await made._recall()

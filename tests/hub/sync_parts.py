@@ -138,7 +138,7 @@ class Box:
         return open_journal(self.journal_path, self.folder / "state" / "epoch")
 
     @contextlib.asynccontextmanager
-    async def uplink(self, give=None, key=None, **settings):
+    async def uplink(self, give=None, key=None, give_order=None, **settings):
         """The uplink alone, with short waits."""
 
         async def nobody(_receipt):
@@ -154,6 +154,7 @@ class Box:
                 address=read_address(self.config.broker.url, None),
                 state_path=self.folder / "state" / "uplink.json",
                 give=give or nobody,
+                give_order=give_order or nobody,
                 on_change=changed.set,
                 **settings,
             )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import socket
@@ -14,8 +15,12 @@ from sync_parts import Box, HubProcess, bodies, hub_in_process, until
 
 from edge.core.errors import LinesideError
 from edge.core.frame import read_receipt
+from edge.core.orders import read_order
 from edge.follow import follow
+from edge.identity import DeviceKey, public_text
 from edge.mqtt import Address, session
+from hub.config import init_hub
+from hub.orders import send_order, sign_order
 
 
 class Runtime:
@@ -25,6 +30,7 @@ class Runtime:
         self.path = path
         self.told = []
         self.receipts = []
+        self.orders = []
         self.changed = asyncio.Event()
         self._writers = []
 
@@ -48,6 +54,8 @@ class Runtime:
                     self.told.append(request["sync"])
                 case "receipt":
                     self.receipts.append(request["receipt"])
+                case "give_order":
+                    self.orders.append(request)
                 case "status":  # verified a moment ago: no self-check is due
                     answer["picture"] = {"self_check": {"utc": datetime.now(UTC).isoformat()}}
             self.changed.set()
@@ -83,6 +91,27 @@ async def test_the_follower_sends_copies_and_tells_the_desk_which_may_come_and_g
         stop.set()
         await following
     assert (box.folder / "state" / "uplink.json").exists()
+
+
+async def test_an_order_that_the_hub_sent_waits_with_the_broker_until_the_box_is_there(broker, tmp_path):
+    folder = tmp_path / "hub"
+    init_hub(folder)
+    hub_toml = folder / "hub.toml"
+    hub_toml.write_text(re.sub(r"^url = .*$", f'url = "{broker.url}"', hub_toml.read_text(), flags=re.MULTILINE))
+    box = Box(tmp_path / "box", broker.url, DeviceKey.load(folder / "hub.key").public)
+    (folder / "devices" / "line-1.pub").write_text(public_text(box.key.public))
+    (folder / "order.txt").write_text("LSO1;O=ORD/1 #+;R=CART-B1")
+    signed, topic = sign_order(folder, "line-1", folder / "order.txt")
+    await send_order(folder, topic, signed)
+    stop = asyncio.Event()
+    following = asyncio.create_task(follow(box.config, stop))
+    async with box.journal(), Runtime(box.config.desk_socket) as runtime:
+        await until(lambda: runtime.orders, runtime.changed)
+        (given,) = runtime.orders
+        assert (given["way"], given["signature"]) == ("hub", json.loads(signed)["signature"])
+        assert read_order(given["text"].encode()).order == "ORD/1 #+"
+        stop.set()
+        await following
 
 
 async def test_a_follower_without_hub_or_journal_waits_and_stops(tmp_path, hub_key):

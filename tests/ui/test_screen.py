@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual import events
@@ -22,7 +23,9 @@ from edge.wire import (
     ContinueBatch,
     CorrectValue,
     EnterValue,
+    GiveOrder,
     LogIn,
+    OrderLine,
     Picture,
     RequestAmendment,
     SaveDraft,
@@ -425,6 +428,63 @@ async def test_a_training_batch_is_started_without_number_and_patient_and_says_s
         await screen.pilot.press("escape")
         await screen.at("home")
         assert "◆ TRAINING" in str(screen.app.query_one("#open-0", Target).label)
+
+
+def ordered(**more: Any) -> OrderLine:
+    given = {"order": "ORD-1", "title": "Car T", "recipe": "a" * 64, "number": "", "parameters": {"feed": "12"},
+             "quantity": "20 mL", "due": "2026-12-01", "needs_patient": False, "training": False}  # fmt: skip
+    return OrderLine.model_validate({**given, **more})
+
+
+async def test_an_order_that_waits_is_started_with_one_tap(open_screen: Opener) -> None:
+    picture = make_picture().model_copy(update={"orders": (ordered(), ordered(order="ORD-2")), "number": "B-0007"})
+    async with open_screen(picture) as screen:
+        screen.desk.on = lambda _: make_picture(make_batch(INSTRUCT))
+        await screen.pilot.press("f8")
+        await screen.at("orders")
+        facts = str(screen.app.query_one("#facts", Static).content)
+        assert all(said in facts for said in ("ORD-1", "B-0007", "feed  12", "20 mL", "2026-12-01"))
+        await screen.click("#start-order")
+        await screen.at("step")
+        (request,) = screen.desk.of(StartBatch)
+        assert (request.order, request.batch, request.patient) == ("ORD-1", "", "")
+
+
+async def test_an_order_for_a_patient_waits_for_the_scan_and_its_id_is_none(open_screen: Opener) -> None:
+    orders = (ordered(), ordered(order="ORD-2", needs_patient=True))
+    async with open_screen(make_picture().model_copy(update={"orders": orders})) as screen:
+        await screen.pilot.press("f8")
+        await screen.at("orders")
+        await screen.scan("ORD-2")  # chooses it
+        await screen.until(lambda: "ORD-2" in str(screen.app.query_one("#facts", Static).content))
+        assert not screen.app.query_one("#start-order", Target).display
+        for typed in ("ORD-1", "ORD-2"):
+            screen.app.query_one("#scan", Input).value = typed
+            await screen.pilot.pause()
+            assert not screen.app.query_one("#start-order", Target).display, "an order's id is no patient"
+        screen.app.query_one("#scan", Input).value = ""
+        screen.desk.on = lambda _: make_picture(make_batch(INSTRUCT))
+        await screen.scan("=W0001")
+        await screen.click("#start-order")
+        await screen.at("step")
+        (request,) = screen.desk.of(StartBatch)
+        assert (request.order, request.patient) == ("ORD-2", "=W0001")
+
+
+@pytest.mark.parametrize("place", ["start", "orders"])
+async def test_the_code_of_an_order_is_taken_where_it_is_scanned(open_screen: Opener, place: str) -> None:
+    picture = make_picture()
+    waiting = picture.model_copy(update={"orders": (ordered(),)})
+    async with open_screen(waiting if place == "orders" else picture) as screen:
+        screen.desk.on = lambda _: waiting
+        await screen.pilot.press("f8")
+        await screen.at(place)
+        await screen.scan("LSO1;O=ORD-1;R=CART-B1")
+        await screen.until(lambda: screen.desk.of(GiveOrder))
+        await screen.at("orders")
+        (request,) = screen.desk.of(GiveOrder)
+        assert (request.text, request.way) == ("LSO1;O=ORD-1;R=CART-B1", "scanned")
+        assert screen.app.query_one("#start-order", Target).display
 
 
 async def test_no_training_without_units_for_it(open_screen: Opener) -> None:

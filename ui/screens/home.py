@@ -110,7 +110,8 @@ class Home(View):
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "new-batch":
-            self.post_message(Go("start"))
+            picture = self.front.picture
+            self.post_message(Go("orders" if picture is not None and picture.orders else "start"))
         elif event.button.id == "recipes":
             self.post_message(Go("recipes"))
         elif event.button.id == "alarms":

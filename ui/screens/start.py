@@ -11,7 +11,8 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Button, Input
 
-from edge.wire import Picture, RecipeLine, StartBatch
+from edge.core.orders import looks_like_order
+from edge.wire import GiveOrder, Picture, RecipeLine, StartBatch
 from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Said, Target, View
 
 RECIPE: Final[Entry] = ("", "recipe")
@@ -60,7 +61,9 @@ class Start(View):
         if self._training():
             return "" if recipe.trainable else "training"
         needed = FIELDS if recipe.needs_patient else FIELDS[:2]
-        return next((name for name in needed if not self.field(name).value.strip()), "")
+        picture = self.front.picture
+        given = {"batch"} if picture is not None and picture.number else set()
+        return next((name for name in needed if name not in given and not self.field(name).value.strip()), "")
 
     def _training(self) -> bool:
         """A trainee is to do it: nothing of it is a product's."""
@@ -76,6 +79,7 @@ class Start(View):
         )
         self.field("patient").display = recipe is not None and recipe.needs_patient and not training
         self.field("batch").display = not training
+        self.field("batch").placeholder = picture.number
         missing = self._missing(recipe)
         if picture.recipes:
             ready_to = "learn" if training else "queue" if recipe is not None and recipe.waits else "go"
@@ -133,6 +137,10 @@ class Start(View):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """A scanner's Enter goes on to the next field; it never starts a batch."""
+        if looks_like_order(event.value):
+            give = GiveOrder(id=uuid4().hex, text=event.value.strip(), way="scanned")
+            self.post_message(Ask(give, [("", event.input.id or "")], "orders"))
+            return
         later = FIELDS[FIELDS.index(event.input.id or "") + 1 :]
         self.screen.set_focus(next((self.field(name) for name in later if self.field(name).display), None))
 

@@ -97,12 +97,33 @@ def value_change(recipe: Recipe, subject: str, field: str, text: str) -> Change:
             effect=UNCHANGED,
             todo="Choose one of the values that are shown, or let quality decide about the batch.",
         )
-    new = _typed(offer, text.strip())
-    if new == offer.value:
+    change = _to(offer, text)
+    if change.new == offer.value:
         raise LinesideError(
             "amendment.same", f"It is {offer.value} {offer.unit} already.".replace(" .", "."), effect=UNCHANGED,
             todo="Enter another value.",
         )  # fmt: skip
+    return change
+
+
+def parameter_change(recipe: Recipe, name: str, text: str) -> Change:
+    """The change of a parameter to `text` within its own range, before a batch begins. Raises `amendment.*`."""
+    parameter = recipe.parameters.get(name)
+    if parameter is None:
+        raise LinesideError(
+            "amendment.no_parameter",
+            f"The recipe has no parameter {name[:64]}.",
+            effect=UNCHANGED,
+            todo="Name one of these: " + (", ".join(recipe.parameters) or "none") + ".",
+        )
+    low, high = ("" if end is None else _said(end) for end in (parameter.low, parameter.high))
+    now = (parameter.type, _said(parameter.value), parameter.unit)
+    return _to(Offer(f"${name}", "", *now, low, high, parameter.why, parameter.choices), text)
+
+
+def _to(offer: Offer, text: str) -> Change:
+    """The change of a value to `text` as typed. Raises `amendment.value` and `amendment.out_of_bounds`."""
+    new = _typed(offer, text.strip())
     size = _size(offer.kind, new)
     low, high = (_size(offer.kind, end) if end else None for end in (offer.low, offer.high))
     if size is not None and ((low is not None and size < low) or (high is not None and size > high)):
@@ -115,7 +136,8 @@ def value_change(recipe: Recipe, subject: str, field: str, text: str) -> Change:
             effect=UNCHANGED,
             todo="Enter a value within the bounds.",
         )
-    return Change("value", subject, field, offer.value, new, offer.unit, offer.low, offer.high, offer.why)
+    value, unit, low_, high_ = offer.value, offer.unit, offer.low, offer.high
+    return Change("value", offer.subject, offer.field, value, new, unit, low_, high_, offer.why)
 
 
 def step_to_add(recipe: Recipe, after: str, text: str) -> Change:

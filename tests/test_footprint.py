@@ -97,7 +97,7 @@ def test_a_runtime_with_modbus_alone_carries_nothing_else(box: Path) -> None:
 def test_a_runtime_with_a_scale_alone_carries_no_library_of_another_protocol(box: Path) -> None:
     (box / "plant.yaml").write_text(SCALE)
     modules = modules_when_ready(box, "edge", "run")
-    assert {m for m in modules if m.startswith("drivers.")} == {"drivers.scale"}
+    assert {m for m in modules if m.startswith("drivers.")} == {"drivers.scale", "drivers.wire"}
     assert not packages(modules) & (NEVER | {"asyncua", "pymodbus", "serial"})
 
 

@@ -32,6 +32,8 @@ from edge.unrecorded import SafeWrite, done_within
 
 TICK_S: Final = 0.5
 """The longest the engine sleeps: it looks at limits with a delay, and tells the watchdog that it lives."""
+JOURNAL_S_MAX: Final = 5.0
+"""A journal that takes so long for one row is taken for dead by the watchdogs of the equipment."""
 SAFE_AGAIN_S: Final = 0.2
 SAFE_AGAIN_S_MAX: Final = 5.0
 """A safe write that was refused, so certainly not written, is sent again for so long."""
@@ -58,11 +60,13 @@ class Engine:
         *,
         disk: Disk | None = None,
         on_progress: Callable[[], object] = lambda: None,
+        beat: Callable[[], float] = lambda: TICK_S,
         keep_unrecorded: Callable[[Sequence[SafeWrite]], None] = lambda _: None,
     ) -> None:
         """`line` is the head folded from every row of `journal`; `signer` seals what is made. `on_progress` is called
-        at least every `TICK_S` while the engine gets on with its work; `keep_unrecorded` at the end, on a thread of its
-        own, with the safe writes that no row tells of."""
+        at least every `TICK_S` while the engine gets on with its work; `beat` too, but only while the journal takes
+        rows, and it says in how many seconds it must be called again; `keep_unrecorded` at the end, on a thread of
+        its own, with the safe writes that no row tells of."""
         self.line = line
         self.shown = line
         """The head as of the last durable row: all that may be shown or answered."""
@@ -74,7 +78,9 @@ class Engine:
         self._signer = signer
         self._disk = disk
         """Watched while `run` runs; None where there is none to watch."""
-        self._on_progress = on_progress
+        self._on_progress, self._beat = on_progress, beat
+        self._awaited, self._awaited_since_s = 0, 0.0
+        """The first row that is not durable, and since when it has been so."""
         self._wake = asyncio.Event()
         self._not_durable: deque[tuple[int, Line]] = deque()
         self._durable_head: tuple[int, bytes] = (journal.durable_seq, journal.durable_hash or ZERO_HASH)
@@ -225,7 +231,16 @@ class Engine:
                         raise
                     # level effects say it again at the next look, when the journal has caught up
                 self._on_progress()
+                if self._journal_moves(self._clock.now_s()):
+                    next_s = min(next_s, self._beat())
                 await self._sleep(min(TICK_S, next_s))
+
+    def _journal_moves(self, now_s: float) -> bool:
+        """False when no row has become durable for long although one waits: what is decided is then not supervised."""
+        first = self._not_durable[0][0] if self._not_durable else 0
+        if first != self._awaited:
+            self._awaited, self._awaited_since_s = first, now_s
+        return not first or now_s - self._awaited_since_s < JOURNAL_S_MAX
 
     async def _sleep(self, longest_s: float) -> None:
         try:

@@ -263,6 +263,12 @@ class GuardedWriter:
         write = self._equipment._write  # noqa: SLF001  one module, one class in two parts
         return await write(self.tag, value, shown_by, safe=safe, training=self._training)
 
+    async def beat(self, value: Value) -> str:
+        """Write once and do not look: for a watchdog's tag alone, which no step depends on. Returns why it was not
+        taken, a sentence; empty when the device took it. Never raises for the equipment."""
+        outcome = await self._equipment._write(self.tag, value, (), training=self._training, look=False)  # noqa: SLF001
+        return "" if outcome.result is WriteResult.CONFIRMED else outcome.why
+
 
 class Equipment:
     """All connections of one plant: what they read, how they are, and the only door to writing.
@@ -422,11 +428,18 @@ class Equipment:
         return GuardedWriter(self, tag, training=training)
 
     async def _write(
-        self, name: str, value: Value, shown_by: Collection[Value], *, safe: bool, training: bool
+        self,
+        name: str,
+        value: Value,
+        shown_by: Collection[Value],
+        *,
+        safe: bool = False,
+        training: bool = False,
+        look: bool = True,
     ) -> WriteOutcome:
         try:
             asked: dict[str, Any] = (
-                {} if safe or shown_by else {"latest": self.latest, "today": self._utc()[:10]}
+                {} if safe or shown_by or not look else {"latest": self.latest, "today": self._utc()[:10]}
             )
             may_write(self._plant, name, value, training=training, **asked)
         except LinesideError as refusal:
@@ -457,6 +470,8 @@ class Equipment:
                 why = f"The driver of {tag.connection} failed while writing ({error})."
             else:
                 why = ""
+            if not look:
+                return WriteOutcome(WriteResult.UNKNOWN if why else WriteResult.CONFIRMED, None, why)
             if not shown_by:
                 return await self._read_back(tag, name, fit, shown_by, why)
         finally:

@@ -43,6 +43,7 @@ from edge.library import Library, Sealed, read_bounded, read_checked_recipe, rec
 from edge.prune import Pruner
 from edge.unrecorded import SafeWrite, Unrecorded
 from edge.vault import VAULT, Vault, open_vault
+from edge.watchdog import Watchdogs
 from edge.wire import Sync
 
 START_STEP_S: Final = 60.0
@@ -143,6 +144,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
             unrecorded.remove(config.state_dir)
         async with equipment:
             await equipment.watch(line.book.plant.tags())
+            watchdogs = Watchdogs(line.book.plant, equipment, clock.now_s)
             engine = Engine(
                 line,
                 journal,
@@ -151,6 +153,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 signer,
                 disk=disk,
                 on_progress=notify.watchdog,
+                beat=watchdogs.beat,
                 keep_unrecorded=lambda writes: _keep_unrecorded(config.state_dir, disk, clock, writes),
             )
             woken.append(engine)
@@ -169,12 +172,16 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 library=library,
                 sync=_first_sync(config, line),
                 hub_public=hub_public,
-                connections=lambda: {name: health.words for name, health in equipment.health().items()},
+                connections=lambda: {
+                    name: ", ".join(filter(None, (health.words, watchdogs.words(name))))
+                    for name, health in equipment.health().items()
+                },
                 notices=lambda: (
                     *notices,
                     *unfit,
                     *unknown_patients,
                     *disk.notices(),
+                    *watchdogs.troubles(),
                     *journal.notices(),
                     *history.notices(),
                     *_overdue(config, engine.shown, clock),
@@ -190,7 +197,11 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                 lambda: disk.room.level is Level.ROOM,
                 end,
             )
-            await _serve(engine, desk, keeper, storing, end, config.desk_socket, stop)
+            try:
+                await _serve(engine, desk, keeper, storing, end, config.desk_socket, stop)
+            finally:
+                busy = any(batch.units for batch in engine.line.live())
+                await watchdogs.end(released=not engine.line.running and not busy)
 
 
 async def _serve(

@@ -3,9 +3,10 @@
 One JSON object a line: `{"do": "counters"}`, `{"do": "drop_replies", "n": 2}`, `{"do": "freeze", "tag": "..."}`,
 `{"do": "bad_quality", "tag": "...", "status": "BadSensorFailure"}`, `{"do": "silent", "seconds": 3}` (0: until
 cleared), `{"do": "clamp", "tag": "...", "max": 10}`, `{"do": "service", "service": "CP-1.wash", "fault": "stuck"}` (or
-slow, deaf, operator, internal), `{"do": "service", "service": "CP-1.wash", "tell": "abort"}` (what somebody at the
-module does), `{"do": "put", "grams": 250}` (onto a scale), `{"do": "clear"}`. Nothing resets the
-counters; `CP-1.wash.starts` counts how often a service was started.
+slow, endless, deaf, operator, internal), `{"do": "service", "service": "CP-1.wash", "tell": "abort"}` (what somebody
+at the module does), `{"do": "put", "grams": 250}` (onto a scale), `{"do": "watchdog", "seconds": 1}` (so long
+without its counter and the pump trips), `{"do": "clear"}`. Nothing resets the counters;
+`CP-1.wash.starts` counts how often a service was started.
 """
 
 from __future__ import annotations
@@ -28,6 +29,33 @@ LOAD_MAX_G: Final = 100_000.0
 ANSWER_S: Final = 5.0
 
 
+class Watchdog:
+    """What a device does when the one who supervises it is silent: it trips `after_s` the last time its counter moved.
+    It minds nothing before it moved at all, nor once it was set to 0."""
+
+    def __init__(self) -> None:
+        self.after_s = 3.0
+        self.beats = 0
+        self._count = 0
+        self._since_s: float | None = None
+
+    def take(self, count: int) -> None:
+        """The counter was written."""
+        if count == 0:
+            self._since_s = None
+        elif count != self._count:
+            self.beats += 1
+            self._since_s = time.monotonic()
+        self._count = count
+
+    @property
+    def tripped_s(self) -> float | None:
+        """Since when (monotonic) it has tripped; None while it has not."""
+        if self._since_s is None or time.monotonic() < self._since_s + self.after_s:
+            return None
+        return self._since_s + self.after_s
+
+
 class Faults:
     """The faults in force at one simulated device, and how often each of its tags was written."""
 
@@ -42,6 +70,7 @@ class Faults:
         self.clamped: dict[str, float] = {}
         self.services: dict[str, ServiceModel] = {}
         """The services that the device offers, by unit and name."""
+        self.watchdog = Watchdog()
         self.load_g, self.load_since_s = 0.0, -math.inf
         """What stands on a scale, and since when."""
 
@@ -88,6 +117,8 @@ class Faults:
                 self.services[name].tell(command)
             case {"do": "put", "grams": int() | float() as grams} if 0 <= grams <= LOAD_MAX_G:
                 self.load_g, self.load_since_s = float(grams), time.monotonic()
+            case {"do": "watchdog", "seconds": int() | float() as seconds} if 0 < seconds <= 3600:
+                self.watchdog.after_s = float(seconds)
             case {"do": "clear"}:
                 for service in self.services.values():
                     service.faults.clear()
@@ -103,6 +134,8 @@ class Faults:
             "replies_dropped": self.replies_dropped,
             "drops_left": self._drops_left,
             "silent": self.silent,
+            "beats": self.watchdog.beats,
+            "tripped": self.watchdog.tripped_s is not None,
         }
 
 
@@ -111,7 +144,7 @@ def _refused(why: str) -> LinesideError:
         "sim.request",
         f"The simulated device did not understand: {why}.",
         effect="No fault was changed.",
-        todo="Send one of counters, drop_replies, freeze, bad_quality, silent, clamp, service, put, clear.",
+        todo="Send one of counters, drop_replies, freeze, bad_quality, silent, clamp, service, put, watchdog, clear.",
     )
 
 
@@ -210,6 +243,11 @@ class SimControl:
     async def clamp(self, tag: str, most: float) -> None:
         """Limit writes to the tag without a word."""
         await self.ask(do="clamp", tag=tag, max=most)
+
+    async def watchdog(self, after_s: float) -> tuple[int, bool]:
+        """Let it trip after so long without a beat. Returns how many beats there were, and whether it has tripped."""
+        answer = await self.ask(do="watchdog", seconds=after_s)
+        return answer["beats"], answer["tripped"]
 
     async def put(self, grams: float) -> None:
         """Put so much onto the scale, in place of what stood there."""

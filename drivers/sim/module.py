@@ -1,7 +1,7 @@
-"""The simulated cell processor: a module with services, as variables of an asyncua server.
+"""The simulated cell processor and filler: modules with services, as variables of an asyncua server.
 
-Its nodes are those that the cell's plant file names for the unit. The commands of `wash` are UInt32, as the standard
-says, those of `culture` Int64, as some modules have them.
+Their nodes are those that the cell's plant file names for the unit. The commands of `wash` are UInt32, as the standard
+says, those of `culture` Int64, as some modules have them; those of the filler, a PackML machine, are Int32.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from drivers.sim.services import ModuleModel
 from edge.core.plant import Tag, Unit
 from edge.core.terms import Value
 
-NAMESPACE: Final = "urn:lineside:sim:processor"
+INTEGERS: Final = {"culture": ua.VariantType.Int64, "fill": ua.VariantType.Int32}
 
 
 def _kind(name: str, tag: Tag) -> ua.VariantType:
     if tag.type == "int":
-        return ua.VariantType.Int64 if name.startswith("culture") else ua.VariantType.UInt32
+        return INTEGERS.get(name.partition("_")[0], ua.VariantType.UInt32)
     kinds = {"float": ua.VariantType.Float, "bool": ua.VariantType.Boolean, "text": ua.VariantType.String}
     return kinds[tag.type]
 
@@ -46,7 +46,8 @@ class ServedModule:
 
     async def build(self) -> None:
         """Make the nodes."""
-        space = await self._server.register_namespace(NAMESPACE)
+        (namespace,) = {tag.address.removeprefix("nsu=").partition(";")[0] for tag in self._unit.tags.values()}
+        space = await self._server.register_namespace(namespace)
         folder = await self._server.nodes.objects.add_object(
             ua.NodeId(ua.String(self._name), ua.Int16(space)), self._name
         )

@@ -1,7 +1,8 @@
 """The simulated peristaltic pump and the balance it pumps onto: one pymodbus server, over TCP or a serial line.
 
 Registers (numbers count from 0, floats are ABCD):
-holding 0 float32 speed set-point mL/min · holding 2 uint16 mode (0 by the run coil, 1 always off)
+holding 0 float32 speed set-point mL/min · holding 2 uint16 mode (0 by the run coil, 1 always off) · holding 4 uint16
+watchdog counter: once it has moved it must go on moving, else the set-point falls to 0; 0 lets go
 input 0 float32 speed mL/min · input 2 float32 volume mL · input 10 float32 weight g
 coil 0 run · coil 1 tare (acts when written 1) · discrete 0 running · discrete 1 weight stable
 """
@@ -44,6 +45,7 @@ _TABLES: Final = {
 _PLACES: Final = {
     "P-1.speed_setpoint": ("holding", 0, 2),
     "P-1.mode": ("holding", 2, 1),
+    "P-1.alive": ("holding", 4, 1),
     "P-1.speed": ("input", 0, 2),
     "P-1.volume": ("input", 2, 2),
     "P-1.run": ("coil", 0, 1),
@@ -163,6 +165,9 @@ class _Pump:
         if tag == "P-1.mode":
             self._pump.off = after[0] == 1
             return list(after)
+        if tag == "P-1.alive":
+            self._faults.watchdog.take(after[0])
+            return list(after)
         wanted = struct.unpack(">f", struct.pack(">2H", *after))[0]
         wanted = min(max(wanted, 0.0), SPEED_MAX) if math.isfinite(wanted) else self._pump.setpoint
         self._pump.setpoint = self._faults.limited(tag, wanted)
@@ -181,7 +186,13 @@ class _Pump:
         return on
 
     def _advance(self) -> None:
-        now_s = time.monotonic()
+        tripped_s = self._faults.watchdog.tripped_s
+        if tripped_s is not None and self._pump.setpoint:
+            self._pass_until(max(tripped_s, self._last_s))
+            self._pump.setpoint = 0.0
+        self._pass_until(time.monotonic())
+
+    def _pass_until(self, now_s: float) -> None:
         elapsed_s, self._last_s = (now_s - self._last_s) * self._speed, now_s
         self._pump.pass_s(elapsed_s)
 
@@ -196,6 +207,8 @@ class _Pump:
                 if tag not in self._faults.frozen:
                     number = _PLACES[tag][1]
                     registers[number : number + 2] = _words(value)
+        elif table == "holding" and "P-1.speed_setpoint" not in self._faults.frozen:
+            registers[0:2] = _words(self._pump.setpoint)  # a watchdog may have changed it
         elif table == "discrete":
             running = self._pump.running
             for tag, on in (("P-1.running", running), ("W-1.stable", not running)):

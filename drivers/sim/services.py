@@ -17,9 +17,9 @@ ACTING_S: Final = 5.0
 EXECUTE_S: Final = 600.0
 SLOW: Final = 50.0
 MANUAL: Final = 3
-FAULTS: Final = frozenset({"stuck", "slow", "deaf", "operator", "internal"})
-"""Never leaves an acting state; takes longer there; ignores commands; somebody at the module took it over; it follows
-its own program."""
+FAULTS: Final = frozenset({"stuck", "slow", "endless", "deaf", "operator", "internal"})
+"""Never leaves an acting state; takes longer there; executes without an end; ignores commands; somebody at the module
+took it over; it follows its own program."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class ServiceModel:
         if self.state not in self.declared.machine.then:
             return None
         if self.state == EXECUTE:
-            return EXECUTE_S if self._completes_itself else None
+            return EXECUTE_S if self._completes_itself and "endless" not in self.faults else None
         return None if "stuck" in self.faults else ACTING_S * (SLOW if "slow" in self.faults else 1.0)
 
     def __deepcopy__(self, _memo: object) -> ServiceModel:

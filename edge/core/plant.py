@@ -121,6 +121,16 @@ class SafeAction(Frozen):
     value: Value
 
 
+class Watchdog(Frozen):
+    """A tag that the unit's PLC watches: the box writes it every `every_s` while it lives and decides, and the PLC
+    falls to its safe state when that stops. A `toggle` (true or false) changes each time; a `counter` (int) counts from 1 on,
+    and is 0 when the box stopped in order and no batch is under way. See docs/explanation/safe-state.md."""
+
+    tag: Name
+    kind: Literal["toggle", "counter"] = "toggle"
+    every_s: float = Field(default=1.0, ge=0.1, le=60)
+
+
 class Procedure(Frozen):
     """One procedure of a service: its number at the module, and whether it completes by itself or must be told to."""
 
@@ -193,6 +203,7 @@ class Unit(Frozen):
     title: str = ""
     tags: Mapping[Name, Tag] = Field(default_factory=dict)
     safe_state: tuple[SafeAction, ...] = ()
+    watchdog: Watchdog | None = None
     by_hand: bool = True
     """Two people may go on by hand while its equipment cannot be used, where the recipe permits it too."""
     services: Mapping[Name, UnitService] = Field(default_factory=dict)
@@ -303,6 +314,8 @@ def _inconsistencies(plant: Plant, document: Document) -> Iterator[LinesideError
             yield from _tag_problems(plant, unit, f"{unit_name}.{tag_name}", tag, (*here, "tags", tag_name), document)
         for index, action in enumerate(unit.safe_state):
             yield from _safe_problems(unit, unit_name, action, (*here, "safe_state", index), document)
+        if unit.watchdog is not None:
+            yield from _watchdog_problems(unit, unit_name, unit.watchdog, (*here, "watchdog"), document)
         for name, service in unit.services.items():
             yield from _service_problems(unit, name, service, (*here, "services", name), document)
 
@@ -504,6 +517,46 @@ def _safe_problems(
             "plant.safe_state_outside",
             f"The safe state of {unit_name} writes {value:g} to {action.tag!r}, which is outside its range.",
             todo="Give a value within the range.",
+            place=place,
+        )
+
+
+def _watchdog_problems(
+    unit: Unit, unit_name: str, watchdog: Watchdog, here: Path, document: Document
+) -> Iterator[LinesideError]:
+    tag, place = unit.tags.get(watchdog.tag), document.place((*here, "tag"))
+    wanted = "bool" if watchdog.kind == "toggle" else "int"
+    used = {action.tag for action in unit.safe_state} | {
+        one for s in unit.services.values() for one in s.written().values()
+    }
+    if tag is None:
+        yield LinesideError(
+            "plant.watchdog_tag",
+            f"The watchdog of {unit_name} is at {watchdog.tag!r}; the unit has no such tag.",
+            todo=closest(watchdog.tag, list(unit.tags)),
+            place=place,
+        )
+    elif tag.access != "write" or tag.type != wanted:
+        yield LinesideError(
+            "plant.watchdog_type",
+            f"The watchdog of {unit_name} is a {watchdog.kind}, and {watchdog.tag!r} is a {tag.type} with access "
+            f"{tag.access}.",
+            todo=f"It must be of type {wanted}, with `access: write`.",
+            place=place,
+        )
+    elif wanted == "int" and not (tag.low == 0 and tag.high is not None and tag.high >= 2):
+        yield LinesideError(
+            "plant.watchdog_range",
+            f"The watchdog of {unit_name} counts from 1 on, and stands at 0 when it is let go; {watchdog.tag!r} goes "
+            f"from {tag.low} to {tag.high}.",
+            todo="Give the tag `low: 0` and a `high` of 2 at least.",
+            place=place,
+        )
+    elif watchdog.tag in used:
+        yield LinesideError(
+            "plant.watchdog_used",
+            f"{watchdog.tag!r} is the watchdog of {unit_name}, and something else of the unit writes it too.",
+            todo="Give the watchdog a tag of its own.",
             place=place,
         )
 

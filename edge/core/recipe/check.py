@@ -691,6 +691,15 @@ class _Check:
                     )
                 ]
             )
+            if tag and isinstance(step, Set | Ramp) and unit.watchdog is not None and unit.watchdog.tag == name:
+                found.append(
+                    LinesideError(
+                        "recipe.watchdog",
+                        f"Step {step.id} writes {_tag_of(step)[:80]!r}, the watchdog of the unit {unit_name}.",
+                        todo="Leave it to the box, which writes it as long as it decides.",
+                        place=place,
+                    )
+                )
             if found:
                 yield from found
                 return  # one unit of a class tells enough

@@ -26,6 +26,7 @@ from edge import wire
 from edge.approval import Approvals
 from edge.clock import Clock
 from edge.core import commands as cm
+from edge.core import darkness
 from edge.core.approve import recipes_not_permitted, state_of
 from edge.core.by_hand import BY_HAND, SWITCHED
 from edge.core.by_hand import PERMISSION as PERMITTED_BY
@@ -408,6 +409,8 @@ class _Client:
                 await self._switch_mode(request)
             case wire.EnterByHand():
                 await self._enter_by_hand(request)
+            case wire.EnterDark():
+                await self._enter_dark(request)
             case wire.AcknowledgeAlarm():
                 facts = request.model_dump(exclude={"id", "do"})
                 await engine.submit(cm.AcknowledgeAlarm(command_id=request.id, session=self.session, **facts))
@@ -791,6 +794,13 @@ class _Client:
         await self._submit(request.id, command, person, _role_for(person, PERMITTED_BY[act]), BY_HAND[act])
         _raise_differing(self.desk.engine.shown.answered.get(request.id, ""))
 
+    async def _enter_dark(self, request: wire.EnterDark) -> None:
+        person = await self._signer(request.person, request.pin)
+        command = partial(cm.EnterDark, batch=request.batch, minutes=request.minutes, verifies=request.verifies)
+        role = _role_for(person, darkness.PERMISSION[request.verifies])
+        await self._submit(request.id, command, person, role, darkness.MEANING[request.verifies])
+        _raise_differing(self.desk.engine.shown.answered.get(request.id, ""))
+
     async def _answer_question(self, request: wire.AnswerQuestion) -> None:
         person = await self._signer(request.person, request.pin)
         batch = self.desk.engine.line.batches.get(request.batch)
@@ -905,8 +915,8 @@ def _raise_differing(why: str) -> None:
         raise LinesideError(
             "hand.differs",
             why,
-            effect="The step is unchanged and goes on waiting. The refusal is in the record.",
-            todo="Read the device again, both, one after the other, and enter it.",
+            effect="What was asked for is still asked for. The refusal is in the record.",
+            todo="Look again, both, one after the other, and enter it.",
         )
 
 

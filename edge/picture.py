@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from edge.amendable import amend_offers, amendment_card, waiting
-from edge.core import queueing
+from edge.core import darkness, queueing
 from edge.core.alarms import Alarm, in_order
 from edge.core.approve import startable
 from edge.core.by_hand import open_part
@@ -31,6 +31,7 @@ from edge.core.line import OVER, Batch, Line, Question, StepRun, elapsed, plan_o
 from edge.core.numbers import PRODUCT, proposed
 from edge.core.ordering import changes
 from edge.core.orders import Order
+from edge.core.people import roles_with
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import (
     COMPOSITE,
@@ -65,6 +66,7 @@ from edge.wire import (
     AlarmLine,
     AttachmentLine,
     BatchCard,
+    DarkCard,
     DrillView,
     ExceptionLine,
     ExpiryLine,
@@ -236,6 +238,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
         amendment=amendment_card(batch),
         hands=hands,
         safe=tuple(_made_safe(line, batch)),
+        dark=_dark(batch),
         next_action=_next_action(batch, cards, waits, by_hand=any(one.act == "take by hand" for one in hands)),
         training=batch.training,
     )
@@ -660,6 +663,14 @@ def _text(reading: Reading) -> str:
     return f"{reading.value:.2f}" if isinstance(reading.value, float) else str(reading.value)
 
 
+def _dark(batch: Batch) -> DarkCard | None:
+    dark = batch.dark
+    if dark is None or not darkness.wanted(batch):
+        return None
+    roles = tuple(role.value for role in roles_with(darkness.PERMISSION[bool(dark.person)]))
+    return DarkCard(since=dark.since, verifies=bool(dark.person), entered_by=dark.person, roles=roles)
+
+
 def _next_action(batch: Batch, cards: list[StepCard], waits: str, *, by_hand: bool) -> str:
     match batch.state:
         case State.IDLE:
@@ -674,6 +685,10 @@ def _next_action(batch: Batch, cards: list[StepCard], waits: str, *, by_hand: bo
             return (
                 "Compare the batch with the hub, the equipment and the paper. "
                 "A supervisor or quality then signs that it goes on, or it is stopped."
+            )
+        case State.HELD if darkness.wanted(batch):
+            return (
+                f"Held: {batch.reason} Two people enter how much time passed while the box was off (Batch, Time off)."
             )
         case State.HELD if by_hand:
             return f"Held: {batch.reason} When it is mended, resume the batch. Or go on by hand (Batch, By hand)."

@@ -233,6 +233,18 @@ class EnterByHand(_Request):
     pin: Annotated[str, Field(repr=False, max_length=64)]
 
 
+class EnterDark(_Request):
+    """How many minutes passed while the box was off, where `DarkCard` asks for it, signed: as the first person, or with
+    `verifies` as the second one, who enters it again."""
+
+    do: Literal["enter_dark"] = "enter_dark"
+    batch: Short
+    minutes: Annotated[int, Field(ge=0, le=10_000_000)]
+    verifies: bool
+    person: Short
+    pin: Annotated[str, Field(repr=False, max_length=64)]
+
+
 class AcknowledgeAlarm(_Request):
     """The person who is logged in has seen the alarm that row `raised_seq` raised."""
 
@@ -428,6 +440,7 @@ Request = Annotated[
     | SettleAmendment
     | SwitchMode
     | EnterByHand
+    | EnterDark
     | AcknowledgeAlarm
     | ReadAttachment
     | SaveDraft
@@ -519,6 +532,18 @@ class AttachmentLine(Message):
     file: str
     sha256: str
     title: str
+
+
+class DarkCard(Message):
+    """The box was off after `since` (its last row before), and no trusted clock says for how long: two people enter
+    how many minutes passed from that row to its return. With `verifies` the first one has; what they entered is not
+    told."""
+
+    since: str
+    verifies: bool
+    entered_by: str
+    roles: tuple[str, ...]
+    """Who may enter it now."""
 
 
 class HandCard(Message):
@@ -721,6 +746,8 @@ class BatchCard(Message):
     """What may be amended."""
     amendment: AmendmentCard | None = None
     """The one that waits for a decision."""
+    dark: DarkCard | None = None
+    """Set while two people are asked how much time passed while the box was off."""
     hands: tuple[HandOffer, ...] = ()
     """Steps whose mode may be changed."""
     safe: tuple[str, ...] = ()

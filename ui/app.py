@@ -24,7 +24,8 @@ The ids, for whoever drives the screen (tests, the demo):
 - question: `#answer-happened`, `#answer-again`, `#answer-abort`, `#hands`, `#home`
 - answer, continue, sign, sign-correction, sign-mode, sign-hand and sign-recipe: `#signer-<person>`, `#sign-person`
   (text: who was chosen), `#sign-pin`, `#pad-<digit>`, `#confirm`, `#back`
-- acts: `#act-<start|pause|hold|resume|stop|abort>`, `#reason`, `#confirm`, `#back`
+- acts: `#act-<start|pause|hold|resume|stop|abort>`, `#reason`, `#confirm`, `#back`; `#off` leads to
+- off: `#minutes`, `#pad-<digit>`, `#confirm`, `#back`, and sign-off: as sign
 - stop (a refusal to read): `#understood`
 - gone (no runtime): nothing to press
 
@@ -68,6 +69,7 @@ from ui.screens.amend import Amend, Amendment, SignAmendment, SignRequest, offer
 from ui.screens.attachments import Attachments
 from ui.screens.by_hand import entering, switching
 from ui.screens.correct import Correct, SignCorrection, value_in
+from ui.screens.dark import entering_dark
 from ui.screens.home import Home
 from ui.screens.lock import Lock
 from ui.screens.orders import Orders
@@ -410,7 +412,7 @@ class LinesideApp(App[None]):
         self._batch = name = batch.batch
         if go.place == "acts":
             return ("acts", name, go.choice), lambda: Acts(front, name, go.choice)
-        if (switched := switching(front, batch, go)) is not None:
+        if (switched := switching(front, batch, go) or entering_dark(front, batch, go)) is not None:
             return switched
         if go.place == "continue" and batch.restored:
             return ("continue", name), lambda: Continue(front, name)

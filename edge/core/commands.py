@@ -488,6 +488,17 @@ class EnterByHand(ByPerson):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnterDark(ByPerson):
+    """So many minutes passed from the last row before the dark to the first after it, says `signed`; with `verifies`
+    as the second person, who enters it without having seen what the first one did."""
+
+    batch: str
+    minutes: int
+    verifies: bool
+    signed: Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AcknowledgeAlarm(ByPerson):
     """The person has seen the alarm that row `raised_seq` raised."""
 

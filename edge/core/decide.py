@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
-from edge.core import by_hand, expiring, ordering, printing, queueing, serve, training
+from edge.core import by_hand, darkness, expiring, ordering, printing, queueing, serve, training
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
@@ -289,6 +289,8 @@ class _Decision:
                 by_hand.switch(self, command)
             case cm.EnterByHand():
                 by_hand.enter(self, command)
+            case cm.EnterDark():
+                darkness.enter(self, command)
             case cm.NoteAlarm():
                 self.note_alarm(command)
             case cm.AcknowledgeAlarm():

@@ -862,6 +862,42 @@ class ExpiryEnded(Event):
     iteration: int = 1
 
 
+# The dark ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DarkEntered(Event):
+    """One person says that so many `minutes` passed from the last row before a dark time that no trusted clock bounds
+    to the first one after it. A second person must enter the same; until then nothing goes by it. The row before it is
+    their signature."""
+
+    minutes: int
+    person: str
+    role: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DarkRefused(Event):
+    """The second person entered something else: neither entry was taken. `why` is said to them."""
+
+    entered_by: str
+    person: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DarkVerified(Event):
+    """Two people entered the same. What was timed across the dark goes on as if it had lasted `low_s` at least and
+    `high_s` at most. The row before it is the second signature."""
+
+    minutes: int
+    low_s: float
+    high_s: float
+    entered_by: str
+    person: str
+    role: str
+
+
 # Amendments ------------------------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ from edge.core.zpl import fingerprint
 
 SEMANTICS: Final = 1
 """The behaviour of `decide` that a batch pins when it starts."""
-STATE_SCHEMA: Final = 5
+STATE_SCHEMA: Final = 6
 """Raise it whenever the head has another form, or `apply` makes another head from the same rows: checkpoints of an
 earlier one are then not used."""
 ANSWERED_MAX: Final = 1024
@@ -161,6 +161,16 @@ class StepRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Dark:
+    """So many times the box was off since `since` without a trusted bound; `minutes` in all, `person` entered."""
+
+    stretches: int
+    since: str
+    minutes: int = 0
+    person: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ExpiryClock:
     """Material that may be used for a time; see `ExpiryBegun`. It runs in every state of the batch and in the dark."""
 
@@ -275,6 +285,8 @@ class Batch:
     clocks: Mapping[str, ExpiryClock] = field(default_factory=dict)
     """Those of material in use, by `clock_key`."""
     trend: tr.Trending = field(default_factory=tr.Trending)
+    dark: Dark | None = None
+    """What two people may enter; None when every time is bounded."""
 
     @property
     def restored(self) -> bool:
@@ -453,6 +465,10 @@ def shown_tag(line: Line, full_name: str) -> str:
 # The fold ----------------------------------------------------------------------------------------------------
 
 
+TOLD: Final = ev.ScanRefused | ev.HandRefused | ev.DarkRefused | ev.OrderRefused
+"""Refusals that are rows, of which the person who asked is told why."""
+
+
 def apply(line: Line, row: RowBody) -> Line:
     """The head after the next row (its seq is `line.seq + 1`)."""
     event, seq = row.event, line.seq + 1
@@ -460,9 +476,7 @@ def apply(line: Line, row: RowBody) -> Line:
     answered = changed.answered
     if event.command_id and event.command_id not in answered:
         kept = dict(answered)
-        kept[event.command_id] = (
-            event.why if isinstance(event, ev.ScanRefused | ev.HandRefused | ev.OrderRefused) else ""
-        )
+        kept[event.command_id] = event.why if isinstance(event, TOLD) else ""
         while len(kept) > ANSWERED_MAX:
             del kept[next(iter(kept))]
         answered = kept
@@ -812,6 +826,12 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             return _with_step(batch, replace(batch.steps[event.step], outside=""))
         case ev.ExpiryBegun() | ev.ExpiryNear() | ev.ExpiryPassed() | ev.ExpiryEnded():
             return replace(batch, clocks=_clocks(batch.clocks, event, at))
+        case ev.DarkEntered() if batch.dark is not None:
+            return replace(batch, dark=replace(batch.dark, minutes=event.minutes, person=event.person))
+        case ev.DarkRefused() if batch.dark is not None:
+            return replace(batch, dark=replace(batch.dark, minutes=0, person=""))
+        case ev.DarkVerified():
+            return _bounded(batch, event)
         case ev.SignatureMade():
             if event.step not in batch.steps:
                 return batch
@@ -948,12 +968,42 @@ def _after_start(batch: Batch, last: Stamp | None, at: Stamp, gap: Elapsed) -> B
                 questions[name] = replace(
                     asked, since=at, before_boot=_carried(asked.before_boot, asked.since, last, gap)
                 )
-    return replace(batch, intents=intents, steps=steps, questions=questions, clocks=clocks)
+    dark = batch.dark
+    if last is not None and math.isinf(gap.high_s):
+        dark = Dark(dark.stretches + 1, dark.since) if dark else Dark(1, last.utc)
+    return replace(batch, intents=intents, steps=steps, questions=questions, clocks=clocks, dark=dark)
+
+
+def _bounded(batch: Batch, event: ev.DarkVerified) -> Batch:
+    """What is timed goes on with what two people entered."""
+
+    def of(before: Elapsed) -> Elapsed:
+        if not math.isinf(before.high_s):
+            return before
+        return Elapsed(before.low_s + event.low_s, before.known_s + event.high_s)
+
+    steps = {
+        name: replace(
+            run,
+            before_boot=of(run.before_boot),
+            hand=replace(run.hand, before_boot=of(run.hand.before_boot)) if run.hand else None,
+        )
+        for name, run in batch.steps.items()
+    }
+    questions = {name: replace(one, before_boot=of(one.before_boot)) for name, one in batch.questions.items()}
+    clocks = {}
+    for name, clock in batch.clocks.items():
+        before = of(clock.before_boot)
+        expired = clock.expired and before.high_s >= clock.use_within_s
+        clocks[name] = replace(clock, before_boot=before, expired=expired)
+    return replace(batch, steps=steps, questions=questions, clocks=clocks, dark=None)
 
 
 def _carried(before: Elapsed, since: Stamp, last: Stamp, gap: Elapsed) -> Elapsed:
     lit_s = last.boottime_s - since.boottime_s if last.boot == since.boot else 0.0
-    return Elapsed(before.low_s + lit_s + gap.low_s, before.high_s + lit_s + gap.high_s)
+    known_s = lit_s + sum(part.known_s if math.isinf(part.high_s) else part.high_s for part in (before, gap))
+    high_s = before.high_s + lit_s + gap.high_s
+    return Elapsed(before.low_s + lit_s + gap.low_s, high_s, known_s if math.isinf(high_s) else 0.0)
 
 
 def _elapsed(low_s: float, high_s: float) -> Elapsed:
@@ -963,7 +1013,8 @@ def _elapsed(low_s: float, high_s: float) -> Elapsed:
 def elapsed(since: Stamp, before_boot: Elapsed, now: Stamp) -> Elapsed:
     """How long ago `since` was. Within one boot it is exact and no wall clock takes part."""
     here_s = max(0.0, now.boottime_s - since.boottime_s) if now.boot == since.boot else 0.0
-    return Elapsed(before_boot.low_s + here_s, before_boot.high_s + here_s)
+    known_s = before_boot.known_s + here_s if math.isinf(before_boot.high_s) else 0.0
+    return Elapsed(before_boot.low_s + here_s, before_boot.high_s + here_s, known_s)
 
 
 def between(earlier: Stamp | None, later: Stamp) -> Elapsed:

@@ -468,6 +468,19 @@ def _happening(
             return f"{event.material} was used: {_passed(event.low_s, event.high_s)} when step {event.by} was done"
 
 
+def _dark(event: ev.DarkEntered | ev.DarkRefused | ev.DarkVerified) -> str:
+    match event:
+        case ev.DarkEntered():
+            return f"{event.person} ({event.role}) entered by hand: {event.minutes} min passed in the dark."
+        case ev.DarkRefused():
+            return event.why
+        case ev.DarkVerified():
+            return (
+                f"{event.minutes} min passed in the dark: entered by hand by {event.entered_by}, verified by "
+                f"{event.person} ({event.role}); taken as {span(event.low_s)} to {span(event.high_s)}."
+            )
+
+
 def _passed(low_s: float, high_s: float) -> str:
     if high_s < 0:
         return f"at least {span(low_s)} have passed, nobody knows how much more"
@@ -533,6 +546,9 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                     batch.dark.append(
                         f"Before {utc} no runtime was there for at least {event.dark_low_s:.1f} s, {most}."
                     )
+        case ev.DarkEntered() | ev.DarkRefused() | ev.DarkVerified() if event.batch in built:
+            built[event.batch].as_of_seq = seq
+            built[event.batch].dark.append(f"{utc} {_dark(event)}")
         case ev.AlarmRaised() | ev.AlarmCleared() | ev.AlarmAcknowledged() | ev.AlarmFlooded():
             for batch in built.values():
                 _fold_alarm(batch, seq, row)

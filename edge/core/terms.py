@@ -151,6 +151,8 @@ class Elapsed:
 
     low_s: float
     high_s: float
+    known_s: float = 0.0
+    """When `high_s` is infinite: at most so long without the times that nothing bounds."""
 
 
 @dataclass(frozen=True, slots=True)

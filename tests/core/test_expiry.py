@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from edge.core import commands as cm
+from edge.core import darkness, expiring, line
 from edge.core import events as ev
-from edge.core import expiring, line
 from edge.core.checkpoint import parts, read
+from edge.core.errors import LinesideError
 from edge.core.events import decode
 from edge.core.recipe import check_recipe, read_recipe, remarks, seal
 from edge.core.recipe.check_expiry import shortest_s
@@ -197,6 +198,112 @@ def test_without_a_trusted_time_it_is_treated_as_expired_and_the_batch_is_held(o
     assert {"ExpiryPassed", "ExceptionRaised"} <= {*kinds(played.crash("boot-2"))}, "before anything goes on"
     assert played.batch().state is State.HELD
     assert "1 h have passed at least, and nobody knows for how long the box was off" in played.batch().reason
+
+
+def signed_in(played: VirtualLine, person: str, role: Role) -> None:
+    played.do(cm.OpenSession(session="S", person=person, roles=(role,), method="badge and PIN"))
+
+
+def enter_dark(played: VirtualLine, minutes: int, person: str, role: Role, *, verifies: bool = False) -> list[ev.Event]:
+    signed_in(played, person, role)
+    signed = played.signed(person, role)
+    return played.do(cm.EnterDark(session="S", batch="B1", minutes=minutes, verifies=verifies, signed=signed))
+
+
+def cut_without_a_clock() -> VirtualLine:
+    """An hour after the vial was taken the power goes, and no clock says for how long."""
+    played = taken(VIAL, {"id": "020", "phase": "wait", "title": "Mix", "duration": "2 h"}, USE)
+    pass_s(played, HOUR_S)
+    played.crash("boot-2")
+    assert played.batch().state is State.HELD
+    return played
+
+
+def test_two_people_say_how_long_the_box_was_off_and_everything_goes_on_with_that() -> None:
+    played = cut_without_a_clock()
+    card = shown(played).batches[0]
+    assert card.dark is not None
+    assert (card.dark.verifies, "Two people enter" in card.next_action) == (False, True)
+    assert kinds(enter_dark(played, 90, "ana", Role.OPERATOR)) == ["SignatureMade", "DarkEntered"]
+    after = shown(played).batches[0].dark
+    assert after is not None
+    assert (after.verifies, after.entered_by) == (True, "ana")
+    assert "minutes" not in type(after).model_fields, "the second person does not see it"
+    assert played.batch().clocks["010.1"].expired, "one person's word changes nothing"
+    assert kinds(enter_dark(played, 90, "ben", Role.VERIFIER, verifies=True)) == ["SignatureMade", "DarkVerified"]
+    clock = played.batch().clocks["010.1"]
+    assert (clock.expired, clock.before_boot) == (False, Elapsed(89 * 60, 91 * 60))
+    assert shown(played).batches[0].dark is None
+    assert played.refold() == played.line
+    assert read(b"".join(parts(played.line, b"\0" * 32)), played.line.book)[0] == played.line
+    signed_in(played, "sue", Role.SUPERVISOR)
+    played.do(cm.ActOnBatch(session="S", batch="B1", act=Act.RESUME, reason="Half an hour, by the clock on the wall."))
+    assert "StepCompleted" in kinds(pass_s(played, 31 * 60)), "of two hours 89 minutes are certain, and these"
+    assert kinds(pass_s(played, 1.5 * HOUR_S))[-1:] == ["ExpiryNear"]
+    assert "ExpiryPassed" in kinds(pass_s(played, 0.5 * HOUR_S))
+    built = batch_record(((seq, decode(data)) for seq, data in enumerate(played.rows, 1)), "B1")
+    assert built is not None
+    assert "entered by hand by ana, verified by ben (verifier)" in as_text(built)
+
+
+def test_what_was_expired_all_the_same_stays_expired() -> None:
+    played = cut_without_a_clock()
+    enter_dark(played, 240, "ana", Role.OPERATOR)
+    assert kinds(enter_dark(played, 240, "ben", Role.VERIFIER, verifies=True)) == ["SignatureMade", "DarkVerified"]
+    assert played.batch().clocks["010.1"].expired
+
+
+def test_several_dark_times_are_one_sum_of_which_waits_count_nothing() -> None:
+    played = cut_without_a_clock()
+    pass_s(played, 600)
+    enter_dark(played, 90, "ana", Role.OPERATOR)
+    played.crash("boot-3")
+    dark = played.batch().dark
+    assert dark is not None
+    assert (dark.stretches, dark.person) == (2, ""), "what was entered before is not of this time"
+    enter_dark(played, 45, "ana", Role.OPERATOR)
+    enter_dark(played, 45, "ben", Role.VERIFIER, verifies=True)
+    assert played.batch().clocks["010.1"].before_boot == Elapsed(600, 600 + 46 * 60)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "person", "role", "verifies", "code"),
+    [
+        (30, "ana", Role.VERIFIER, True, "signature.same_person"),
+        (30, "ben", Role.OPERATOR, False, "dark.not_wanted"),
+        (30, "ben", Role.AUDITOR, True, "people.not_permitted"),
+        (-1, "ben", Role.VERIFIER, True, "dark.minutes"),
+    ],
+)
+def test_an_entry_of_another_than_the_second_person_is_refused(
+    minutes: int, person: str, role: Role, verifies: bool, code: str
+) -> None:
+    played = cut_without_a_clock()
+    enter_dark(played, 90, "ana", Role.OPERATOR)
+    before = played.batch()
+    with pytest.raises(LinesideError) as refused:
+        enter_dark(played, minutes, person, role, verifies=verifies)
+    assert refused.value.code == code
+    assert played.batch() == before
+
+
+def test_two_entries_that_differ_are_both_not_taken() -> None:
+    played = cut_without_a_clock()
+    enter_dark(played, 90, "ana", Role.OPERATOR)
+    assert kinds(enter_dark(played, 300, "ben", Role.VERIFIER, verifies=True)) == ["DarkRefused"]
+    dark = played.batch().dark
+    assert dark is not None
+    assert (dark.person, played.batch().clocks["010.1"].expired) == ("", True)
+
+
+def test_planted_bug_a_single_person_enters_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone(d: Any, command: cm.EnterDark) -> None:
+        facts: dict[str, Any] = {"batch": command.batch, "minutes": command.minutes, "role": "operator"}
+        d.emit(ev.DarkVerified(**facts, low_s=0.0, high_s=60.0, entered_by="ana", person="ana"))
+
+    monkeypatch.setattr(darkness, "enter", alone)
+    with pytest.raises(AssertionError):
+        test_two_people_say_how_long_the_box_was_off_and_everything_goes_on_with_that()
 
 
 def test_a_process_that_died_within_a_boot_loses_nothing() -> None:

@@ -27,7 +27,7 @@ ELSEWHERE = {
     "AlarmAcknowledged", "AlarmCleared", "AlarmFlooded", "AlarmRaised", "AttachmentsOffered",
     "ByHand", "CustodyPassed", "LabelsPrinted", "RampStepped", "ResultAdded", "ResultPending", "Transferred", "Weighed",
     "BatchQueued", "ExpiryBegun", "ExpiryEnded", "ExpiryNear", "ExpiryPassed", "ServiceMoved", "ServiceSet",
-    "HandEntered", "HandRefused", "HandVerified", "ModeChanged",
+    "DarkEntered", "DarkRefused", "DarkVerified", "HandEntered", "HandRefused", "HandVerified", "ModeChanged",
 }  # fmt: skip
 """Kinds of rows that other tests play."""
 SEEDS = [int(os.environ["LINESIDE_SEED"])] if "LINESIDE_SEED" in os.environ else range(RUNS)

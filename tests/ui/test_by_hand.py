@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.wire import EnterByHand, HandCard, HandOffer, Picture, ReadingView, StepCard, SwitchMode
+from edge.wire import DarkCard, EnterByHand, EnterDark, HandCard, HandOffer, Picture, ReadingView, StepCard, SwitchMode
 from tests.ui.conftest import Opener
 from tests.ui.scripted import HOLD, QUESTION, RECORD, make_batch, make_picture
 
@@ -154,3 +154,32 @@ async def test_equipment_that_is_back_is_said(open_screen: Opener) -> None:
     async with open_screen(entering(back), size=(60, 20)) as screen:
         assert screen.says("BR-1.temperature can be used again.")
         assert screen.shows("#entry")
+
+
+OFF = DarkCard(since="2026-11-22T07:00:00.000000Z", verifies=False, entered_by="", roles=("operator", "supervisor"))
+
+
+async def test_two_people_say_how_long_the_box_was_off(open_screen: Opener) -> None:
+    held = make_picture(make_batch(HOLD, state="held", dark=OFF))
+    second = OFF.model_copy(update={"verifies": True, "entered_by": "ana", "roles": ("verifier", "supervisor")})
+    async with open_screen(held) as screen:
+        await screen.click("#acts")
+        await screen.click("#off")
+        await screen.at("off")
+        assert not screen.shows("#confirm"), "nothing is entered yet"
+        await screen.pilot.press(*"30")
+        await screen.click("#confirm")
+        await screen.at("sign-off")
+        await screen.click("#signer-ana")
+        await screen.pilot.press(*"1234")
+        screen.desk.on = lambda _: make_picture(make_batch(HOLD, state="held", dark=second))
+        await screen.click("#confirm")
+        await screen.until(lambda: screen.desk.of(EnterDark))
+        await screen.until(lambda: screen.app.query("#acts"))
+        await screen.click("#acts")
+        await screen.click("#off")
+        await screen.at("off")
+        assert screen.says("Second person (not Ana")
+        assert not screen.shows("#confirm"), "the second person sees nothing of the first entry"
+        (request,) = screen.desk.of(EnterDark)
+        assert (request.minutes, request.verifies, request.person) == (30, False, "ana")

@@ -331,6 +331,13 @@ TEXT: Final[dict[str, str]] = {
     "step.do.choice": "Wählen: {title}",
     "step.do.scan": "Scannen: {title}",
     "step.do.hand": "Von Hand: {title}",
+    "do.off": "Auszeit",
+    "off.title": "Wie viel Zeit verging, während die Box aus war? ({batch})",
+    "off.explain": "Letzte Zeile: {since}; keine verlässliche Uhr sagt, wann sie wiederkam. "
+    "Auf eine andere Uhr sehen: Wie viele Minuten liegen zwischen dieser Zeile und ihrer Wiederkehr?",
+    "off.minutes": "Minuten",
+    "off.next": "Ganze Minuten eingeben, dann unterschreiben. Eine zweite Person gibt sie noch einmal ein.",
+    "off.meaning": "So viel Zeit verging, nach einer anderen Uhr.",
     "dark.title": "Die Box war während dieses Schritts aus",
     "dark.answer.happened": "Weiter",
     "dark.answer.again": "Von vorn",

@@ -345,6 +345,13 @@ TEXT: Final[dict[str, str]] = {
     "step.do.choice": "Choose: {title}",
     "step.do.scan": "Scan: {title}",
     "step.do.hand": "By hand: {title}",
+    "do.off": "Time off",
+    "off.title": "How much time passed while the box was off? ({batch})",
+    "off.explain": "Its last row is of {since}; no trusted clock says when it came back. "
+    "Look at another clock: how many minutes are there between this row and its return?",
+    "off.minutes": "Minutes",
+    "off.next": "Enter whole minutes, then sign. A second person enters them again.",
+    "off.meaning": "So much time passed, by another clock.",
     "dark.title": "The box was off during this step",
     "dark.answer.happened": "Go on",
     "dark.answer.again": "Begin anew",

@@ -35,7 +35,7 @@ def permitted_acts(picture: Picture, batch: BatchCard) -> tuple[str, ...]:
 
 class Acts(View):
     """`#act-<start|pause|hold|resume|stop|abort>`, then `#reason`, `#confirm`; `#results`, `#correct`, `#amend`,
-    `#hands`, `#keyboard`, `#back`."""
+    `#hands`, `#off`, `#keyboard`, `#back`."""
 
     place: ClassVar[str] = "acts"
     takes_keys: ClassVar[str] = "reason"
@@ -57,6 +57,7 @@ class Acts(View):
         yield Target(self.words("do.correct"), id="correct", key="f6")
         yield Target(self.words("do.amend"), id="amend", key="f2")
         yield Target(self.words("do.hands"), id="hands", key="f3")
+        yield Target(self.words("do.off"), id="off", key="f4")
         yield Target(self.words("do.keyboard"), id="keyboard", key="f7")
         yield Target(self.words("do.confirm"), id="confirm", key="f8", kind="primary")
 
@@ -87,7 +88,8 @@ class Acts(View):
         self.query_one("#results", Target).tell(words("do.results", count=len(batch.results)))
         may_correct = permitted(picture.person.roles if picture.person else (), Permission.CORRECT)
         self.offer("#correct", shown=not chosen and may_correct and bool(batch.values))
-        self.offer("#amend", shown=not chosen and may_amend(picture, batch))
+        self.offer("#off", shown=not chosen and batch.dark is not None)
+        self.offer("#amend", shown=not chosen and may_amend(picture, batch) and batch.dark is None)
         self.offer("#hands", shown=not chosen and bool(batch.hands))
         self.query_one("#amend", Target).tell(words("do.amendment" if batch.amendment else "do.amend"))
         self.offer("#keyboard", shown=needs_reason)
@@ -135,7 +137,7 @@ class Acts(View):
             await self.again()
         elif event.button.id == "back":
             self.post_message(Go("auto", self._batch))
-        elif event.button.id in {"results", "correct", "hands"}:
+        elif event.button.id in {"results", "correct", "hands", "off"}:
             self.post_message(Go(event.button.id, self._batch))
         elif event.button.id == "amend":
             card = self._card()

@@ -42,7 +42,7 @@ async def probe(where: Where, say: Say) -> list[Seen]:
             greeted = True
             await client.open_secure_channel()
             endpoints = await client.get_endpoints()
-            return [_seen(f"opc.tcp://{host}:{port}", endpoints[:ENDPOINTS_MAX])]
+            return [told_by(f"opc.tcp://{host}:{port}", endpoints[:ENDPOINTS_MAX])]
     except Exception:  # noqa: BLE001  what a stranger answers may break asyncua's reader in any way
         return [_closed(f"opc.tcp://{host}:{port}/")] if greeted else []
     finally:
@@ -65,7 +65,8 @@ def _closed(endpoint: str) -> Seen:
     )
 
 
-def _seen(base: str, endpoints: Sequence[ua.EndpointDescription]) -> Seen:
+def told_by(base: str, endpoints: Sequence[ua.EndpointDescription]) -> Seen:
+    """The server as its endpoints describe it."""
     ways = list(dict.fromkeys(_way(one) for one in endpoints))
     secured = any(one.SecurityMode is ua.MessageSecurityMode.SignAndEncrypt for one in endpoints)
     first = next(iter(endpoints), None)

@@ -65,7 +65,10 @@ def probe(
     host: Annotated[str, typer.Argument(help="The host to look at, by name or address.")] = "",
     port: Annotated[int, typer.Option(help="Look at this port alone; 0: where each protocol usually is.")] = 0,
     line: Annotated[str, typer.Option(help="Look at this serial line instead of a host.")] = "",
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Wait so many seconds for one answer.")] = 1.0,
+    driver: Annotated[str, typer.Option(help="Look for devices of this driver alone, like modbus.")] = "",
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Wait so many seconds for one answer.", min=0.05, max=60)
+    ] = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Find devices at one host or serial line: OPC UA and its certificate, Modbus and its tables, scales. Only reads.
@@ -78,7 +81,7 @@ def probe(
     from provisioning import probe as probing
 
     where = Where(host, port, line, timeout_s)
-    found = asyncio.run(probing.probe(where, _say))
+    found = asyncio.run(probing.probe(where, _say, driver))
     _done_saying()
     probing.write_devices(found, where, as_json=as_json)
 

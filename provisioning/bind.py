@@ -104,6 +104,14 @@ def _value(text: str) -> Value:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
+def typed(value: Value) -> str:
+    """How a setting is typed to be read as this."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = str(value)
+    return text if not isinstance(value, str) or (_value(text) == text and text[:1] != '"') else f'"{text}"'
+
+
 # The whole of it --------------------------------------------------------------------------------------------------
 
 

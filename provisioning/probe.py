@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.core.errors import LinesideError
-from edge.core.terms import Value
 from edge.equipment import installed_drivers
 from edge.explorer import Say, Seen, Where, explorer_of
+from provisioning.bind import typed
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%\-]{1,253}")
 PROBE_S_MAX: Final = 60.0
@@ -34,7 +34,7 @@ class Device:
     def next(self) -> tuple[str, ...]:
         """The commands to type next."""
         settings = " ".join(
-            f"--set {shlex.quote(f'{key}={_text(value)}')}" for key, value in self.seen.settings.items()
+            f"--set {shlex.quote(f'{key}={typed(value)}')}" for key, value in self.seen.settings.items()
         )
         connect = f"lineside equipment bind NAME --driver {self.driver} {settings}"
         if self.driver == "modbus":
@@ -56,16 +56,20 @@ class Device:
         }
 
 
-def _text(value: Value) -> str:
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+async def probe(where: Where, say: Say, driver: str = "") -> list[Device]:
+    """Ask the explorer of every driver, or of one. One after the other: a small device takes one connection at a time.
 
-
-async def probe(where: Where, say: Say) -> list[Device]:
-    """Ask every driver's explorer, one after the other: a small device takes one connection at a time. Raises
-    `equipment.no_place`, `equipment.unknown_host` when there is nowhere to look."""
+    Raises `equipment.no_place`, `equipment.no_line`, `equipment.unknown_host`, `equipment.no_explorer`."""
     await _look_up(where)
     found: list[Device] = []
-    offers = {name: explorer for name in installed_drivers() if (explorer := explorer_of(name)) is not None}
+    names = [driver] if driver else installed_drivers()
+    offers = {name: explorer for name in names if (explorer := explorer_of(name)) is not None}
+    if driver and not offers:
+        raise LinesideError(
+            "equipment.no_explorer",
+            f"There is no driver {driver[:64]!r} that can look for devices.",
+            todo=f"Use one of: {', '.join(name for name in installed_drivers() if explorer_of(name))}.",
+        )
     for name, explorer in sorted(offers.items(), key=lambda one: (one[1].slow, one[0])):
         if found and (where.port or where.line):
             break  # at one port there is one server

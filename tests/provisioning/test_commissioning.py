@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import re
+import shlex
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from asyncua import ua
+from hypothesis import given
+from hypothesis import strategies as st
+from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
+from drivers import opcua_explorer
 from drivers.opcua_trust import fingerprint
 from drivers.sim.control import SimControl
 from edge.__main__ import app
@@ -24,8 +32,8 @@ from edge.config import read_config
 from edge.core.errors import LinesideError
 from edge.core.plant import read_plant
 from edge.core.terms import Quality
-from edge.explorer import Where, explorer_of
-from provisioning.bind import Bound, Wanted, bind
+from edge.explorer import Seen, Where, explorer_of
+from provisioning.bind import Bound, Wanted, bind, read_settings
 from provisioning.device import init_device
 from provisioning.equipment import Station
 from provisioning.probe import Device
@@ -40,6 +48,12 @@ def reactor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Sim
     folder = tmp_path_factory.mktemp("reactor")
     SERVER.write(folder / "server.der", folder / "server.key")
     with simulated("reactor", folder, "--certificate", str(folder / "server.der")) as made:
+        yield made
+
+
+@pytest.fixture
+def pump(tmp_path: Path) -> Iterator[tuple[int, SimControl]]:
+    with simulated("pump", tmp_path) as made:
         yield made
 
 
@@ -59,10 +73,6 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def station(box: Path) -> Station:
     return station_of(read_config(box))
-
-
-def run(box: Path, *words: str, typed: str = "") -> Result:
-    return CliRunner().invoke(app, ["equipment", *words, "--box", str(box)], input=typed)
 
 
 class Foreign:
@@ -178,6 +188,7 @@ def test_a_probe_looks_at_one_place() -> None:
     assert refused("127.0.0.1", "--line", "/dev/ttyUSB0") == "equipment.no_place"
     assert refused("--line", "/dev/there-is-none") == "equipment.no_line"
     assert refused("192.0.2.0/24") == "equipment.unknown_host"
+    assert refused("127.0.0.1", "--driver", "telex") == "equipment.no_explorer"
 
 
 def test_where_nobody_answers_that_is_said() -> None:
@@ -186,6 +197,68 @@ def test_where_nobody_answers_that_is_said() -> None:
     assert found.stdout.startswith("Nothing answered at 127.0.0.1.")
     machine = CliRunner().invoke(app, ["equipment", "probe", "127.0.0.1", "--port", "9", "--json"])
     assert json.loads(machine.stdout) == {"found": []}
+
+
+ACK = b"ACKF" + struct.pack("<6I", 28, 0, 65536, 65536, 0, 0)
+HOSTILE: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "noise": lambda _asked, noise: noise,
+    "an echo": lambda asked, _noise: asked,
+    "no end": lambda asked, noise: asked[:4] + noise,
+    "an opened channel with noise in it": lambda asked, noise: (
+        ACK if asked[:3] == b"HEL" else b"OPNF" + struct.pack("<I", 8 + len(noise)) + noise
+    ),
+    "Modbus frames with noise in them": lambda asked, noise: (
+        asked[:4] + struct.pack(">H", len(noise) + 1) + asked[6:7] + noise
+    ),
+    "the right function with noise behind it": lambda asked, noise: (
+        asked[:4] + struct.pack(">H", len(noise) + 2) + asked[6:8] + noise
+    ),
+    "a scale of noise": lambda _asked, noise: b'I4 A "' + noise + b'"\r\nS S ' + noise + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+async def test_no_answer_breaks_a_probe(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random bytes from whoever listens: findings or none, never an error, no task left."""
+    monkeypatch.setattr("drivers.scale_explorer.LISTEN_S", 0.01)
+    chance = random.Random(kind)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            asked = await reader.read(4096)
+            for _ in range(4):
+                writer.write(HOSTILE[kind](asked, chance.randbytes(chance.randrange(1, 200))))
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        where = Where("127.0.0.1", server.sockets[0].getsockname()[1], timeout_s=0.05)
+        for driver in ("opcua", "modbus", "scale"):
+            explorer = explorer_of(driver)
+            assert explorer is not None
+            for seen in await explorer.probe(where, quiet):
+                assert all(text.isprintable() for fact in seen.facts for text in fact)
+                assert Device(driver, seen).as_json()["next"]
+
+
+def test_what_a_server_says_of_itself_is_shown_and_never_run() -> None:
+    endpoint = ua.EndpointDescription()
+    endpoint.EndpointUrl = 'opc.tcp://elsewhere:1/$(reboot)"; rm'
+    endpoint.Server.ApplicationUri = "urn:\x1b[2J\n" + "x" * 9000
+    endpoint.ServerCertificate = b"\x30\x82 no certificate"
+    endpoint.SecurityMode = ua.MessageSecurityMode.SignAndEncrypt
+    endpoint.SecurityPolicyUri = "http://x#\x07" + "y" * 900
+    seen = opcua_explorer.told_by("opc.tcp://10.0.0.1:4840", [endpoint])
+    assert seen.settings == {"endpoint": "opc.tcp://10.0.0.1:4840/"}
+    assert all(text.isprintable() and len(text) <= 300 for fact in seen.facts for text in fact)
+    assert dict(seen.facts)["certificate"] == "cannot be read"
+
+
+@given(st.one_of(st.booleans(), st.integers(0, 2**40), st.text(st.characters(codec="ascii"), min_size=1, max_size=20)))
+def test_what_a_probe_says_to_type_is_read_as_it_was_meant(value: bool | int | str) -> None:
+    words = shlex.split(Device("scale", Seen("It.", {"x": value})).next[0])
+    assert read_settings([words[words.index("--set") + 1]]) == {"x": value}
 
 
 # Binding ----------------------------------------------------------------------------------------------------------
@@ -351,40 +424,90 @@ async def test_somebody_else_changed_the_file_meanwhile(station: Station) -> Non
     assert "P-1" not in read_plant(file.read_bytes(), "").units
 
 
-def test_from_an_unknown_server_to_its_first_value(box: Path, reactor: tuple[int, SimControl]) -> None:
-    """The three commands that the page tells, each as the one before said."""
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "commission-equipment.md").read_text(encoding="utf-8")
+BLOCKS = [block.splitlines() for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)]
+
+
+def typed(command: str, changes: dict[str, str]) -> list[str]:
+    """A command of the page, for the places of this test."""
+    for told, here in changes.items():
+        command = command.replace(told, here)
+    words = shlex.split(command)
+    assert words[:2] == ["lineside", "equipment"]
+    return words[1:]
+
+
+def done(words: list[str], answers: str = "") -> str:
+    result = CliRunner().invoke(app, words, input=answers)
+    assert result.exit_code == 0, (words, result.output, result.exception)
+    return result.stdout
+
+
+def test_the_page_leads_from_an_unknown_server_to_its_first_value(box: Path, reactor: tuple[int, SimControl]) -> None:
     port, _ = reactor
-    (found,) = json.loads(run_probe(port).stdout)["found"]
+    here = {"reactor.site:4840": f"127.0.0.1:{port}", "reactor.site --port 4840": f"127.0.0.1 --port {port}"}
+    look, connect, browse, tag = (typed(command, here | {"--box box": f"--box {box}"}) for command in BLOCKS[1])
+    (found,) = json.loads(done([*look, "--timeout", "60", "--json"]))["found"]
     facts = dict(found["facts"])
-    assert (found["driver"], found["settings"]) == ("opcua", {"endpoint": f"opc.tcp://127.0.0.1:{port}/"})
     assert (facts["SHA-256"], facts["application"]) == (fingerprint(SERVER.certificate), "urn:freeopcua:python:server")
     assert ["offers", "Basic256Sha256 SignAndEncrypt"] in found["facts"]
-    connect = found["next"][0].split()[2:]
-    connect[1] = "reactor"
-    first = run(box, *connect)
+    assert " ".join(["lineside", *connect]).startswith(found["next"][0].replace("NAME", "reactor"))
+    first = CliRunner().invoke(app, connect)
     assert getattr(first.exception, "code", "") == "opcua.untrusted"
     assert read_plant((box / "plant.yaml").read_bytes(), "").connections == {}
-    wrong = run(box, *connect, "--fingerprint", "ab" * 32)
+    wrong = CliRunner().invoke(app, [*connect, "--fingerprint", "ab" * 32])
     assert getattr(wrong.exception, "code", "") == "opcua.other_fingerprint"
-    trusted = run(box, *connect, "--fingerprint", facts["SHA-256"])
-    assert trusted.exit_code == 0, trusted.exception
-    assert "Next: lineside equipment browse reactor" in trusted.stdout
-    machine = json.loads(run(box, "browse", "reactor", "temperature", "--json").stdout)["found"]
-    (address,) = (one["address"] for one in machine if one["name"] == "temperature")
-    words = ["--address", address, "--unit", "degC", "--low", "0", "--high", "60", "--class", "bioreactor", "--json"]
-    done = run(box, "bind", "reactor", "--tag", "BR-1.temperature", *words)
-    assert done.exit_code == 0, done.exception
-    told = json.loads(done.stdout)
+    assert "Next: lineside equipment browse reactor" in done([*connect, "--ask"], "yes\n")
+    assert tag[tag.index("--address") + 1] in done(browse)
+    told = json.loads(done([*tag, "--json"]))
     assert (told["tag"], told["unit"], told["quality"]) == ("BR-1.temperature", "degC", "good")
-    not_mine = run(box, "bind", "reactor", "--tag", "BR-1.t", *words, "--access", "write")
+    not_mine = CliRunner().invoke(app, [*(word.replace("BR-1.", "BR-1.t") for word in tag), "--access", "write"])
     assert getattr(not_mine.exception, "code", "") == "equipment.not_writable"
 
 
-def run_probe(port: int) -> Result:
-    words = ["equipment", "probe", "127.0.0.1", "--port", str(port), "--timeout", "60", "--json"]
-    found = CliRunner().invoke(app, words)
-    assert found.exit_code == 0, found.exception
-    return found
+async def test_the_page_leads_from_an_unknown_pump_to_a_signed_report(
+    box: Path, pump: tuple[int, SimControl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, _ = pump
+    out = box.parent / "commissioning.json"
+    here = {"pump.site --port 502": f"127.0.0.1 --port {port}", "pump.site": "127.0.0.1", "port=502": f"port={port}"}
+    here |= {"--box box": f"--box {box}", " box/": f" {box}/", "commissioning.json": str(out)}
+    look, first, second, watched, wrote, report, verify = (typed(one, here) for one in BLOCKS[0] + BLOCKS[2])
+    facts = dict(
+        json.loads(await asyncio.to_thread(done, [*look, "--json", "--driver", "modbus", "--timeout", "60"]))["found"][
+            0
+        ]["facts"]
+    )
+    assert facts["holding"] == "answers"
+    await shows(port, 12.5)
+    loop, waiting = asyncio.get_running_loop(), asyncio.Event()
+
+    def say(text: str) -> None:
+        if "waiting for" in text:
+            loop.call_soon_threadsafe(waiting.set)
+
+    monkeypatch.setattr("edge.commissioning._say", say)
+    binding = asyncio.create_task(asyncio.to_thread(done, [*first, "--wait", "60", "--timeout", "60"]))
+    await asyncio.wait({asyncio.create_task(waiting.wait()), binding}, return_when=asyncio.FIRST_COMPLETED)
+    await shows(port, 20.0)
+    assert "P-1.speed_setpoint = 20 mL/min, good; holding 0 float32 at pump" in await binding
+    for words, says in (
+        (second, "P-1.speed = "),
+        (watched, "P-1.speed_setpoint"),
+        ([*wrote, "--yes"], "the device did it"),
+        (report, "2 tags were read"),
+        (verify, "Everything is as the plant file says."),
+    ):
+        assert says in await asyncio.to_thread(done, words), words
+    assert out.with_suffix(".md").read_text() == await asyncio.to_thread(done, verify)
+
+
+async def shows(port: int, value: float) -> None:
+    """Somebody turns the knob at the pump."""
+    client = AsyncModbusTcpClient("127.0.0.1", port=port, timeout=LONG_S)
+    assert await client.connect()
+    await client.write_registers(0, list(struct.unpack(">2H", struct.pack(">f", value))))
+    client.close()
 
 
 async def test_a_balance_becomes_a_tag_with_its_own_type(station: Station, scale: tuple[int, SimControl]) -> None:

@@ -29,6 +29,7 @@ from bench import (
     loop,
     recipes,
     start,
+    steps,
     tags,
     verify,
     views,
@@ -37,6 +38,7 @@ from bench import (
 ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "journal": journal.measure,
     "loop": loop.measure,
+    "steps": steps.measure_steps,
     "footprint": footprint.measure,
     "history": history.measure,
     "tags": tags.measure,
@@ -50,9 +52,10 @@ ROWS: dict[str, Callable[[Say], Sequence[Figure]]] = {
     "verify": verify.measure,
     "start-longest": start.measure_longest,
     "growth": growth.measure,
+    "batches": steps.measure_batches,
 }
 """A row of the bench: its name and the function that measures it. Add yours here."""
-ON_REQUEST = frozenset({"start-longest", "growth"})
+ON_REQUEST = frozenset({"start-longest", "growth", "batches"})
 """Rows that take minutes and much of the disk: measured only when they are named."""
 
 

@@ -216,10 +216,21 @@ class _Box:
                 self.note(name, time.perf_counter() - begun_s)
             assert journal.head_seq
 
-    async def start(self, name: str) -> None:
+    async def start(self, name: str, batch: str = "") -> None:
+        """Until it says that it is ready; and until the batch that was interrupted goes on, or a question is asked."""
+        begun_s = time.perf_counter()
         async with self.running() as process:
             self.note(name, process.ready_s)
             self.note("MiB", process.memory.resident)
+            if not batch:
+                return
+            async with connect(self.state / "desk.sock") as client:
+                while True:
+                    answer = await client.ask(wire.AskStatus(id=uuid4().hex))
+                    (card,) = (one for one in answer["picture"]["batches"] if one["batch"] == batch)
+                    if card["state"] == "running" or card["questions"]:
+                        break
+                self.note(f"{name}: batch", time.perf_counter() - begun_s)
 
     async def kill_with_large_log(self, number: int) -> None:
         """A person scans wrong codes until the runtime's write-ahead log is large; then SIGKILL."""
@@ -263,7 +274,7 @@ async def _measure(folder: Path, rows: int, say: Say) -> list[Figure]:
         for box in (short, long):
             say(f"killed: {number + 1} of {KILLS}, {box.rows:,} rows")
             await box.kill_with_large_log(number)
-            await box.start("killed start")
+            await box.start("killed start", f"S-{number}")
     for box in (short, long) * KILLS:
         await box.kill_writer_with_large_log()
         await box.open("killed open")
@@ -277,8 +288,10 @@ async def _measure(folder: Path, rows: int, say: Say) -> list[Figure]:
             Figure("   of which the journal", long.mid(opened) * 1000, "ms", at_most=50),
             Figure(f"   with {SHORT:,} rows", short.mid(opened) * 1000, "ms"),
         ]
+    resumed = long.mid("killed start: batch")
     return [
         *figures,
+        Figure("after SIGKILL: the interrupted batch goes on, or is asked about", resumed, "s", at_most=1.5),
         Figure("resident when ready, to the short one", long.mid("MiB"), "MiB", short.mid("MiB"), at_most=1.05),
         Figure("without a usable checkpoint: rows read", refold, "rows/s"),
     ]

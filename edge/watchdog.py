@@ -64,7 +64,8 @@ class Watchdogs:
                 dog.value = (not dog.value) if isinstance(dog.value, bool) else _counted(dog.value, dog.most)
                 dog.due_s = self._now_s() + dog.told.every_s
                 dog.writing = asyncio.create_task(self._write(dog, dog.value), name=f"edge.watchdog[{dog.tag}]")
-            next_s = min(next_s, max(dog.due_s - self._now_s(), 0.02))
+            if dog.due_s > self._now_s():  # else it waits for one that is under way: the loop's own pace looks after it
+                next_s = min(next_s, dog.due_s - self._now_s())
         return next_s
 
     async def _write(self, dog: _Dog, value: Value) -> None:

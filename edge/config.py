@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from edge.core.errors import LinesideError, Place
 from edge.core.lifecycle import Approval
+from edge.core.profiles import PROFILES, Profile
 
 CONFIG_NAME: Final = "lineside.toml"
 CONFIG_BYTES_MAX: Final = 262_144
@@ -139,10 +140,22 @@ class Config(Document):
         default=Path("recipes"),
         description="Folder of recipe files: drafts, or with from_folder all that may be started here.",
     )
-    recipe_approval: Approval = Field(
-        default=Approval.TWO_SIGNATURES,
+    profile: Profile = Field(
+        default=Profile.SINGLE_SITE_GMP,
+        description="What the box is for: equipment_check, process_development, single_site_gmp or multi_site_gmp. "
+        "What follows is a table: docs/explanation/profiles.md.",
+    )
+    ad_hoc: Annotated[tuple[Name, ...], Field(max_length=100)] = Field(
+        default=(),
+        examples=[["EQ-DAILY"]],
+        description="Recipes that are started without an order and without a batch number to type: checks, cleaning, "
+        "calibration, line clearance.",
+    )
+    recipe_approval: Approval | None = Field(
+        default=None,
+        examples=["two_signatures"],
         description="How recipes become effective: two_signatures (GMP) or one_signature, as signed rows; from_folder: "
-        "what is in the folder of recipes may be started, and nobody signs.",
+        "what is in the folder of recipes may be started, and nobody signs. Without it the profile says.",
     )
     directory: Path = Field(default=Path("directory.toml"), description="The people who may log in.")
     device_key: Path = Field(
@@ -182,6 +195,11 @@ class Config(Document):
     history: History = Field(default=History(), description="Process values.")
     archive: Archive | None = Field(default=None, description="Where old rows go.")
     backup: Backup | None = Field(default=None, description="Where the day's backup goes.")
+
+    @property
+    def approval(self) -> Approval:
+        """How recipes become effective here."""
+        return self.recipe_approval or PROFILES[self.profile].recipe_approval
 
 
 def read_config(folder: Path) -> Config:

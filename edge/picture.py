@@ -32,6 +32,7 @@ from edge.core.numbers import PRODUCT, proposed
 from edge.core.ordering import changes
 from edge.core.orders import Order
 from edge.core.people import roles_with
+from edge.core.profiles import PROFILES, needs_order
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import (
     COMPOSITE,
@@ -124,6 +125,7 @@ def picture(
                 seal=loaded.seal,
                 needs_patient=needs_patient(line.book.recipes[loaded.seal]),
                 waits=str(queueing.turn(line, line.book.recipes[loaded.seal])),
+                needs_order=needs_order(line.profile, line.ad_hoc, loaded.recipe),
                 trainable=all(queueing.usable(line.book.plant, line.book.recipes[loaded.seal], training=True).values()),
             )
             for seal in (*line.recipes, *(seal for seal in line.lives if seal not in line.recipes))
@@ -131,6 +133,8 @@ def picture(
         ),
         orders=tuple(_order(line, order) for order in sorted(line.orders.values(), key=lambda one: one.due or "~")),
         number=proposed(line.numbers, PRODUCT),
+        profile=line.profile.value,
+        starters=tuple(role.value for role in PROFILES[line.profile].starters),
         recipe_approval=line.approval.value,
         connections=connections,
         dark_s=line.dark.low_s,

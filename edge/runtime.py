@@ -27,6 +27,7 @@ from edge.core.lifecycle import Approval, RecipeState
 from edge.core.line import Book, Line, apply
 from edge.core.numbers import PRODUCT, NumberRange, nearly_used_up
 from edge.core.plant import Plant, read_plant
+from edge.core.profiles import Profile
 from edge.core.pseudonym import is_pseudonym
 from edge.core.record import Row
 from edge.core.room import Level
@@ -67,6 +68,9 @@ class Reference:
     """The folder with the attachments of the recipes."""
     numbers: NumberRange | None
     """The batch numbers that the box gives by itself."""
+    profile: Profile
+    ad_hoc: tuple[str, ...]
+    """Recipes that are started without an order."""
 
     @property
     def content(self) -> str:
@@ -79,11 +83,12 @@ def read_reference(config: Config) -> Reference:
     the files of the folder are drafts: what is in them concerns nobody here."""
     data = read_bounded(config.plant)
     plant = read_plant(data, str(config.plant))
-    files = recipe_files(config.recipes) if config.recipe_approval is Approval.FROM_FOLDER else []
+    files = recipe_files(config.recipes) if config.approval is Approval.FROM_FOLDER else []
     recipes = tuple(read_checked_recipe(path, plant) for path in files)
     given = config.numbers
     numbers = NumberRange(given.prefix, given.first, given.last, given.digits, given.first) if given else None
-    return Reference(plant, data, config.recipe_approval, recipes, config.recipes / attachments.FOLDER, numbers)
+    folder, rules = config.recipes / attachments.FOLDER, (config.profile, config.ad_hoc)
+    return Reference(plant, data, config.approval, recipes, folder, numbers, *rules)
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
@@ -304,6 +309,7 @@ async def _start(
         cm.LoadPlant(plant=reference.plant.plant, content=reference.content),
         cm.SetRecipeApproval(approval=reference.approval),
         cm.SetNumbers(numbers=reference.numbers),
+        cm.SetProfile(profile=reference.profile, ad_hoc=reference.ad_hoc),
     ]
     commands += [
         cm.LoadRecipe(recipe=s.recipe.recipe, version=s.recipe.version, title=s.recipe.title, seal=s.seal)

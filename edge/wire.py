@@ -768,6 +768,8 @@ class RecipeLine(Message):
     needs_patient: bool
     waits: str = ""
     """What a new batch would wait for now; empty when it may be started at once."""
+    needs_order: bool = True
+    """A batch of it begins from an order; else order and number may be left out."""
     trainable: bool = False
     """The plant gives units for training that it needs."""
 
@@ -856,6 +858,9 @@ class Picture(Message):
     strip: Strip
     batches: tuple[BatchCard, ...]
     recipes: tuple[RecipeLine, ...]
+    profile: str = "single_site_gmp"
+    starters: tuple[str, ...] = ("operator", "supervisor")
+    """The roles that may start a batch."""
     orders: tuple[OrderLine, ...] = ()
     """Those that wait, the earliest due first."""
     number: str = ""

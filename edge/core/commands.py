@@ -11,6 +11,7 @@ from edge.core.lifecycle import Approval, RecipeAct
 from edge.core.mode import HandAct
 from edge.core.numbers import NumberRange
 from edge.core.orders import Order
+from edge.core.profiles import Profile
 from edge.core.record import Row
 from edge.core.terms import Act, Reading, Role, Value
 
@@ -100,6 +101,14 @@ class SetRecipeApproval(Command):
     """How recipes become effective from here on, as the box's settings say."""
 
     approval: Approval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetProfile(Command):
+    """The box's profile from here on, and the recipes that are started ad hoc, as its settings say."""
+
+    profile: Profile
+    ad_hoc: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,7 @@ from edge.core.line import (
 from edge.core.mode import DUE, HAND, LATE
 from edge.core.numbers import PRODUCT, SKIPPED_AFTER_RESTORE, TRAINING, given
 from edge.core.people import Permission, permitted, roles_with
+from edge.core.profiles import PROFILES, refuse_start
 from edge.core.pseudonym import alike, is_pseudonym
 from edge.core.recipe import limit_in, seal, set_point_in
 from edge.core.recipe.amend import UNCHANGED, Change, amended
@@ -215,6 +216,9 @@ class _Decision:
             case cm.SetRecipeApproval():
                 if command.approval is not self.line.approval:
                     self.emit(ev.RecipeApprovalSet(approval=command.approval.value))
+            case cm.SetProfile():
+                if (command.profile, command.ad_hoc) != (self.line.profile, self.line.ad_hoc):
+                    self.emit(ev.ProfileSet(profile=command.profile.value, ad_hoc=list(command.ad_hoc)))
             case cm.ChangeRecipe():
                 change_recipe(self, command)
             case cm.TakeReceipt():
@@ -629,8 +633,9 @@ class _Decision:
         self.emit(erased)
 
     def start_batch(self, command: cm.StartBatch) -> None:
-        self.need(Permission.START)
         line = self.line
+        patient = bool(command.patient.strip())
+        refuse_start(line.profile, person=self.actor, roles=self.roles, with_patient=patient)
         if command.training:
             recipe, _ = self.effective(command.seal)
             number = given(line.numbers, TRAINING)
@@ -639,7 +644,8 @@ class _Decision:
             training.refuse_training_number(command)
         command = ordering.ordered(line, command)
         for name, value in (("batch", command.batch), ("order", command.order)):
-            if not value.strip() or len(value) > 64 or not value.isprintable():
+            missing = not value.strip() and (name == "batch" or bool(value))  # `ordering` knows who needs an order
+            if missing or len(value) > 64 or not value.isprintable():
                 raise LinesideError(
                     "batch.id", f"The {name} id is empty, too long or not printable.", todo=f"Give the {name} an id."
                 )
@@ -712,6 +718,7 @@ class _Decision:
                 speed=asked.speed,
                 training=asked.training,
                 **control(recipe, asked.changes),
+                profile=line.profile.value,
             )
         )
         self.offer_attachments(batch_id, "", recipe.attachments)
@@ -736,7 +743,10 @@ class _Decision:
 
     def act(self, command: cm.ActOnBatch) -> None:
         batch = self.batch(command.batch)
-        self.need(Permission(command.act.value))
+        if command.act is Act.START:
+            refuse_start(self.line.profile, person=self.actor, roles=self.roles, with_patient=bool(batch.patient))
+        else:
+            self.need(Permission(command.act.value))
         target = TRANSITIONS.get((batch.state, command.act))
         if target is None:
             raise LinesideError(
@@ -1610,8 +1620,9 @@ class _Decision:
             self.outside(batch_id, step, result.limit.category, f"{title}: {value:g} {result.unit}", low, high)
         elif result.limit is not None:
             what = f"{title}: {value} {result.unit} is not known to be within {_ends(low, high)}."
-            self.raise_exception(batch_id, step.id, result.limit.category, "result.not_within", what)
-            if result.limit.category == "critical":
+            category = self.weight(batch_id, result.limit.category)
+            self.raise_exception(batch_id, step.id, category, "result.not_within", what)
+            if category == "critical":
                 self.hold(batch_id, "limit", what)
         else:
             accepted = ", ".join(result.accept) or "anything but positive"
@@ -2272,9 +2283,14 @@ class _Decision:
         self, batch_id: str, step: Step, category: str, shown: str, low: float | None, high: float | None
     ) -> None:
         what = f"{shown} is outside {_ends(low, high)}."
+        category = self.weight(batch_id, category)
         self.raise_exception(batch_id, step.id, category, "limit.outside", what)
         if category == "critical":
             self.hold(batch_id, "limit", what)
+
+    def weight(self, batch_id: str, category: str) -> str:
+        """The category of a value outside its limit: the recipe's, or a warning where limits are not enforced."""
+        return category if PROFILES[self.line.batches[batch_id].profile].limits == "enforced" else "warning"
 
     def raise_exception(self, batch_id: str, step: str, category: str, code: str, what: str) -> None:
         number = self.line.batches[batch_id].raised + 1

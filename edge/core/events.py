@@ -93,6 +93,15 @@ class RecipeApprovalSet(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProfileSet(Event):
+    """From here on the box has this profile, and the recipes named in `ad_hoc` are started without an order. A journal
+    without such a row is of the profile "single_site_gmp", with none."""
+
+    profile: str
+    ad_hoc: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecipeSubmitted(Event):
     """A checked recipe, which the library holds under `seal`, is in review. The actor is its author; `role` is, here
     and in what follows, the one in which the actor signed, and the row before is the signature.
@@ -423,6 +432,8 @@ class BatchStarted(Event):
     the seal ..."""
     control: str = ""
     """... `control`; empty for a batch without changes."""
+    profile: str = "single_site_gmp"
+    """The box's profile then: see `edge.core.profiles`."""
 
 
 @dataclass(frozen=True, kw_only=True)

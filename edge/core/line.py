@@ -28,6 +28,7 @@ from edge.core.mode import DUE, LATE, Hand, Mode
 from edge.core.numbers import PRODUCT, RANGES, NumberRange, used
 from edge.core.orders import Order
 from edge.core.plant import Plant
+from edge.core.profiles import Profile
 from edge.core.recipe import limit_in, seal
 from edge.core.recipe.amend import Change, amended
 from edge.core.recipe.model import SAMPLING, Alarm, Hold, Monitor, Recipe, SamplingPlan, Service, Step, Wait, Weigh
@@ -282,6 +283,8 @@ class Batch:
     """How many were requested."""
     training: bool = False
     """Somebody learns: it can never be a product's."""
+    profile: Profile = Profile.SINGLE_SITE_GMP
+    """The box's when it began."""
     clocks: Mapping[str, ExpiryClock] = field(default_factory=dict)
     """Those of material in use, by `clock_key`."""
     trend: tr.Trending = field(default_factory=tr.Trending)
@@ -384,6 +387,9 @@ class Line:
     """Those that the box's folder made effective."""
     approval: Approval = Approval.FROM_FOLDER
     """How recipes become effective."""
+    profile: Profile = Profile.SINGLE_SITE_GMP
+    ad_hoc: tuple[str, ...] = ()
+    """Recipes that are started without an order in any profile."""
     lives: Mapping[str, RecipeLife] = field(default_factory=dict)
     """Recipes that somebody submitted, by seal, in the order of their last change."""
     retired: UsedIds = field(default_factory=UsedIds)
@@ -514,6 +520,8 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
         case ev.RecipeLoaded():
             kept = {seal: loaded for seal, loaded in line.recipes.items() if seal != event.seal}
             return replace(line, recipes=_newest({**kept, event.seal: event}, RECIPES_KEPT))
+        case ev.ProfileSet():
+            return replace(line, profile=Profile(event.profile), ad_hoc=tuple(event.ad_hoc))
         case ev.RecipeApprovalSet():
             return replace(line, approval=Approval(event.approval))
         case (
@@ -607,7 +615,8 @@ def _begun(line: Line, batch: Batch) -> Line:
 def _as_ordered(batch: Batch, event: ev.BatchQueued | ev.BatchStarted) -> Batch:
     """With what the order says of it."""
     changes = tuple(Change(**change) for change in event.changes)  # type: ignore[arg-type]
-    return replace(batch, training=event.training, changes=changes, amended=event.control)
+    profile = Profile(event.profile) if isinstance(event, ev.BatchStarted) else batch.profile
+    return replace(batch, training=event.training, changes=changes, amended=event.control, profile=profile)
 
 
 def _with_order(line: Line, event: ev.OrderReceived | ev.OrderCancelled) -> Line:

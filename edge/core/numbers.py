@@ -12,7 +12,8 @@ from edge.core.errors import NOTHING_STARTED, LinesideError
 
 PRODUCT: Final = "product"
 TRAINING: Final = "training"
-"""What a range is for. The one for training is always there."""
+CHECK: Final = "check"
+"""What a range is for: a batch for an order, one for training, one without an order. The last two are always there."""
 SKIPPED_AFTER_RESTORE: Final = 100
 """After a restore so many numbers are left out, and one more for each row that is known to be missing: a batch makes
 at least one row. The lost part of the journal may have used them."""
@@ -48,7 +49,10 @@ class NumberRange:
 
 TRAINING_PREFIX: Final = "TRAINING-"
 RANGES: Final[Mapping[str, NumberRange]] = MappingProxyType(
-    {TRAINING: NumberRange(TRAINING_PREFIX, 1, 999_999_999, 4, 1)}
+    {
+        TRAINING: NumberRange(TRAINING_PREFIX, 1, 999_999_999, 4, 1),
+        CHECK: NumberRange("CHECK-", 1, 999_999_999, 4, 1),
+    }
 )
 """Those of a box whose settings give it none."""
 

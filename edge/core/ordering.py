@@ -10,9 +10,10 @@ from edge.core import events as ev
 from edge.core.approve import startable
 from edge.core.errors import LinesideError
 from edge.core.line import Line
-from edge.core.numbers import PRODUCT, given
+from edge.core.numbers import CHECK, PRODUCT, given
 from edge.core.orders import ORDERS_MAX, Order
 from edge.core.people import Permission
+from edge.core.profiles import refuse_order
 from edge.core.recipe.amend import Change, amended, parameter_change
 from edge.core.recipe.model import Recipe
 from edge.core.training import CODE, looks_like_training
@@ -104,24 +105,31 @@ def ordered(line: Line, asked: cm.StartBatch) -> cm.StartBatch:
             )
     else:
         asked = _by(line, order, asked)
-    if not asked.training and not asked.batch.strip():
-        asked = replace(asked, batch=given(line.numbers, PRODUCT))
-    return _in_turn(line, asked)
+    if asked.training:
+        return asked
+    loaded = startable(line, asked.seal)
+    if loaded is not None:
+        named, received = bool(asked.order.strip()), order is not None
+        refuse_order(line.profile, line.ad_hoc, loaded.recipe, named=named, received=received)
+    if not asked.batch.strip():
+        asked = replace(asked, batch=given(line.numbers, PRODUCT if asked.order.strip() else CHECK))
+    for purpose in (PRODUCT, CHECK):
+        _refuse_out_of_turn(line, purpose, asked.batch)
+    return asked
 
 
-def _in_turn(line: Line, asked: cm.StartBatch) -> cm.StartBatch:
+def _refuse_out_of_turn(line: Line, purpose: str, batch: str) -> None:
     """A number of the box's own range comes in its turn: those before may be in a part of the journal that was lost."""
-    numbers = line.numbers.get(PRODUCT)
-    position = numbers.position(asked.batch) if numbers else None
+    numbers = line.numbers.get(purpose)
+    position = numbers.position(batch) if numbers else None
     if numbers is not None and position is not None and position != numbers.next:
         raise LinesideError(
             "numbers.not_next",
-            f"{asked.batch} is of this box's own range of numbers, and not the next one.",
+            f"{batch} is of this box's own range of numbers, and not the next one.",
             todo=f"Leave the number out, or take {numbers.number(numbers.next)}."
             if numbers.left
             else "Give this box another range: [numbers] in lineside.toml.",
         )
-    return asked
 
 
 def _by(line: Line, order: Order, asked: cm.StartBatch) -> cm.StartBatch:

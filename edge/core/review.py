@@ -219,6 +219,8 @@ class AsBuilt:
     """The earlier batches that its values are compared with, where the recipe has a trend."""
     ordered: list[str] = field(default_factory=list)
     """Sentences about the parameters that its order set."""
+    profile: str = ""
+    """The box's profile when it began; empty while it waits."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, keys in the order of the fields above."""
@@ -309,6 +311,7 @@ def as_text(record: AsBuilt) -> str:
         *([NOT_A_RECORD] if record.training else []),
         f"Batch {record.batch}  order {record.order}  patient {record.patient or '-'}{release}",
         f"Recipe {record.recipe} {record.version}  seal {record.seal}",
+        *([f"Profile {record.profile.replace('_', ' ')}"] if record.profile else []),
         *record.approval,
         f"Units {', '.join(f'{role} = {unit}' for role, unit in record.units.items()) or '-'}",
         *record.ordered,
@@ -532,6 +535,7 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                 as_of_seq=seq,
                 queued=queued,
                 training=event.training,
+                profile=event.profile,
                 ordered=_ordered(event.changes),
             )
         case ev.IdentityErased():

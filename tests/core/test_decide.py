@@ -303,7 +303,8 @@ def test_two_batches_never_share_a_unit() -> None:
     ("change", "code"),
     [
         ({"batch": "B1"}, "batch.exists"),
-        ({"batch": " "}, "batch.id"),
+        ({"batch": " "}, "numbers.none"),
+        ({"batch": "x\x00"}, "batch.id"),
         ({"order": "x\x00"}, "batch.id"),
         ({"seal": "unknown"}, "recipe.not_effective"),
         ({"patient": ""}, "batch.patient"),

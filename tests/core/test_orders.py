@@ -218,7 +218,7 @@ def test_after_a_restore_no_number_comes_that_lost_rows_may_have_used() -> None:
     lost = line.line.numbers["product"].next
     events = restore(line, heard_seq=line.line.seq + 7)
     skipped = {one.purpose: one for one in events if isinstance(one, ev.NumbersSkipped)}
-    assert skipped.keys() == {"product", "training"}
+    assert skipped.keys() == {"product", "training", "check"}
     assert skipped["product"].next == lost + 107
     assert "OrderCancelled" in kinds(events), "what waited may have been started"
     assert line.line.orders == {}
@@ -237,7 +237,7 @@ def test_a_range_that_comes_back_begins_behind_what_was_used_of_it() -> None:
     line.do(cm.SetNumbers(numbers=replace(RANGE, last=50)))
     assert line.line.numbers["product"].next == 3
     line.do(cm.SetNumbers(numbers=None))
-    assert line.line.numbers.keys() == {"training"}
+    assert line.line.numbers.keys() == {"training", "check"}
 
 
 def test_the_screen_warns_when_a_range_is_nearly_used_up() -> None:

@@ -197,6 +197,10 @@ TEXT: Final[dict[str, str]] = {
     "home.drill.holds": "Backup restored and verified {when} UTC: rows to {seq}",
     "home.notices": "To know",
     # Start
+    "profile.equipment_check": "Equipment checks: no order, no material.",
+    "profile.process_development": "Process development: limits warn only.",
+    "profile.single_site_gmp": "GMP, one site: for an order.",
+    "profile.multi_site_gmp": "GMP, several sites: from an order that came.",
     "training.mark": "◆ TRAINING",
     "do.training": "Training",
     "do.training.end": "No training",

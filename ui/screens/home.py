@@ -11,7 +11,6 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Button
 
-from edge.core.people import Permission, permitted
 from edge.wire import BatchCard, LogOut, Picture
 from ui import drawing
 from ui.screens.alarms import headline
@@ -42,7 +41,7 @@ class Home(View):
         words = self.words
         cards = [Choice(str(n), self._label(batch)) for n, batch in enumerate(picture.batches)]
         await self.query_one(Choices).show(cards)
-        may_start = permitted(picture.person.roles if picture.person else (), Permission.START)
+        may_start = picture.person is not None and not set(picture.starters).isdisjoint(picture.person.roles)
         if not picture.batches:
             self.tell_now(words("home.nothing.next"), words("home.nothing"))
         else:

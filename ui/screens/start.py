@@ -63,6 +63,7 @@ class Start(View):
         needed = FIELDS if recipe.needs_patient else FIELDS[:2]
         picture = self.front.picture
         given = {"batch"} if picture is not None and picture.number else set()
+        given |= set() if recipe.needs_order else {"order", "batch"}
         return next((name for name in needed if name not in given and not self.field(name).value.strip()), "")
 
     def _training(self) -> bool:
@@ -94,7 +95,8 @@ class Start(View):
         lines = [(words("start.equipment.bad", name=name, why=why), "bold $error") for name, why in away.items()]
         title = (f"\n{recipe.title}\n" if recipe else "\n", "bold")
         style = "bold $warning" if picture.recipe_approval == "from_folder" else "$success"
-        rule = (words(f"start.approval.{picture.recipe_approval}") + "\n\n", style)
+        profile = words(f"profile.{picture.profile}")
+        rule = (f"{words(f'start.approval.{picture.recipe_approval}')}\n{profile}\n\n", style)
         if recipe is not None and recipe.waits and not training:
             lines.insert(0, (words("start.waits", waits=recipe.waits), "bold $warning"))
         ready = [(f"{text}\n", style) for text, style in lines] or [(words("start.equipment.ok"), "$success")]

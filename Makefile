@@ -30,8 +30,8 @@ check: $(READY) ## Style, types and the direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(READY) compiled ## Measure against the raw limit of this machine
-	@$(BIN)/python -m bench
+bench: $(READY) compiled ## Measure against the raw limit of this machine; ROW="drivers tags"
+	@$(BIN)/python -m bench $(ROW)
 
 campaign: $(READY) compiled ## Faults by the hundred thousand; ROW=1,3 SIZE=gate JOBS=2 MINUTES=10 SEED=7 ONLY=1
 	@$(BIN)/python -m tests.campaign $(if $(ROW),--row $(ROW)) $(if $(SIZE),--size $(SIZE)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS)) \

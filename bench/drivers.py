@@ -1,4 +1,5 @@
-"""One of ten Modbus devices dead: what a read of the nine others takes, against the same ten all alive.
+"""What drivers reach (`bench.rates`), and one of ten Modbus devices dead: what a read of the nine others takes then,
+against the same ten all alive.
 
 `python -m bench.drivers` is the devices: ten real Modbus TCP servers, and an eleventh that takes connections and never
 answers. It says their ports and ends with its standard input.
@@ -17,7 +18,7 @@ from typing import Final, cast
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from bench import Figure, Say, p99
+from bench import Figure, Say, p99, rates
 from bench.box import device_process
 from edge.core.plant import Plant
 from edge.equipment import Equipment, installed_drivers
@@ -29,8 +30,8 @@ READS: Final = 60
 
 
 def measure(say: Say) -> list[Figure]:
-    """Interleaved: in each round all alive, then one dead."""
-    return asyncio.run(_measure(say))
+    """Rates, memory and times of each driver; then, interleaved: in each round all alive, then one dead."""
+    return [*asyncio.run(rates.measure(say)), *asyncio.run(_measure(say))]
 
 
 async def _measure(say: Say) -> list[Figure]:

@@ -258,7 +258,8 @@ class ModbusDriver(OneTask):
         """Send once and return the answer. Whatever goes wrong, also cancellation, ends the connection."""
         loop = asyncio.get_running_loop()
         try:
-            await asyncio.sleep(max(0.0, self._free_at_s - loop.time()))
+            if (wait_s := self._free_at_s - loop.time()) > 0:
+                await asyncio.sleep(wait_s)
             reply = await link.exchange(request, self._connection.timeout_s)
         except Rejected:
             self._answered()
@@ -287,7 +288,8 @@ class ModbusDriver(OneTask):
         """The tag's reading out of what was read at `span`."""
         address, tag = self._addresses[name], self._tags[name]
         try:
-            value = address.decode(values[address.number - span.number :][: address.count])
+            at = address.number - span.number
+            value = address.decode(values[at : at + address.count])
         except NoValue as none:
             return self._bad(name, str(none))
         reading = Reading(value, tag.unit, Quality.GOOD, "", self._now_s())
@@ -425,23 +427,26 @@ class ModbusDriver(OneTask):
     def _plan(self) -> None:
         """Few requests: what lies close together is read together, as far as the device answers it."""
         self._tags_at, self._blocks = {}, []
+        end = 0
         for tag in self._watched:
             self._tags_at.setdefault(self._spans[tag], []).append(tag)
         for span in sorted(self._tags_at):
             most, gap = self._settings.registers_max, self._settings.gap
             if span.bits:
                 most, gap = self._settings.bits_max, 16 * gap
-            last = _covering(self._blocks[-1]) if self._blocks else None
+            first = self._blocks[-1][0] if self._blocks else None
             if (
-                last is not None
-                and last.table == span.table
+                first is not None
+                and first.table == span.table
                 and span not in self._cuts
-                and span.number <= last.end + gap
-                and span.end - last.number <= most
+                and span.number <= end + gap
+                and span.end - first.number <= most
             ):
                 self._blocks[-1].append(span)
+                end = max(end, span.end)
             else:
                 self._blocks.append([span])
+                end = span.end
 
 
 def _shape(request: ModbusPDU) -> tuple[int, int]:

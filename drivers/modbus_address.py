@@ -22,6 +22,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from edge.core.errors import LinesideError
@@ -48,9 +49,9 @@ class NoValue(Exception):
     """What the registers hold is no value. The text is for a person."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Address:
-    """Where and how one value lies in a device."""
+    """Where and how one value lies in a device. What follows from that is worked out once: each poll asks."""
 
     table: str
     number: int
@@ -60,24 +61,29 @@ class Address:
     none: frozenset[int] = field(default=frozenset())
     """The bits, highest first, that stand for no value."""
 
-    @property
+    @cached_property
     def bits(self) -> bool:
         """True for coils and discrete inputs."""
         return self.table in ("coil", "discrete")
 
-    @property
+    @cached_property
     def bit(self) -> int | None:
         """The bit of a register that this is, if it is one."""
         return int(self.type[3:]) if self.type.startswith("bit") and not self.bits else None
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Registers (or bits) that the value takes."""
         if self.type.startswith("text"):
             return int(self.type[4:]) // 2
         return 1 if self.type.startswith("bit") else struct.calcsize(_FORMATS[self.type]) // 2
 
-    @property
+    @cached_property
+    def _format(self) -> str:
+        """How `struct` reads a number."""
+        return ">" + _FORMATS[self.type]
+
+    @cached_property
     def holds(self) -> str:
         """What a tag must be: `bool`, `text` or `number`."""
         if self.bits or self.bit is not None:
@@ -91,16 +97,16 @@ class Address:
         if self.bit is not None:
             return bool(words[0] >> self.bit & 1)
         data = self._ordered(struct.pack(f">{len(words)}H", *words))
-        if self.type.startswith("text"):
+        if self.holds == "text":
             return _text(data)
-        if int.from_bytes(data, "big") in self.none:
+        if self.none and int.from_bytes(data, "big") in self.none:
             raise NoValue(f"The device says that it has no value (0x{data.hex()}).")
         if self.type.startswith("bcd"):
             if not data.hex().isdecimal():
                 raise NoValue(f"The device gives 0x{data.hex()}, which is not made of decimal digits.")
             raw: int | float = int(data.hex())
         else:
-            raw = struct.unpack(">" + _FORMATS[self.type], data)[0]
+            raw = struct.unpack(self._format, data)[0]
         number = raw if self.scale == 1.0 else raw * self.scale
         if not math.isfinite(number):
             raise NoValue(f"The device gives no finite number ({number}).")
@@ -131,7 +137,7 @@ class Address:
         if self.type.startswith("bcd"):
             raw = int(str(raw), 16) if 0 <= raw < 10 ** (4 * self.count) else -1  # -1 does not fit either
         try:
-            return struct.pack(">" + _FORMATS[self.type], raw)
+            return struct.pack(self._format, raw)
         except (struct.error, OverflowError) as error:
             raise ValueError(f"it does not fit into {self.type}") from error
 
@@ -144,6 +150,8 @@ class Address:
 
     def _ordered(self, data: bytes) -> bytes:
         """Bytes to or from big-endian: word and byte swaps are their own inverse."""
+        if self.order == "ABCD":
+            return data
         words = [data[i : i + 2] for i in range(0, len(data), 2)]
         if self.order in ("CDAB", "DCBA"):
             words.reverse()

@@ -191,7 +191,8 @@ class Link:
         """Send once, and return the answer to exactly this request. Raises Lost or Rejected."""
         loop = asyncio.get_running_loop()
         async with self._turn:
-            await asyncio.sleep(max(0.0, self._free_at_s - loop.time()))
+            if (wait_s := self._free_at_s - loop.time()) > 0:
+                await asyncio.sleep(wait_s)
             if self.lost.is_set():
                 raise Lost("The connection was closed before anything was sent.")
             ends_s = loop.time() + timeout_s

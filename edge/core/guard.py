@@ -239,7 +239,8 @@ def judged(tag: Tag, reading: Reading) -> Reading:
         )
     if value is reading.value:
         return reading
-    return dataclasses.replace(reading, value=value)
+    seen = reading  # written out: this is done for each value of each poll
+    return Reading(value, seen.unit, seen.quality, seen.source_utc, seen.at_boottime_s, seen.detail)
 
 
 def aged(tag: Tag, reading: Reading, now_s: float) -> Reading:

@@ -34,9 +34,13 @@ from edge.identity import DeviceKey
 from edge.pack import DOMAIN as PACK_DOMAIN
 from edge.pack import make_pack, read_pack
 from edge.tarred import BLOCK_BYTES, padding, stated_size
+from provisioning.modules import Wanted, entries
+from provisioning.mtp import read_manifest
+from provisioning.plant_file import added
 from tests.campaign import Part, Planted, Tally
 from tests.crash.runs import body
 from tests.hub.sync_parts import EPOCH, JOURNAL, chained
+from tests.provisioning import manifests
 
 INPUTS_A_SEED: Final = 50
 TOO_LONG_S: Final = 5.0
@@ -367,6 +371,30 @@ def orders(folder: Path) -> tuple[list[bytes], Parse]:
     return samples, parse
 
 
+def module_packages(folder: Path) -> tuple[list[bytes], Parse]:
+    """Manifests and zips; every other manifest is put into a zip or behind what XML can be made to do. What is read
+    becomes entries of a plant file; one in 64 is written, and the plant checker reads it."""
+    del folder
+    plant = b"plant: p\nconnections: {}\nunits: {}\n"
+    known = read_plant(plant, "p.yaml")
+    samples = [manifests.old(), manifests.split(), manifests.HEAD.format("".join(manifests.old_parts())).encode()]
+
+    def parse(data: bytes) -> object:
+        if data not in samples and len(data) % 4 == 1:
+            data = manifests.zipped({"manifest.aml": data})
+        elif data not in samples and len(data) % 16 == 2:
+            data = BOMBS[len(data) % len(BOMBS)] + data
+        module = read_manifest(data, "x.mtp")
+        try:
+            made = entries(module, known, Wanted("M-1", "module", endpoint="opc.tcp://127.0.0.1:4840"))
+            return added(plant, "p.yaml", made.entries) if len(data) % 64 == 0 else made
+        except LinesideError as error:
+            assert error.code.startswith(("mtp.", "document.", "plant.")), error
+            raise
+
+    return samples, parse
+
+
 def _part(name: str, what: str, opened: Opened, bug: Callable[[Parse], Parse] = unguarded) -> Part:
     return Part(
         11,
@@ -395,4 +423,5 @@ PARTS = (
     _part("batchml", "BatchML, ours and another system's", batchml),
     _part("pack", "tech-transfer packs, half of them signed anew", packs, unbounded),
     _part("modbus-address", "Modbus addresses", addresses),
+    _part("mtp", "module type packages, as entries of a plant file", module_packages, unbounded),
 )

@@ -28,7 +28,9 @@ PATIENCE_S = 90
 def test_the_plant_file_is_one_that_the_drivers_take() -> None:
     plant = Plant.model_validate(YAML(typ="safe").load(plant_bytes()))
     Equipment(plant, installed_drivers(), now_s=now_s, utc=lambda: "")
-    assert {unit.cls for unit in plant.units.values()} == {"bioreactor", "pump", "balance", "cell_processor"}
+    assert {unit.cls for unit in plant.units.values()} == {
+        *("bioreactor", "pump", "balance", "cell_processor", "filler")
+    }
     for name, unit in plant.units.items():
         for action in unit.safe_state:
             assert plant.tags()[f"{name}.{action.tag}"].access == "write"
@@ -83,7 +85,7 @@ def own_cell(tmp_path: Path) -> Iterator[int]:
 async def test_the_pump_moves_mass_onto_the_balance(own_cell: int) -> None:
     raw = YAML(typ="safe").load(plant_bytes())
     raw["connections"]["pump"]["settings"]["port"] = own_cell
-    del raw["connections"]["reactor"], raw["units"]["BR-1"], raw["units"]["CP-1"]
+    del raw["connections"]["reactor"], raw["units"]["BR-1"], raw["units"]["CP-1"], raw["units"]["FL-1"]
     plant = Plant.model_validate(raw)
     changed = asyncio.Event()
     async with Equipment(plant, installed_drivers(), now_s=now_s, utc=lambda: "", on_change=changed.set) as equipment:

@@ -41,10 +41,11 @@ STARTS = "CP-1.wash.starts"
 
 def made(step: dict[str, Any]) -> Recipe:
     after = {"id": "020", "phase": "instruct", "title": "Look", "text": "Look."}
+    role, classes = step["unit"], {"processor": "cell_processor", "filler": "filler"}
     return Recipe.model_validate(
         {
-            "recipe": "R", "version": "1", "title": "R", "units": {"processor": {"class": "cell_processor"}},
-            "readings": {"processor.culture_density": "1e6/mL"},
+            "recipe": "R", "version": "1", "title": "R", "units": {role: {"class": classes[role]}},
+            "readings": {"processor.culture_density": "1e6/mL"} if role == "processor" else {},
             "procedure": [{"unit_procedure": "U", "operations": [{"operation": "O", "steps": [step, after]}]}],
         }
     )  # fmt: skip
@@ -96,6 +97,7 @@ async def parts(
     fault: str = "",
     settle_s: float = 30.0,
     plant_of: Callable[[int, float], Plant] = plant_on,
+    service: str = "CP-1.wash",
 ) -> AsyncIterator[Parts]:
     clock, control = SystemClock(), folder / "reactor.sock"
     async with (
@@ -104,7 +106,7 @@ async def parts(
     ):
         module, plant = SimControl(control), plant_of(port, settle_s)
         if fault:
-            await module.ask(do="service", service="CP-1.wash", fault=fault)
+            await module.ask(do="service", service=service, fault=fault)
         line = Line(Book(plant, {"s": made(step)}, frozenset({"s"})))
         engines: list[Engine] = []
         equipment = Equipment(

@@ -142,10 +142,12 @@ PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "run-a-modules-service.m
 
 
 def test_the_module_and_the_step_of_the_page_check_clean() -> None:
-    declared, step = (YAML(typ="safe").load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    module, machine, step = (YAML(typ="safe").load(text) for text in blocks)
     settings = {"endpoint": "opc.tcp://cp:4840", "security": "none"}
-    connections = {"processor": {"driver": "opcua", "settings": settings}}
-    plant = read_plant(orjson.dumps({"plant": "P", "connections": connections, **declared}), "plant.yaml")
+    connections = {key: {"driver": "opcua", "settings": settings} for key in ("processor", "filler")}
+    units = {**module["units"], **machine["units"]}
+    plant = read_plant(orjson.dumps({"plant": "P", "connections": connections, "units": units}), "plant.yaml")
     recipe = {
         "recipe": "R", "version": "1", "title": "T", "units": {"processor": {"class": "cell_processor"}},
         "procedure": [{"unit_procedure": "U", "operations": [{"operation": "O", "steps": step}]}],

@@ -34,6 +34,7 @@ from edge.core.decide import refuse_locked
 from edge.core.errors import LinesideError
 from edge.core.forms import TEXT_CHARS_MAX, is_form, open_ask
 from edge.core.frame import RECEIPT_BYTES_MAX, Receipt, read_receipt
+from edge.core.gs1 import EXPIRED, as_text
 from edge.core.lifecycle import PERMISSION, RecipeAct, RecipeState
 from edge.core.lifecycle import meaning as meaning_of
 from edge.core.mode import HandAct
@@ -567,6 +568,8 @@ class _Client:
             return {}  # refused without a row
         if step.expect != "patient":
             recipe = line.recipe(line.batches[request.batch])
+            if step.coding == "gs1":
+                text = as_text(text)
             # then a code that was once scanned in the wrong place is right here
             right = text.startswith(said(recipe, step.prefix))
             return {"text": await self.desk.hide(text, others=not right)}
@@ -922,6 +925,13 @@ def _raise_differing(why: str) -> None:
 
 def _raise_refused_scan(why: str) -> None:
     """The refusal is a row first; then it is said, also when the same request is repeated."""
+    if why.startswith(EXPIRED):
+        raise LinesideError(
+            "scan.expired",
+            why,
+            effect="The step is unchanged and the batch goes on waiting. The refusal is in the record.",
+            todo="Put this material aside so that nobody uses it, and scan another one.",
+        )
     if why:
         raise LinesideError(
             "scan.refused",

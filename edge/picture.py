@@ -564,7 +564,10 @@ def _expected(batch: Batch, recipe: Recipe, step: Step) -> str:
         return ""
     if step.expect == "patient":
         return "patient identity of " + batch.order
-    return f"code beginning with {spoken(recipe, step.prefix)}"
+    said = spoken(recipe, step.prefix)
+    if step.coding == "gs1":
+        return "GS1 code with a date that is not over" + (f", beginning with {said}" if said else "")
+    return f"code beginning with {said}"
 
 
 def _overdue(recipe: Recipe, step: Step, run: StepRun) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
-from edge.core import by_hand, darkness, expiring, ordering, printing, queueing, serve, training
+from edge.core import by_hand, darkness, expiring, gs1, ordering, printing, queueing, serve, training
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
@@ -2038,9 +2038,13 @@ class _Decision:
         if not isinstance(step, Scan):
             raise wrong_kind(step)
         self.need_role(step.role)
+        if step.coding == "gs1":
+            command = replace(command, text=gs1.as_text(command.text.strip()))
         text = command.text.strip()
         prefix = spoken(self.recipe(batch), step.prefix)
         why = scan_refusal(batch, step, command, prefix)
+        if not why and step.coding == "gs1":
+            why = gs1.refusal(text, self.now.at)
         if why:
             expected = batch.patient if step.expect == "patient" else f"a code that begins with {prefix}"
             self.emit(
@@ -2053,7 +2057,9 @@ class _Decision:
                 )
             )
             category = "critical" if step.expect == "patient" else "minor"
-            self.raise_exception(batch.batch, step.id, category, "scan.refused", why)
+            expired = why.startswith(gs1.EXPIRED)
+            code = "scan.expired" if expired else "scan.refused"
+            self.raise_exception(batch.batch, step.id, "major" if expired else category, code, why)
             return
         self.emit(ev.ValueRecorded(batch=batch.batch, step=step.id, name=step.name, value=text, source="scanned"))
         self.complete(batch.batch, step.id)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
+from edge.core import gs1
 from edge.core.document import Path, closest
 from edge.core.errors import LinesideError, Place
 from edge.core.formula import names_in
@@ -362,6 +363,14 @@ class _Check:
                 f"Step {step.id} expects the patient identity and also gives a prefix, which would mean nothing.",
                 todo="Remove `prefix`.",
                 place=self._document.place((*path, "prefix")),
+            )
+        elif isinstance(step, Scan) and step.coding == "gs1" and not _is_of_gs1(step):
+            yield LinesideError(
+                "recipe.gs1_prefix",
+                f"Step {step.id} wants a GS1 code, and none could be taken: it expects the patient identity, or "
+                "`prefix` is not made of whole elements, or says a date of expiry.",
+                todo='Write `prefix` as whole elements, for example "(01)09501101530003", or leave it out.',
+                place=self._document.place((*path, "coding")),
             )
         elif isinstance(step, Sign) and not step.roles:
             yield LinesideError(
@@ -838,3 +847,9 @@ def _span(low: float | None, high: float | None) -> str:
 
 def _same_as(unit: str) -> str:
     return " or ".join(one or "no unit" for one in MEASURES if same_dimension(one, unit)) or unit
+
+
+def _is_of_gs1(step: Scan) -> bool:
+    """Whether some GS1 code could be what the step wants."""
+    found = gs1.elements(step.prefix) if step.prefix else {}
+    return step.expect == "lot" and found is not None and gs1.EXPIRY not in found and "$" not in step.prefix

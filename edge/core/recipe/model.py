@@ -225,13 +225,16 @@ class Record(_ByPerson):
 
 class Scan(_ByPerson):
     """A person scans a code. `expect: patient` must equal the batch's patient identity (no role overrides it);
-    `expect: lot` takes a code that starts with `prefix` and records it as `name`."""
+    `expect: lot` takes a code that starts with `prefix` and records it as `name`. With `coding: gs1` it must be a GS1
+    code that says until which day the material may be used (17), and that day must not be over; `prefix` is then of the
+    code as people write it, "(01)09501101530003"."""
 
     phase: Literal["scan"]
     text: Text
     name: Name
     expect: Literal["patient", "lot"] = "lot"
     prefix: str = ""
+    coding: Literal["any", "gs1"] = "any"
     use_within: UseWithin | None = None
 
     def records(self) -> Mapping[str, tuple[Kind, str]]:

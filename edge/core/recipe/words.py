@@ -82,6 +82,7 @@ WORDS: Final[Mapping[str, Word]] = {
     "category": Word("exception category"),
     "expect": Word("what the code must be", "the code must be: {}"),
     "prefix": Word("beginning of the code", "begins with {}"),
+    "coding": Word("coding of the code", "coded as {}"),
     "meaning": Word("meaning of the signature", "“{}”"),
     "roles": Word("who signs", "signed by {}"),
     "times": Word("most passes", "at most {} passes"),

@@ -189,7 +189,9 @@ def _scan_points(_stage: Stage, step: Scan) -> Points:
 def _scan(play: Play, step: Scan, run: StepRun) -> bool:
     if _comes(play, step, run):
         right, wrong = (PATIENT, ANOTHER) if step.expect == "patient" else (f"{step.prefix}1", UNREADABLE)
-        if step.expect == "lot" and isinstance(value := play.entered(step, step.name), str):
+        if step.coding == "gs1":
+            right = f"{step.prefix}(17)491231(10)1"
+        elif step.expect == "lot" and isinstance(value := play.entered(step, step.name), str):
             right = value
         _scan_code(play, step, run, cm.ScanCode(session=who(step.role), batch=MADE_UP, step=step.id, text=right), wrong)
     return True

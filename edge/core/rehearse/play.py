@@ -225,7 +225,7 @@ class Play:
 
     def stamp(self) -> Stamp:
         utc = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now_s)
-        return Stamp(f"{utc:%Y-%m-%dT%H:%M:%S.%fZ}", ClockQuality.FREE, self.now_s, MADE_UP)
+        return Stamp(f"{utc:%Y-%m-%dT%H:%M:%S.%fZ}", ClockQuality.SYNCED, self.now_s, MADE_UP)
 
     def do(self, command: cm.Command) -> list[Event]:
         """Let the engine decide, fold what it says, and see what it means."""

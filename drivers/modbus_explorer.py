@@ -21,7 +21,7 @@ PORT: Final = 502
 UNITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 247, 255)
 """Unit ids that are tried over TCP."""
 LINE_UNITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
-LINES: Final = ((19200, "even", 1), (9600, "none", 1), (9600, "even", 1), (19200, "none", 1), (38400, "none", 1))
+LINES: Final = ((9600, "none", 1), (19200, "even", 1), (9600, "even", 1), (19200, "none", 1), (38400, "none", 1))
 """How a serial line may be set: baud, parity, stop bits; the usual first."""
 LINE_ANSWER_S: Final = 0.25
 _TABLES: Final[dict[str, Callable[..., ModbusPDU]]] = {
@@ -87,7 +87,7 @@ async def _on_a_line(where: Where, say: Say) -> list[Seen]:
         try:
             link = await serial_line(where.line, baud, parity, stop_bits)
         except Lost:
-            break  # it cannot be opened; whoever asked has looked whether it is there
+            continue  # not every adapter can be set in every way
         try:
             for unit in LINE_UNITS:
                 say(f"Modbus on {where.line}, {baud} baud, parity {parity}, device {unit}")

@@ -50,8 +50,7 @@ def _done_saying() -> None:
 
 async def _ask(question: str) -> str:
     def asked() -> str:
-        sys.stdout.write(f"{question}: ")
-        sys.stdout.flush()
+        print(f"{question}: ", end="", file=sys.stderr, flush=True)  # stdout is the answer of the command
         return sys.stdin.readline(ANSWER_CHARS_MAX).rstrip("\r\n")
 
     return await asyncio.to_thread(asked)

@@ -14,14 +14,13 @@ from edge.core.line import OVER, Book
 from edge.core.plant import read_plant
 from edge.core.terms import State
 from edge.desk_client import connect
-from edge.identity import make_folder
 from edge.journal import claimed
 from edge.library import read_bounded
 
 
 @asynccontextmanager
 async def unoccupied(config: Config, unit: str) -> AsyncIterator[None]:
-    """Within it the unit was free when it began; where no runtime runs, none can start until it ends.
+    """Within it the unit was free when it began; where no runtime runs, and one ran before, none starts until it ends.
 
     Raises `equipment.unit_in_use`, `equipment.runtime_silent`; and `equipment.taken_meanwhile` at its end."""
     try:
@@ -41,21 +40,23 @@ async def unoccupied(config: Config, unit: str) -> AsyncIterator[None]:
                 todo="Look at the unit and at the batch before it goes on.",
             ) from refusal
         return
-    make_folder(config.state_dir)
     path = config.state_dir / "journal.db"
+    if not path.exists():
+        yield  # no batch ever was; and what belongs to the runtime's account is not made by another
+        return
     try:
         with claimed(path):
-            if path.exists():
-                _ask_the_journal(config, unit)
+            _ask_the_journal(config, unit)
             yield
-    except LinesideError as refusal:
-        if refusal.code != "journal.in_use":
+    except (LinesideError, PermissionError) as refusal:
+        if isinstance(refusal, LinesideError) and refusal.code != "journal.in_use":
             raise
         raise LinesideError(
             "equipment.runtime_silent",
-            "A runtime of this box is there, but does not say whether a batch uses the unit.",
+            "It cannot be seen whether a batch uses the unit: a runtime is there and does not answer, or this account "
+            "may not look.",
             effect=NOT_SENT,
-            todo="Look at the runtime and its log; try again when it answers, or when it is stopped.",
+            todo="Look at the runtime and its log; try again when it answers or is stopped, with its own account.",
         ) from refusal
 
 

@@ -401,7 +401,7 @@ class _Search:
         for way in ways:
             reading = readings[self.tag_of[way.read_as]]
             if way.factor == 1.0 and reading.good:
-                sys.stdout.write(f"  {way.address:<28}{_words(reading)}\n")
+                sys.stderr.write(f"  {way.address:<28}{_words(reading)}\n")
         return (await ask(question)).strip()
 
     async def _fitting(self, ways: Sequence[Way], text: str, say: Callable[[str], None]) -> list[Way]:
@@ -470,7 +470,7 @@ async def _one_of(fits: Sequence[Way], wanted: Wanted, ask: Ask | None) -> str:
     if len(addresses) == 1:
         return addresses[0]
     if ask is not None:
-        sys.stdout.write("".join(f"  {n + 1}  {one}\n" for n, one in enumerate(addresses)))
+        sys.stderr.write("".join(f"  {n + 1}  {one}\n" for n, one in enumerate(addresses)))
         answer = (await ask("Several ways fit; the device's manual knows. Which number?")).strip()
         if answer.isdecimal() and 0 < int(answer) <= len(addresses):
             return addresses[int(answer) - 1]

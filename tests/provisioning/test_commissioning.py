@@ -19,13 +19,15 @@ from asyncua import ua
 from hypothesis import given
 from hypothesis import strategies as st
 from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.pdu.device import ModbusDeviceIdentification
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 from typer.testing import CliRunner
 
 from drivers import opcua_explorer
 from drivers.opcua_trust import fingerprint
-from drivers.sim.control import SimControl
+from drivers.sim.control import Faults, SimControl
+from drivers.sim.scale import SERIAL_NUMBER, WRITABLE, SimScale, scale_on_a_line
 from edge.__main__ import app
 from edge.commissioning import station_of
 from edge.config import read_config
@@ -39,6 +41,7 @@ from provisioning.equipment import Station
 from provisioning.probe import Device
 from tests.contract.certificates import make
 from tests.contract.conformance import simulated
+from tests.contract.wire import serial_cable
 
 SERVER = make("server")
 
@@ -110,7 +113,8 @@ async def foreign(device: int = 1) -> AsyncIterator[tuple[int, Foreign]]:
     bits = [SimData(0, values=[False] * 16, datatype=DataType.BITS)]
     it = Foreign()
     simulated_device = SimDevice(id=device, simdata=(bits, bits, registers, registers), action=it.act)
-    server = ModbusTcpServer(simulated_device, address=("127.0.0.1", 0))
+    named = ModbusDeviceIdentification(info_name={"VendorName": "Pumps & Co\x07", "ProductCode": "P7"})
+    server = ModbusTcpServer(simulated_device, address=("127.0.0.1", 0), identity=named)
     await server.serve_forever(background=True)
     try:
         yield cast("asyncio.Server", server.transport).sockets[0].getsockname()[1], it
@@ -147,7 +151,8 @@ async def test_a_modbus_device_is_told_from_unit_ids_behind_which_there_is_nothi
     async with foreign(device=3) as (port, _):
         (found,) = await looked("modbus", port)
     assert (found.driver, found.seen.settings) == ("modbus", {"host": "127.0.0.1", "port": port, "device": 3})
-    assert {("holding", "answers"), ("coil", "answers")} <= set(found.seen.facts)
+    assert {("holding", "answers"), ("coil", "answers"), ("product", "P7")} <= set(found.seen.facts)
+    assert dict(found.seen.facts)["maker"] == "Pumps & Co?"
     assert '--tag UNIT.TAG --address "holding 0" --reads VALUE --then VALUE' in found.next[0]
 
 
@@ -177,6 +182,21 @@ async def test_a_scale_that_sends_by_itself_is_heard(checksum: bool, monkeypatch
         (found,) = await looked("scale", port)
     more = {"checksum": True} if checksum else {}
     assert found.seen.settings == {"host": "127.0.0.1", "port": port, "format": "continuous", **more}
+
+
+async def test_devices_on_a_serial_line_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drivers.modbus_explorer.LINE_UNITS", (1,))
+    monkeypatch.setattr("drivers.modbus_explorer.LINE_ANSWER_S", LONG_S)
+    modbus, scale = explorer_of("modbus"), explorer_of("scale")
+    assert modbus is not None
+    assert scale is not None
+    with serial_cable() as (ours, its), simulated("pump", tmp_path, "--serial", its):
+        (seen,) = await modbus.probe(Where(line=ours, timeout_s=LONG_S), quiet)
+    assert (seen.settings["line"], seen.settings["device"]) == (ours, 1)
+    assert ("holding", "answers") in seen.facts
+    async with scale_on_a_line(SimScale(Faults(("W-2.weight",), WRITABLE))) as line:
+        (seen,) = await scale.probe(Where(line=line, timeout_s=LONG_S), quiet)
+    assert (seen.settings["line"], seen.settings["serial_number"]) == (line, SERIAL_NUMBER)
 
 
 def test_a_probe_looks_at_one_place() -> None:

@@ -212,23 +212,20 @@ class Link:
     async def _reply(self, request: ModbusPDU, timeout_s: float) -> ModbusPDU:
         self._wrong = asyncio.get_running_loop().create_future()
         answer = asyncio.ensure_future(self._execute(request))
-        lost = asyncio.ensure_future(self.lost.wait())
-        waits: list[asyncio.Future[Any]] = [answer, lost, self._wrong]
+        waits: list[asyncio.Future[Any]] = [answer, self._wrong]
         try:
             await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
             if self._wrong.done():
                 raise Lost(self._wrong.result())
-            if self.lost.is_set():
-                raise Lost("The device closed the connection.")
             raise _silent(timeout_s)
         except ModbusException as error:
             raise _silent(timeout_s) from error
         finally:
-            for waiting in (answer, lost):
-                waiting.cancel()
-            await asyncio.gather(answer, lost, return_exceptions=True)
+            if not answer.done():
+                answer.cancel()
+                await asyncio.gather(answer, return_exceptions=True)
 
     async def _execute(self, request: ModbusPDU) -> ModbusPDU:
         reply: ModbusPDU = await self._client.execute(False, request)
@@ -256,6 +253,8 @@ class Link:
 
     def _end(self) -> None:
         self.lost.set()
+        if not self._wrong.done():
+            self._wrong.set_result("The device closed the connection.")
         self._client.close()
 
 

@@ -116,7 +116,7 @@ def _words(value: float) -> list[int]:
 
 async def test_a_device_that_does_it_late(folder: Path) -> None:
     async with commissioned(folder) as (station, device):
-        left = 12
+        left = 24
         """Looks until it shows it: more than fit into settle_s."""
 
         def looked(at: int) -> None:

@@ -335,8 +335,14 @@ def pass_on(d: Decision, batch_id: str, target: State) -> None:
         step = d.recipe(batch).steps()[run.step]
         assert isinstance(step, Service)
         module = module_of(d.line.book.plant, batch.units, step)
-        state = module.state(d.now.reading)[0]
-        if state and state == run.given.get("was"):  # a reading from before the last command
+        state, reading = module.state(d.now.reading)[0], d.now.reading(module.state_tag)
+        older = (
+            reading is not None
+            and run.since.boot == d.now.at.boot
+            and reading.at_boottime_s < run.since.boottime_s
+            and "state" in run.given
+        )
+        if state and (older or state == run.given.get("was")):  # from before the last command or what was last noted
             state = str(run.given["state"])
         command = PASSED_ON[target] or STANDING.get(state, "")
         open_steps = {one.step for one in batch.intents.values()} | {one.step for one in batch.questions.values()}

@@ -502,6 +502,17 @@ def test_a_hold_is_passed_on_although_the_reading_is_older_than_the_start() -> N
     assert [one.value for one in line.writes()] == [16]
 
 
+def test_a_resume_is_passed_on_although_the_reading_is_of_a_state_on_the_way() -> None:
+    """The read-back of a hold was ahead of the subscription, which still shows holding."""
+    line = ModuleLine(WASH)
+    line.to("execute")
+    line.act(Act.HOLD)
+    line.go(lambda: line.batch().state is State.HELD and line.batch().steps["010"].given.get("state") == "held")
+    line.readings["CP-1.wash_state"] = Reading(1024, "", Quality.GOOD, "", line.now_s - 2 * LOOK_S)
+    line.act(Act.RESUME)
+    assert [one.value for one in line.writes()] == [32]
+
+
 def test_the_operator_is_told_what_the_module_waits_for() -> None:
     line = ModuleLine(WASH)
     module = serve.module_of(PLANT, {"module": "CP-1"}, line.recipe.steps()["010"])  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ from ui.screens.sign import Answer, Continue, Question, Sign
 from ui.screens.start import Start
 from ui.screens.step import Step, Steps, main_card
 from ui.screens.stop import Gone, Stop
-from ui.view import Ask, Entry, Front, Go, Key, Look, Open, Said, Target, Typed, View
+from ui.view import COLUMNS, ROWS, Ask, Entry, Front, Go, Key, Look, Open, Said, Target, Typed, View
 
 Scanner = Callable[[Callable[[str], None], Callable[[str], None]], Coroutine[None, None, None]]
 """Runs until cancelled: gives each code to the first, and to the second why there is none ("" when all is well)."""
@@ -202,7 +202,9 @@ class LinesideApp(App[None]):
         self._dirty.set()
 
     def on_resize(self) -> None:
-        """Everything is drawn for the width it has."""
+        """Everything is drawn for the room it has."""
+        self.screen.set_class(self.size.height < ROWS, "-low")
+        self.screen.set_class(self.size.width < COLUMNS, "-thin")
         self._dirty.set()
 
     # The desk ------------------------------------------------------------------------------------------------

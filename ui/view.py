@@ -22,6 +22,9 @@ from ui.locale import Words
 Entry = tuple[str, str]
 """Where a typed text belongs: a batch and a step; or "" and a field's name."""
 
+ROWS: Final = 24
+COLUMNS: Final = 80
+"""Of the terminal that screens are made for; where there is less, what matters most stays."""
 PADS: Final[dict[str, tuple[str, ...]]] = {
     "pin": ("123", "456", "789", "c0<"),
     "number": ("789<", "456c", "123-", "0."),
@@ -187,6 +190,10 @@ class Choice:
     chosen: bool = False
 
 
+BORDERS: Final = 6
+"""Columns of a choice that its words do not have."""
+
+
 class Choices(Vertical):
     """Targets of which one is picked; more than fit are on further pages."""
 
@@ -220,13 +227,20 @@ class Choices(Vertical):
         if [child.id for child in self.children] != names:
             await self.remove_children()
             await self.mount_all(Target("", id=name) for name in names)
+        room = max(self.size.width - BORDERS, 1) if self.size.width else self.app.size.width
         for choice, target in zip(present, self.query(Target), strict=False):
             mark = ("✔ ", "bold $success") if choice.chosen else ""
-            target.tell(Content.assemble(mark, choice.label))
+            lines = Content.assemble(mark, choice.label).split("\n", allow_blank=True)
+            target.tell(Content("\n").join(line.truncate(room, ellipsis=True) for line in lines))
             target.set_class(choice.chosen, "chosen")
         if paged:
             more = self.query(Target).last()
             more.tell(self._words("do.more", page=self._page + 1, pages=pages))
+
+    async def on_resize(self) -> None:
+        """Labels are cut, with an ellipsis, to the room there is."""
+        async with self._changing:
+            await self._show()
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         """Pick, or turn the page."""

@@ -919,3 +919,24 @@ async def test_a_batch_whose_units_have_no_safe_state_is_not_said_to_make_one(op
         await screen.click("#act-stop")
         await screen.until(lambda: screen.shows("#reason"))
         assert not screen.says("Made safe")
+
+
+async def test_at_sixty_columns_what_keeps_a_batch_from_starting_is_not_cut(open_screen: Opener) -> None:
+    waits = "Waits for BR-1, used by batch B-001; place 2"
+    recipe = make_picture().recipes[0].model_copy(update={"waits": waits})
+    picture = make_picture(recipes=(recipe,), recipe_approval="from_folder")
+    async with open_screen(picture, size=(60, 20), language="de") as screen:
+        await screen.click("#new-batch")
+        await screen.at("start")
+        await screen.until(lambda: screen.shows("#patient"))
+        assert screen.says(waits.split(", ", maxsplit=1)[0])
+        assert screen.says("place 2.")
+
+
+async def test_why_a_batch_is_held_is_said_once(open_screen: Opener) -> None:
+    why = "Wash: wash of CP-1 is starting for longer than 60 s."
+    batch = make_batch(HOLD, state="held", reason=why, next_action=f"Held: {why} When it is mended, resume the batch.")
+    async with open_screen(make_picture(batch)) as screen:
+        await screen.at("step")
+        assert screen.static("now").count(why) == 1
+        assert "HELD" in screen.static("now")

@@ -210,7 +210,7 @@ TEXT: Final[dict[str, str]] = {
     "start.patient": "Patientenkennung (scannen)",
     "start.recipe": "Rezept",
     "start.no_recipe": "Auf dieser Box ist kein Rezept gültig. Lassen Sie eines freigeben und senden.",
-    "start.approval.from_folder": "▲ Rezept aus dem Ordner, nicht durch Unterschrift freigegeben.",
+    "start.approval.from_folder": "▲ Rezept nicht unterschrieben.",
     "start.approval.one_signature": "✔ Rezept mit einer Unterschrift freigegeben.",
     "start.approval.two_signatures": "✔ Rezept mit zwei Unterschriften freigegeben.",
     "start.equipment.ok": "✔ Alle Geräte sind verbunden.",

@@ -15,10 +15,8 @@ from edge.core.terms import TRANSITIONS
 from edge.wire import ActOnBatch, BatchCard, Picture
 from ui import drawing
 from ui.screens.amend import may_amend
-from ui.view import Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, View
+from ui.view import ROWS, Ask, Choice, Choices, Front, Go, Line, Pad, Said, Target, View
 
-ROWS: Final = 24
-"""With fewer, what was not chosen is not shown beside the reason."""
 BESIDE: Final = 12
 """Columns of a choice that its words do not have."""
 

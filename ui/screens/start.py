@@ -13,7 +13,7 @@ from textual.widgets import Button, Input
 
 from edge.core.orders import looks_like_order
 from edge.wire import GiveOrder, Picture, RecipeLine, StartBatch
-from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Said, Target, View
+from ui.view import ROWS, Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Said, Target, View
 
 RECIPE: Final[Entry] = ("", "recipe")
 TRAINING: Final[Entry] = ("", "training")
@@ -99,9 +99,11 @@ class Start(View):
         rule = (f"{words(f'start.approval.{picture.recipe_approval}')}\n{profile}\n\n", style)
         if recipe is not None and recipe.waits and not training:
             lines.insert(0, (words("start.waits", waits=recipe.waits), "bold $warning"))
-        ready = [(f"{text}\n", style) for text, style in lines] or [(words("start.equipment.ok"), "$success")]
+        ready = [(f"{text}\n", style) for text, style in lines] or [(words("start.equipment.ok") + "\n", "$success")]
         typing = self.has_class("typing")
-        self.write("#ready", "" if typing else Content.assemble(title, rule, *ready))  # the letters take its room
+        # the letters take its room; where there is little, what keeps a batch from starting comes first
+        told = [*ready, rule] if self.app.size.height < ROWS else [title, rule, *ready]
+        self.write("#ready", "" if typing else Content.assemble(*told))
         self.offer("#back", shown=True)
         self.offer("#keyboard", shown=bool(picture.recipes))
         self.offer("#start-batch", shown=not missing)

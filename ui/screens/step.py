@@ -132,6 +132,8 @@ class Step(View):
             next_action = words(f"step.do.{card.asks}", title=card.title)
         if card is not None and not self._stray and not self._may(picture, card):
             next_action = words("step.role", roles=", ".join(words(f"role.{role}") for role in card.roles))
+        if batch.reason and batch.reason in next_action:
+            reason = word  # said once
         self.tell_now(next_action, reason, "stop" if self._stray else drawing.tone(batch.state))
         if card is None:
             self._show_end(batch)

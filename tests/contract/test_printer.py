@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.printer import PrinterDriver, Status, read_status
@@ -23,21 +23,21 @@ LABEL = label(layout(["Batch"]), {"Batch": "B1"}, "B1", 3)
 GOOD = SimPrinter(Faults(READABLE, WRITABLE)).status()
 
 
-def plant(port: int, **settings: object) -> Plant:
+def plant(port: int, **more: object) -> Plant:
     tags = {
         "label": {"connection": "device", "address": "label", "type": "text", "access": "write", "settle_s": 0.3},
         "ready": {"connection": "device", "address": "ready", "type": "bool"},
         "trouble": {"connection": "device", "address": "trouble", "type": "text"},
     }
-    made = one_connection("printer", {"host": "127.0.0.1", "port": port, "counter": True, **settings}, "PR-1", tags)
+    made = one_connection("printer", {"host": "127.0.0.1", "port": port, "counter": True, **more}, "PR-1", tags)
     device = made.connections["device"].model_copy(update={"timeout_s": 30.0})
     return made.model_copy(update={"connections": {"device": device}})
 
 
 @asynccontextmanager
-async def printing(**settings: object) -> AsyncIterator[tuple[SimPrinter, Rig]]:
+async def printing(**more: object) -> AsyncIterator[tuple[SimPrinter, Rig]]:
     printer = SimPrinter(Faults(READABLE, WRITABLE))
-    async with printer_on(printer) as port, rig(plant(port, **settings)) as made:
+    async with printer_on(printer) as port, rig(plant(port, **more)) as made:
         await made.until(lambda: made.good("PR-1.ready"))
         yield printer, made
 
@@ -148,22 +148,28 @@ def test_what_a_printer_says() -> None:
     assert read_status(paused) == Status(("paper out", "paused"))
 
 
-@given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
-def test_another_byte_gives_another_status_or_none(place: int, byte: int) -> None:
+def test_another_byte_gives_another_status_or_none() -> None:
     """No changed reply is taken for a printer that stands ready, unless only what says nothing of that changed."""
+    for place in range(len(GOOD)):
+        for byte in range(256):
+            _is_another(place, byte)
+
+
+def _is_another(place: int, byte: int) -> None:
     changed = GOOD[:place] + bytes([byte]) + GOOD[place + 1 :]
     status = read_status(changed)
-    if status == Status():
-        assert changed[place : place + 1].isdigit() or changed[place : place + 1].isalnum()
+    if status == Status() and changed != GOOD:
+        assert changed[place : place + 1].isalnum()
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=200))
 def test_noise_is_no_status(data: bytes) -> None:
     assert read_status(data) is None
 
 
 @pytest.mark.parametrize(
-    ("settings", "tag", "code"),
+    ("given_settings", "tag", "code"),
     [
         ({"port": 9100}, {}, "printer.settings"),
         ({"host": "p", "port": 0}, {}, "printer.settings"),
@@ -172,9 +178,9 @@ def test_noise_is_no_status(data: bytes) -> None:
         ({"host": "p"}, {"address": "ready", "type": "bool", "access": "write"}, "printer.address"),
     ],
 )
-def test_what_it_cannot_use_is_told(settings: dict[str, object], tag: dict[str, object], code: str) -> None:
+def test_what_it_cannot_use_is_told(given_settings: dict[str, object], tag: dict[str, object], code: str) -> None:
     tags = {"x": {"connection": "device", **tag}} if tag else {}
-    made = one_connection("printer", settings, "PR-1", tags)  # type: ignore[arg-type]
+    made = one_connection("printer", given_settings, "PR-1", tags)  # type: ignore[arg-type]
     with pytest.raises(LinesideError) as error:
         PrinterDriver(made.connections["device"], made.tags(), now_s=lambda: 0.0, utc=lambda: "", home=Home())
     assert error.value.code == code

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.core import commands as cm
@@ -178,6 +178,7 @@ def test_templates_that_print() -> None:
     assert problem(layout(["Bat^JUS"]), ["Bat^JUS"]) is not None
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_no_value_becomes_a_command(value: str, other: str) -> None:
     """Whatever a batch is called: caret, tilde, control characters, an end of a field."""

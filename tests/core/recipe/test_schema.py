@@ -101,10 +101,13 @@ def loaded(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(StringIO(text))
 
 
+OF_PLANT_FILES = ("connection", "endpoint:", "driver:", "training:")
+
+
 def examples() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for place, text in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):
-            if not any(word in text for word in ("connection", "endpoint:", "driver:")):  # those are of plant files
+            if not any(word in text for word in OF_PLANT_FILES):
                 whole = re.sub("([0-9a-f]+)…", lambda begun: begun[1].ljust(64, "0"), text)
                 yield f"{page.stem} {place}", whole.replace("procedure:\n  ...\n", "")
 

@@ -481,6 +481,7 @@ def test_the_page_leads_from_an_unknown_server_to_its_first_value(box: Path, rea
     assert (facts["SHA-256"], facts["application"]) == (fingerprint(SERVER.certificate), "urn:freeopcua:python:server")
     assert ["offers", "Basic256Sha256 SignAndEncrypt"] in found["facts"]
     assert " ".join(["lineside", *connect]).startswith(found["next"][0].replace("NAME", "reactor"))
+    connect += ["--timeout", "60"]  # of the connection: a busy machine is not taken for a silent server
     first = CliRunner().invoke(app, connect)
     assert getattr(first.exception, "code", "") == "opcua.untrusted"
     assert read_plant((box / "plant.yaml").read_bytes(), "").connections == {}

@@ -71,6 +71,7 @@ from edge.wire import (
     DrillView,
     ExceptionLine,
     ExpiryLine,
+    HandCard,
     OrderLine,
     PersonView,
     Picture,
@@ -412,7 +413,7 @@ def _hand_card(
     line: Line, batch: Batch, recipe: Recipe, step: Step, run: StepRun, latest: Latest, at: Stamp
 ) -> StepCard:
     """The card of a step that goes on by hand: what two people enter, and what the equipment shows, if anything."""
-    part = open_part(line, batch, run, latest)
+    part, hand = open_part(line, batch, run, latest), hand_card(line, batch, run, latest)
     limit: Limit | None = getattr(step, "limit", None)
     low, high = (
         limit_in(recipe, limit, part.unit) if limit is not None and part is not None and part.unit else (None, None)
@@ -424,7 +425,7 @@ def _hand_card(
         step=step.id,
         phase=step.phase,
         title=run.title,
-        text=part.text if part else "Nothing is to be entered now.",
+        text=part.text if part else _by_hand_so_far(hand),
         why=step.why,
         asks="hand" if part else "nothing",
         unit=part.unit if part else "",
@@ -440,8 +441,16 @@ def _hand_card(
         duration_s=run.duration_s if run.phase in {"wait", "hold"} else 0.0,
         next_title=_next_title(recipe, step),
         attachments=_attachments(recipe, step),
-        hand=hand_card(line, batch, run, latest),
+        hand=hand,
     )
+
+
+def _by_hand_so_far(hand: HandCard | None) -> str:
+    """What is said of a step by hand while nothing is to be entered."""
+    if hand is None:
+        return ""
+    last = f"Last: {hand.last}." if hand.last else ""
+    return " ".join(filter(None, ("BY HAND, not measured. Nothing is to be entered now.", last, hand.back, hand.why)))
 
 
 def _service_card(

@@ -250,6 +250,9 @@ class LinesideApp(App[None]):
         try:
             answer = await client.ask(request)
         except LinesideError as error:
+            if error.code == "hand.differs":  # both read the device again: nothing of before is left to look at
+                for entry in event.entries:
+                    self.front.entries.pop(entry, None)
             if error.code in {"desk.lost", "desk.garbled"}:
                 self._cut_off = True
             else:

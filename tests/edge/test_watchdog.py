@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,10 +22,10 @@ from edge.config import Config
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant, read_plant
 from edge.desk_client import connect
-from edge.engine import JOURNAL_S_MAX, Engine
 from edge.equipment import Equipment, installed_drivers
 from edge.watchdog import Watchdogs
 from tests.edge.conftest import running
+from tests.edge.test_engine import confirm, parts
 
 HANGING = Path(__file__).with_name("hanging_runtime.py")
 PLANT = """\
@@ -186,17 +185,29 @@ def test_a_watchdog_that_could_not_work_is_found_in_the_plant_file(was: str, ins
     assert refused.value.place is not None
 
 
-def test_a_journal_that_takes_no_rows_stops_the_beat() -> None:
-    engine = Engine.__new__(Engine)
-    engine._not_durable, engine._awaited, engine._awaited_since_s = deque(), 0, 0.0
-    assert engine._journal_moves(100.0)
-    engine._not_durable.append((7, None))  # type: ignore[arg-type]
-    assert engine._journal_moves(200.0), "it waits since now"
-    assert engine._journal_moves(200.0 + JOURNAL_S_MAX - 0.1)
-    assert not engine._journal_moves(200.0 + JOURNAL_S_MAX)
-    engine._not_durable.append((9, None))  # type: ignore[arg-type]
-    engine._not_durable.popleft()
-    assert engine._journal_moves(300.0), "a row has become durable"
+async def test_a_journal_that_takes_no_rows_stops_the_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.engine.JOURNAL_S_MAX", 0.2)
+    beats = silent = 0
+
+    def beat() -> float:
+        nonlocal beats, silent
+        beats, silent = beats + 1, 0
+        return 0.05
+
+    def look() -> None:
+        nonlocal silent
+        silent += 1
+
+    async with parts(tmp_path) as made:
+        made.engine._beat, made.engine._on_progress = beat, look
+        await until(lambda: beats >= 3)
+        with made.shut():  # the disk hangs: nothing becomes durable
+            asking = asyncio.create_task(made.engine.submit(confirm()), name="asking")
+            await until(lambda: silent >= 3)  # the loop goes on, and the device does not hear of it
+            before = beats
+            made.disk.open.set()
+            await asking
+        await until(lambda: beats > before)
 
 
 # The real runtime ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge.core.errors import LinesideError
 from edge.wire import DarkCard, EnterByHand, EnterDark, HandCard, HandOffer, Picture, ReadingView, StepCard, SwitchMode
 from tests.ui.conftest import Opener
 from tests.ui.scripted import HOLD, QUESTION, RECORD, make_batch, make_picture
@@ -183,3 +184,24 @@ async def test_two_people_say_how_long_the_box_was_off(open_screen: Opener) -> N
         assert not screen.shows("#confirm"), "the second person sees nothing of the first entry"
         (request,) = screen.desk.of(EnterDark)
         assert (request.minutes, request.verifies, request.person) == (30, False, "ana")
+
+
+async def test_after_entries_that_differ_nothing_of_them_is_left_on_the_screen(open_screen: Opener) -> None:
+    def differs(request: object) -> Picture | None:
+        if isinstance(request, EnterByHand):
+            raise LinesideError("hand.differs", "The two entries differ.", todo="Read the device again, both.")
+        return None
+
+    async with open_screen(entering(SECOND)) as screen:
+        screen.desk.on = differs
+        await screen.pilot.press(*"37.4")
+        await screen.click("#confirm")
+        await screen.at("sign-hand")
+        await screen.click("#signer-ben")
+        await screen.pilot.press(*"2345")
+        await screen.click("#confirm")
+        await screen.at("stop")
+        assert screen.says("The two entries differ.")
+        await screen.click("#understood")
+        await screen.until(lambda: screen.app.place in {"hand", "sign-hand"})
+        assert not screen.says("37.4")

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
-from edge.core.terms import Value
+from edge.core.terms import ORDER_CODE, Value
 
 LINE_BYTES_MAX = 1_048_576
 ATTACHMENT_PART_BYTES = 524_288
@@ -32,6 +32,11 @@ def _bare(text: str) -> str:
     """What a code says, without the symbology identifier (ISO/IEC 15424, "]C1") that a scanner can put before it."""
     found = _SYMBOLOGY.match(text)
     return text[found.end() :] if found else text
+
+
+def looks_like_order(text: str) -> bool:
+    """True for what a scanner reads off an order's code."""
+    return _bare(text).strip().startswith(ORDER_CODE)
 
 
 Scanned = AfterValidator(_bare)

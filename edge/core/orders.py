@@ -18,12 +18,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from edge.core.errors import LinesideError
 from edge.core.pseudonym import is_pseudonym
 from edge.core.record import Signer
+from edge.core.terms import ORDER_CODE
 
 ORDER_BYTES_MAX: Final = 8_192
 ORDERS_MAX: Final = 100
 """So many orders wait on one box; further ones are refused."""
 PARAMETERS_MAX: Final = 20
-CODE_START: Final = "LSO1;"
 ORDER_DOMAIN: Final = b"lineside.order.1"
 """Under which a hub signs an order for one box."""
 NOT_TAKEN: Final = "The order was not taken. Orders that wait are as they were."
@@ -109,7 +109,7 @@ def read_order(data: bytes) -> Order:
         text = data.decode().strip()
     except UnicodeDecodeError as error:
         raise _unreadable("it is not UTF-8 text") from error
-    raw = _from_code(text) if text.startswith(CODE_START) else _from_json(text)
+    raw = _from_code(text) if text.startswith(ORDER_CODE) else _from_json(text)
     try:
         document = _Document.model_validate(raw)
     except ValidationError as error:
@@ -132,7 +132,7 @@ def _from_json(text: str) -> Any:
 def _from_code(text: str) -> dict[str, Any]:
     found: dict[str, str] = {}
     parameters: dict[str, str] = {}
-    parts = [part for part in text.removeprefix(CODE_START).split(";") if part]
+    parts = [part for part in text.removeprefix(ORDER_CODE).split(";") if part]
     for part in (one for one in parts if one != "T"):
         key, _, value = part.partition("=")
         into, name = (parameters, key[2:]) if key.startswith("P.") else (found, _KEYS.get(key, ""))
@@ -163,11 +163,6 @@ def signed(order: Order, device: bytes, signer: Signer) -> bytes:
     """The file of an order that a hub signs for the box with this public key."""
     signature = signer.sign(ORDER_DOMAIN, device + order.as_bytes()).hex()
     return orjson.dumps({"order": orjson.loads(order.as_bytes()), "signature": signature}, option=orjson.OPT_INDENT_2)
-
-
-def looks_like_order(text: str) -> bool:
-    """True for what a scanner reads off an order's code."""
-    return re.match(r"\s*LSO1;", text) is not None
 
 
 def _unreadable(why: str) -> LinesideError:

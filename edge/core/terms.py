@@ -16,6 +16,10 @@ PENDING: Final = "pending"
 """What is entered for a result that is not there yet."""
 
 
+ORDER_CODE: Final = "LSO1;"
+"""What the code of an order begins with: see `edge.core.orders`."""
+
+
 class Quality(StrEnum):
     """How far a reading may be trusted. Only GOOD may satisfy a limit or complete a step."""
 

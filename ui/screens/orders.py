@@ -11,8 +11,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Button, Input
 
-from edge.core.orders import looks_like_order
-from edge.wire import GiveOrder, OrderLine, Picture, StartBatch
+from edge.wire import GiveOrder, OrderLine, Picture, StartBatch, looks_like_order
 from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Said, Target, View
 
 CHOSEN: Final[Entry] = ("", "chosen order")
@@ -54,7 +53,7 @@ class Orders(View):
         words, order = self.words, self._order(picture)
         self._offered = tuple(one.order for one in picture.orders)
         choices = [
-            Choice(str(n), Content(f"{one.order}\n{one.due}".rstrip()), chosen=one is order)
+            Choice(str(n), Content(f"{one.order}  {one.due}".rstrip()), chosen=one is order)
             for n, one in enumerate(picture.orders)
         ]
         await self.query_one(Choices).show(choices)

@@ -11,8 +11,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Button, Input
 
-from edge.core.orders import looks_like_order
-from edge.wire import GiveOrder, Picture, RecipeLine, StartBatch
+from edge.wire import GiveOrder, Picture, RecipeLine, StartBatch, looks_like_order
 from ui.view import ROWS, Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Said, Target, View
 
 RECIPE: Final[Entry] = ("", "recipe")

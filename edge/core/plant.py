@@ -123,8 +123,8 @@ class SafeAction(Frozen):
 
 class Watchdog(Frozen):
     """A tag that the unit's PLC watches: the box writes it every `every_s` while it lives and decides, and the PLC
-    falls to its safe state when that stops. A `toggle` (true or false) changes each time; a `counter` (int) counts from 1 on,
-    and is 0 when the box stopped in order and no batch is under way. See docs/explanation/safe-state.md."""
+    falls to its safe state when that stops. A `toggle` (true or false) changes each time; a `counter` (int) counts from
+    1 on, and is 0 when the box stopped in order and no batch is under way. See docs/explanation/safe-state.md."""
 
     tag: Name
     kind: Literal["toggle", "counter"] = "toggle"

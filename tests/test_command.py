@@ -372,7 +372,9 @@ def test_json_is_what_a_machine_reads(running: Path, here: Command) -> None:
     record = json.loads(here("batch", "show", "B-1", "--box", running, "--json").out)
     assert (record["order"], [step["step"] for step in record["steps"]]) == ("O-1", ["010"])
     strip = json.loads(here("sync", "status", "--box", running, "--json").out)
-    assert strip["rows_made"] == strip["rows_received"] + strip["rows_pending"] == verified["rows"]
+    assert strip["rows_made"] == strip["rows_received"] + strip["rows_pending"]
+    later = json.loads(here("journal", "verify", journal, "--json").out)  # the runtime may make rows meanwhile
+    assert verified["rows"] <= strip["rows_made"] <= later["rows"]
     checked = json.loads(here("recipe", "check", running / "recipes" / "small.yaml", "--json").out)
     assert (checked["ok"], checked["recipe"], checked["steps"]) == (True, "SMALL", 1)
 

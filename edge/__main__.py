@@ -512,11 +512,12 @@ def recipe_check(
         worth = remarks(document)
         refuse_findings(document, checked_plant, file.parent)
     except LinesideError as refusal:
-        if not as_json:
-            print("".join(f"remark: {remark}\n" for remark in worth), end="", file=sys.stderr)
-            raise
-        facts = {"ok": False, "findings": [refusal.as_json()]}
-        print(json.dumps({**facts, "remarks": [remark.as_json() for remark in worth]}))
+        if as_json:
+            facts = {"ok": False, "findings": [refusal.as_json()]}
+            print(json.dumps({**facts, "remarks": [remark.as_json() for remark in worth]}))
+        else:
+            for line in (refusal, *(f"remark: {remark}" for remark in worth)):
+                print(line, file=sys.stderr)
         raise typer.Exit(EXIT_REFUSED) from refusal
     recipe, steps = document.recipe, len(document.recipe.steps())
     name = {} if is_operation else {"seal": seal(recipe)}

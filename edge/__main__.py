@@ -84,7 +84,7 @@ def main() -> None:
     try:
         app()
     except LinesideError as refusal:
-        print(refusal, file=sys.stderr)
+        print(refusal, *getattr(refusal, "__notes__", ()), sep="\n", file=sys.stderr)
         sys.exit(EXIT_JOURNAL if refusal.code in {"journal.failed", "hub.commit", "disk.no_room"} else EXIT_REFUSED)
 
 
@@ -512,12 +512,12 @@ def recipe_check(
         worth = remarks(document)
         refuse_findings(document, checked_plant, file.parent)
     except LinesideError as refusal:
-        if as_json:
-            facts = {"ok": False, "findings": [refusal.as_json()]}
-            print(json.dumps({**facts, "remarks": [remark.as_json() for remark in worth]}))
-        else:
-            for line in (refusal, *(f"remark: {remark}" for remark in worth)):
-                print(line, file=sys.stderr)
+        if not as_json:
+            for remark in worth:
+                refusal.add_note(f"remark: {remark}")
+            raise
+        facts = {"ok": False, "findings": [refusal.as_json()]}
+        print(json.dumps({**facts, "remarks": [remark.as_json() for remark in worth]}))
         raise typer.Exit(EXIT_REFUSED) from refusal
     recipe, steps = document.recipe, len(document.recipe.steps())
     name = {} if is_operation else {"seal": seal(recipe)}

@@ -170,6 +170,7 @@ def test_remarks_are_told_beside_what_is_wrong(drafts: Path) -> None:
     with pytest.raises(LinesideError) as refused:
         run("recipe", "check", path)
     assert refused.value.code == "recipe.parameter_outside"
+    assert [note.startswith("remark: ") for note in refused.value.__notes__] == [True], "told after what is wrong"
     told = json.loads(run("recipe", "check", path, "--json").stdout)
     assert (told["ok"], told["findings"][0]["code"]) == (False, "recipe.parameter_outside")
     assert [one["code"] for one in told["remarks"]] == ["recipe.unused_parameter"]

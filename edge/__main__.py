@@ -375,9 +375,11 @@ def hub_order(
 
     Example: lineside hub order ORD-17.json --for line-1 --hub /etc/lineside-hub
     """
+    from edge.core.orders import ORDER_BYTES_MAX
+    from edge.library import read_bounded
     from hub.orders import send_order, sign_order
 
-    signed, topic = sign_order(hub, device, file)
+    signed, topic = sign_order(hub, device, read_bounded(file, ORDER_BYTES_MAX))
     if out is None:
         asyncio.run(send_order(hub, topic, signed))
     else:

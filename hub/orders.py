@@ -9,21 +9,21 @@ from typing import Final
 
 from edge import mqtt
 from edge.core.errors import LinesideError
-from edge.core.orders import ORDER_BYTES_MAX, read_order, signed
+from edge.core.orders import read_order, signed
 from edge.core.record import fingerprint
 from edge.identity import read_public
-from edge.library import read_bounded
 from hub.config import read_hub, read_key
 
 SENT_S: Final = 30.0
 
 
-def sign_order(folder: Path, device: str, file: Path) -> tuple[bytes, str]:
-    """The order in `file`, signed for the box whose key is `device`.pub, and the topic on which it is sent.
+def sign_order(folder: Path, device: str, given: bytes) -> tuple[bytes, str]:
+    """The order `given` (JSON, or the text of its code), signed for the box whose key is `device`.pub, and the topic on
+    which it is sent.
 
     Raises `order.*`, `config.*`, and what reading keys raises."""
     config = read_hub(folder)
-    order = read_order(read_bounded(file, ORDER_BYTES_MAX))
+    order = read_order(given)
     if Path(device).name != device:
         raise LinesideError(
             "order.device", f"{device[:64]!r} is no box of this hub.", todo="Name it as its file in the devices folder."

@@ -82,8 +82,7 @@ async def test_no_identity_stands_in_an_order(hub: tuple[Config, Path]) -> None:
 
 async def test_what_the_hub_signed_for_this_box_needs_nobody_and_nothing_else_passes(hub: tuple[Config, Path]) -> None:
     box, folder = hub
-    (folder / "order.json").write_bytes(ORDER.as_bytes())
-    file, topic = sign_order(folder, "line-1", folder / "order.json")
+    file, topic = sign_order(folder, "line-1", ORDER.as_bytes())
     assert topic.startswith("lineside/1/down/")
     text, signature = read_signed(file)
     good = wire.GiveOrder(id=name(), text=text, way="hub", signature=signature)
@@ -109,7 +108,7 @@ async def test_the_commands_bring_show_and_cancel_an_order(
 ) -> None:
     box, folder = hub
     (folder / "order.txt").write_text("LSO1;O=ORD-9;R=PAPER;Q=1 bag")
-    file, _ = sign_order(folder, "line-1", folder / "order.txt")
+    file, _ = sign_order(folder, "line-1", (folder / "order.txt").read_bytes())
     (folder / "stick.json").write_bytes(file)
     monkeypatch.setattr("edge.order_command.sys.stdin.readline", lambda: "2580\n", raising=False)
 

@@ -192,8 +192,9 @@ def strip(words: Words, strip: Strip, width: int) -> Content:
     forms += [(hub[0], "")]
     if sync.hub == "off":
         forms = [(hub[0], "")]
-    for hub_key, equation in forms:
-        cells = [(words(saved[0], **facts), saved[1]), (words(copied[0], **facts), copied[1])]
+    said = [(hub_key, equation, "") for hub_key, equation in (*forms, (f"{hub[0]}.short", ""))]
+    for hub_key, equation, short in (*said, (f"{hub[0]}.short", "", ".short")):
+        cells = [(words(saved[0] + short, **facts), saved[1]), (words(copied[0] + short, **facts), copied[1])]
         cells.append((words(hub_key, **facts), hub[1]))
         if equation:
             cells.append((words(equation, **facts), "$quiet"))

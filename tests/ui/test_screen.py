@@ -55,6 +55,7 @@ from tests.ui.scripted import (
     scripted_desk,
 )
 from ui import drawing
+from ui.locale import LANGUAGES, Words
 from ui.view import Go, Target, View
 
 VALUE = ValueLine(seq=40, name="viability", step="020", title="Viability", text="85", unit="%")
@@ -816,6 +817,18 @@ async def test_the_strip_states_the_loss_equation(open_screen: Opener, sync: Syn
         row = screen.text().split("\n")[1]
         assert words in row
         assert f"✔ saved {made}" in row
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("hub", ["off", "never", "away", "connected"])
+@pytest.mark.parametrize("copied", ["off", "ok", "behind", "failed"])
+def test_the_strip_says_what_is_pending_at_the_smallest_width(language: str, hub: str, copied: str) -> None:
+    made = 654_321
+    copy = {"copied": "ok" if copied == "behind" else copied, "copied_seq": made - (copied != "ok")}
+    sync = Sync.model_validate({"hub": hub, "received_seq": 0 if hub == "never" else 1_000, **copy})
+    row = drawing.strip(Words(language), Strip(made=made, saved=made - 1, sync=sync), 60)
+    assert row.cell_length <= 60, row.plain
+    assert hub == "off" or str(made - sync.received_seq) in row.plain
 
 
 async def test_text_from_the_desk_is_never_read_as_markup(open_screen: Opener) -> None:

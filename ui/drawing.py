@@ -186,15 +186,15 @@ def strip(words: Words, strip: Strip, width: int) -> Content:
         "pending": strip.pending,
         "since": clock_time(sync.received_utc) or "?",
     }
-    forms = [(hub[0], "strip.equation"), (hub[0], "strip.equation.short")]
+    brief = f"strip.short.{hub[0].removeprefix('strip.')}"
+    forms = [(hub[0], "strip.equation", ""), (hub[0], "strip.equation.short", "")]
     if away:
-        forms += [("strip.hub.away.short", "strip.equation.short")]
-    forms += [(hub[0], "")]
+        forms += [(brief, "strip.equation.short", "")]
+    forms += [(hub[0], "", ""), (brief, "", ""), (brief, "", "short.")]
     if sync.hub == "off":
-        forms = [(hub[0], "")]
-    said = [(hub_key, equation, "") for hub_key, equation in (*forms, (f"{hub[0]}.short", ""))]
-    for hub_key, equation, short in (*said, (f"{hub[0]}.short", "", ".short")):
-        cells = [(words(saved[0] + short, **facts), saved[1]), (words(copied[0] + short, **facts), copied[1])]
+        forms = forms[-3:]
+    for hub_key, equation, short in forms:
+        cells = [(words(f"strip.{short}{key.removeprefix('strip.')}", **facts), sign) for key, sign in (saved, copied)]
         cells.append((words(hub_key, **facts), hub[1]))
         if equation:
             cells.append((words(equation, **facts), "$quiet"))

@@ -217,13 +217,23 @@ def in_doubt(rows: list[tuple[int, RowBody]]) -> int:
 
 
 def judge_writes(rows: list[tuple[int, RowBody]], counters: dict[str, int]) -> None:
-    """No device counted more writes than were intended, and every attempt after the first was signed for."""
+    """No device counted more writes than were intended, no write has the number of another one, and whatever was to be
+    written a second time was signed for. A ramp's next value and a service's next command are no repetition."""
     intents = [body.event for _, body in rows if isinstance(body.event, ev.CommandIntended)]
     intended = Counter(intent.tag for intent in intents)
     for tag, count in counters.items():
         assert count <= intended[tag], f"{tag} was written {count} times for {intended[tag]} intents"
-    repeated = [intent for intent in intents if intent.attempt > 1]
-    assert len(repeated) <= len(decided_again(rows)), "a write was repeated without a signed decision"
+    numbered = Counter((one.batch, one.step, one.iteration, one.tag, one.attempt) for one in intents)
+    twice = [number for number, count in numbered.items() if count > 1]
+    assert not twice, f"writes with one number: {twice}"
+    before: dict[tuple[str, str, int, str], ev.CommandIntended] = {}
+    repeated = []
+    for intent in intents:
+        last = before.get(place := (intent.batch, intent.step, intent.iteration, intent.tag))
+        if last is not None and last.value == intent.value:
+            repeated.append(intent)
+        before[place] = intent
+    assert len(repeated) <= len(decided_again(rows)), f"written again without a signed decision: {repeated}"
 
 
 def decided_again(rows: list[tuple[int, RowBody]]) -> list[ev.QuestionAnswered]:

@@ -28,6 +28,8 @@ ELSEWHERE = {
     "ByHand", "CustodyPassed", "LabelsPrinted", "RampStepped", "ResultAdded", "ResultPending", "Transferred", "Weighed",
     "BatchQueued", "ExpiryBegun", "ExpiryEnded", "ExpiryNear", "ExpiryPassed", "ServiceMoved", "ServiceSet",
     "DarkEntered", "DarkRefused", "DarkVerified", "HandEntered", "HandRefused", "HandVerified", "ModeChanged",
+    "NumberRangeSet", "NumbersSkipped", "OrderCancelled", "OrderReceived", "OrderRefused", "ProfileSet", "TrendJudged",
+    "TrendPinned",
 }  # fmt: skip
 """Kinds of rows that other tests play."""
 SEEDS = [int(os.environ["LINESIDE_SEED"])] if "LINESIDE_SEED" in os.environ else range(RUNS)

@@ -127,7 +127,7 @@ async def _whole_line(folder: Path, say: Say) -> list[Figure]:
             await log_in(client)
             async with asyncio.timeout(60):
                 async for picture in client.pictures():
-                    reads = all(state == "connected" for state in picture.connections.values())
+                    reads = all(state.startswith("connected") for state in picture.connections.values())
                     if reads and picture.strip.sync.received_seq >= 5 and picture.strip.sync.copied_seq >= 5:
                         break
             await asyncio.sleep(SETTLED_S)

@@ -170,6 +170,14 @@ def refusal(
         )
     if act in {HandAct.TAKE, HandAct.MANUAL}:
         return _no_hand(line, batch, step, act, latest)
+    if act is HandAct.RETURN and isinstance(step, WRITES) and batch.state not in IN_STATES[HandAct.ENTER]:
+        return LinesideError(
+            "hand.state",
+            f"Batch {batch.batch} is {batch.state.value}: the box would write for step {run.step}, and a batch that "
+            "stands still is not written to.",
+            effect=KEPT,
+            todo="Resume the batch first; the step then goes on by hand until it is returned.",
+        )
     if act is HandAct.RETURN and isinstance(step, WRITES) and run.hand is not None and run.hand.claimed:
         return LinesideError(
             "hand.claimed",

@@ -378,6 +378,24 @@ def test_a_write_that_nobody_has_done_yet_can_go_back_to_the_box_under_a_number_
     assert line.active() == ["090"]
 
 
+@pytest.mark.parametrize("state", [State.HELD, State.PAUSED])
+@pytest.mark.parametrize("step", [SET, RAMP], ids=["set", "ramp"])
+def test_nothing_is_written_for_a_step_that_goes_back_to_the_box_while_its_batch_stands_still(
+    step: dict[str, Any], state: State
+) -> None:
+    line = made(step)
+    if step is SET:
+        line.conclude("010", "refused")
+    bad(line)
+    take(line)
+    line.line = replace(line.line, batches={"B1": replace(line.batch(), state=state)})
+    assert code(line, switch, HandAct.RETURN, reason="mended") == "hand.state"
+    assert effects(line.line).writes == ()
+    line.line = replace(line.line, batches={"B1": replace(line.batch(), state=State.RUNNING)})
+    switch(line, HandAct.RETURN, reason="mended")
+    assert line.batch().steps["010"].hand is None
+
+
 def test_a_ramp_by_hand_stops_stepping_and_back_again_goes_on_from_where_it_stands() -> None:
     line = made(RAMP)
     bad(line)

@@ -256,7 +256,7 @@ async def test_a_segment_that_does_not_hold_lets_nothing_leave(old: Config, medi
         await scan(client, 50)
         await refused(ask(client, 8_000), "prune.not_archived")
         last = archived(old)
-        (path,) = medium.glob("*.lsa")
+        path = min(medium.glob("*.lsa"))  # a row of a slow machine's own makes a second one
         whole = path.read_bytes()
         for at in (200, len(whole) // 2, len(whole) - 1):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :])

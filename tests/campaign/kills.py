@@ -103,8 +103,8 @@ def whole(process: Process, what: str) -> Part:
 CART_B1 = whole(CART_FULL, "CART-B1 of twelve days")
 MAB_FB = whole(MAB_FULL, "MAB-FB of fourteen days")
 
-KILLS_BESIDE = 10
-"""Of hub or follower in one batch, which then goes on to its end."""
+KILLS_BESIDE = 40
+"""Of hub or follower in one batch at the most, which then goes on to its end."""
 KILLS_AT_ENTRIES = 8
 
 

@@ -22,7 +22,7 @@ from tests.crash.runtime_kills import CELL_SPEED, SPEED, bodies, judge_writes, s
 from tests.crash.test_processes_killed import badged_in, hub_has_all, hub_says, read, shows, state
 from tests.kit.operator import Operator
 
-ROWS_BETWEEN_MAX = 25
+ROWS_BETWEEN_MAX = 8
 ENTRIES = ("011", "012", "020", "021")
 """Steps at which a value is typed; they follow each other soon after the beginning."""
 HASTY_HUB = str(Path(__file__).with_name("hasty_hub.py"))

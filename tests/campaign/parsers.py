@@ -68,7 +68,8 @@ TOKENS: Final = (
 )
 
 Parse = Callable[[bytes], object]
-RECIPE: Final = files("edge.core.recipe").joinpath("shipped/cart-b1.yaml").read_bytes()
+SHIPPED: Final = files("edge.core.recipe").joinpath("shipped")
+RECIPE: Final = SHIPPED.joinpath("cart-b1.yaml").read_bytes()
 SMALL: Final = b"""\
 recipe: S
 version: "1.1"
@@ -131,16 +132,21 @@ Opened = Callable[[Path], tuple[list[bytes], Parse]]
 
 
 def fuzzed(opened: Opened, wrap: Callable[[Parse], Parse] = lambda parse: parse) -> Callable[..., Awaitable[None]]:
+    understood = False
+
     async def inject(seed: int, folder: Path, tally: Tally) -> None:
+        nonlocal understood
         chance = random.Random(seed)
         samples, parse = opened(folder)
-        for sample in samples:
-            parse(sample)
+        if not understood:
+            for sample in samples:
+                parse(sample)
+            understood = True
         parse = wrap(parse)
         for _ in range(INPUTS_A_SEED):
             data = mutated(chance.choice(samples), chance)
             tally.fault()
-            began_s = time.process_time()
+            began_s, before_kib = time.process_time(), peak_kib()
             try:
                 parse(data)
             except LinesideError as error:
@@ -150,8 +156,15 @@ def fuzzed(opened: Opened, wrap: Callable[[Parse], Parse] = lambda parse: parse)
                 tally.violated(f"a traceback: {type(error).__name__}: {error} for {data[:200]!r}")
             if time.process_time() - began_s > TOO_LONG_S:
                 tally.violated(f"more than {TOO_LONG_S} s for {data[:200]!r}")
+            if (grown_kib := peak_kib() - before_kib) > MEMORY_KIB_MAX:
+                tally.violated(f"{grown_kib} KiB for {data[:200]!r}")
 
     return inject
+
+
+def peak_kib() -> int:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def unguarded(parse: Parse) -> Parse:
@@ -192,7 +205,15 @@ def recipes(folder: Path) -> tuple[list[bytes], Parse]:
             raise
         return remarks(document), check_recipe(document, plant)
 
-    return [RECIPE], checked
+    operations = sorted(SHIPPED.joinpath("operations").iterdir(), key=lambda one: one.name)
+    return [RECIPE, *(as_recipe(one.read_bytes()) for one in operations)], checked
+
+
+def as_recipe(operation: bytes) -> bytes:
+    """A recipe with the steps of this operation of the library."""
+    head, _, steps = operation.replace(b"library_operation:", b"recipe:", 1).partition(b"\nsteps:\n")
+    within = b"\nprocedure:\n  - unit_procedure: U\n    operations:\n      - operation: O\n        steps:\n"
+    return head + within + b"".join(b" " * 8 + line for line in steps.splitlines(keepends=True))
 
 
 def sites(folder: Path) -> tuple[list[bytes], Parse]:
@@ -203,8 +224,11 @@ def sites(folder: Path) -> tuple[list[bytes], Parse]:
 
 
 def plants(folder: Path) -> tuple[list[bytes], Parse]:
+    """The simulated cell's, and one of each of its units alone."""
     del folder
-    return [plant_bytes()], lambda data: read_plant(data, "plant.yaml")
+    whole = plant_bytes()
+    head, *rest = re.split(rb"(?m)^(?=  [A-Z]+-\d+:$)", whole)
+    return [whole, *(head + one for one in rest)], lambda data: read_plant(data, "plant.yaml")
 
 
 def configs(folder: Path) -> tuple[list[bytes], Parse]:
@@ -309,12 +333,7 @@ def formulas(folder: Path) -> tuple[list[bytes], Parse]:
     ]  # fmt: skip
 
     def parse(data: bytes) -> object:
-        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        try:
-            return compile_formula(data.decode(errors="replace"), names).value(given)
-        finally:
-            grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
-            assert grown_kib < MEMORY_KIB_MAX, f"{grown_kib} KiB for one formula"
+        return compile_formula(data.decode(errors="replace"), names).value(given)
 
     def works(data: bytes) -> object:
         return parse(data) if data not in samples else compile_formula(data.decode(), names)

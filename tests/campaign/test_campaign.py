@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from tests.campaign import Part, Planted, Tally, play, run_part
+from tests.campaign import Part, Planted, Tally, parsers, play, run_part
 from tests.campaign.__main__ import chosen, replay, told
 from tests.campaign.rows import PARTS
 from tests.campaign.writers import WRITERS
@@ -39,6 +39,13 @@ async def test_a_part_finds_its_planted_bugs_and_nothing_else(part: Part, needs_
     assert run.missed == ()
     assert [f"{one.seed}: {one.what}" for one in run.violations] == []
     assert run.whole
+
+
+async def test_an_input_that_takes_too_much_memory_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsers, "MEMORY_KIB_MAX", -1)
+    tally = Tally()
+    await play(BY_ID["11.receipt"].inject, 0, tally)
+    assert any(" KiB for b" in one.what for one in tally.violations)
 
 
 def regressions() -> list[tuple[str, int]]:

@@ -54,7 +54,7 @@ from drivers.modbus_link import Link, Lost, Rejected, serial_line, tcp_link
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value
-from edge.equipment import Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
+from edge.equipment import Capability, Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
 from edge.explorer import Explorer
 
 REGISTERS_MAX: Final = 125
@@ -146,6 +146,8 @@ def _parted(spans: Sequence[_Span]) -> int:
 
 class ModbusDriver(OneTask):
     """One Modbus device; see the module's docstring and the port `edge.equipment.Driver`."""
+
+    capabilities = frozenset({Capability.READ, Capability.WATCH, Capability.WRITE})
 
     def __init__(
         self,

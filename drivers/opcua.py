@@ -67,7 +67,7 @@ from drivers.opcua_trust import (
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value
-from edge.equipment import Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
+from edge.equipment import Capability, Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
 from edge.explorer import Explorer
 
 # What goes wrong on the wire reaches people as health, quality and outcome; the library's log repeats it as tracebacks.
@@ -440,6 +440,8 @@ class _Client(Client):
 
 class OpcUaDriver(OneTask):
     """One OPC UA session; see the module's docstring and the port `edge.equipment.Driver`."""
+
+    capabilities = frozenset(Capability)
 
     def __init__(
         self,

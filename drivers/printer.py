@@ -29,7 +29,7 @@ from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value
 from edge.core.zpl import fingerprint
-from edge.equipment import Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
+from edge.equipment import Capability, Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
 
 LOOK_S: Final = 0.05
 _TYPES: Final = {"label": "text", "ready": "bool", "trouble": "text", "waiting": "int"}
@@ -100,6 +100,8 @@ class _NotSent(WireLost):
 
 class PrinterDriver(OneTask):
     """One printer; see the module's docstring and the port `edge.equipment.Driver`."""
+
+    capabilities = frozenset(Capability) - {Capability.SOURCE_TIME}
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ from drivers.wire import OPEN_ERRORS, Line, Wire, WireLost, serial_wire, tcp_wir
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value, convert
-from edge.equipment import Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
+from edge.equipment import Capability, Found, Home, OneTask, WriteRefused, WriteUnknown, retry_delays_s
 from edge.explorer import Explorer
 
 MASSES: Final = ("kg", "g", "mg", "ug")
@@ -187,6 +187,8 @@ def _check_tag(name: str, tag: Tag, settings: _Settings) -> None:
 
 class ScaleDriver(OneTask):
     """One scale; see the module's docstring and the port `edge.equipment.Driver`."""
+
+    capabilities = frozenset(Capability) - {Capability.SOURCE_TIME}
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""`lineside equipment probe`, `bind`, `watch`, `write-test`, `report`, `verify-report`.
+"""`lineside equipment drivers`, `check`, `probe`, `bind`, `watch`, `write-test`, `report`, `verify-report`.
 
 An engineer connects a device, and shows that it is what the plant file says; at a terminal or from a script."""
 
@@ -275,7 +275,52 @@ def verify_report(
     print(reporting.as_markdown(reporting.read_report(file, read_public(key))), end="")
 
 
+def drivers(as_json: AsJson = False) -> None:
+    """The drivers that a plant file may name, those of the site too: what each can, and what brings it.
+
+    Exit code 1 when one of them cannot be loaded.
+
+    Example: lineside equipment drivers
+    """
+    from edge.equipment import installed
+
+    found = list(installed())
+    if as_json:
+        told = [
+            {"driver": one.driver, "package": one.package, "can": list(one.capabilities), "trouble": one.trouble}
+            for one in found
+        ]
+        print(json.dumps({"drivers": told}))
+    for one in () if as_json else found:
+        print(f"{one.driver}: {one.trouble or ', '.join(one.capabilities)}  ({one.package})")
+    if any(one.trouble for one in found):
+        raise typer.Exit(1)
+
+
+def check(
+    plant: Annotated[Path | None, typer.Argument(help="The plant file; the box's own when left out.")] = None,
+    box: Box = Path(),
+) -> None:
+    """Check a plant file with the drivers that it names: settings, addresses, and whether each driver can what its tags
+    want. All that is wrong is told with line and column. Nothing is connected.
+
+    Example: lineside equipment check plant.yaml
+    """
+    from edge.clock import SystemClock
+    from edge.config import read_config
+    from edge.core.plant import read_plant
+    from edge.equipment import Equipment, installed_drivers
+    from edge.library import read_bounded
+
+    file, clock = plant or read_config(box).plant, SystemClock()
+    on = read_plant(read_bounded(file), str(file))
+    Equipment(on, installed_drivers(), now_s=clock.now_s, utc=clock.utc)
+    print(f"{file}: {len(on.connections)} connections, {len(on.tags())} tags; nothing is wrong.")
+
+
 COMMANDS: Final[tuple[tuple[str, Callable[..., None]], ...]] = (
+    ("drivers", drivers),
+    ("check", check),
     ("probe", probe),
     ("bind", bind),
     ("watch", watch),

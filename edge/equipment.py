@@ -12,7 +12,7 @@ import random
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -41,6 +41,17 @@ class WriteRefused(Exception):
 
 class WriteUnknown(Exception):
     """It may or may not have been written: a lost reply, a dropped connection, a wrong answer."""
+
+
+class Capability(StrEnum):
+    """What a driver can, whatever device it speaks to."""
+
+    READ = "read"
+    WATCH = "watch"
+    WRITE = "write"
+    BROWSE = "browse"
+    SOURCE_TIME = "source time"
+    """Its readings say when the device itself took them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,10 @@ class Driver(Protocol):
 
     `start` begins connecting and keeps reconnecting with jitter until `stop`; it does not wait for success.
     """
+
+    @property
+    def capabilities(self) -> Collection[Capability]:
+        """What it can: a plant whose tags want more of it is refused. Of the class, for all connections alike."""
 
     async def start(self, on_reading: Callable[[str, Reading], None], on_health: Callable[[Health], None]) -> None:
         """Begin. `on_reading(full tag name, reading)` is called on the event loop for every watched tag: on each
@@ -143,6 +158,29 @@ DriverLoader = Callable[[], DriverFactory]
 def installed_drivers() -> Mapping[str, DriverLoader]:
     """Every driver found by entry point, by name. Nothing is imported until a loader is called."""
     return {entry.name: entry.load for entry in entry_points(group="lineside.drivers")}
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A driver that a plant file may name."""
+
+    driver: str
+    package: str
+    """The distribution that brings it, with its version."""
+    capabilities: tuple[Capability, ...]
+    trouble: str = ""
+    """Why it cannot be loaded."""
+
+
+def installed() -> Iterator[Installed]:
+    """Every driver found by entry point, loaded to see what it can."""
+    for entry in sorted(entry_points(group="lineside.drivers")):
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else ""
+        try:
+            can = entry.load().capabilities
+            yield Installed(entry.name, package, tuple(one for one in Capability if one in can))
+        except Exception as error:  # noqa: BLE001  a site's own driver may raise anything: the others are shown
+            yield Installed(entry.name, package, (), f"{type(error).__name__}: {error}")
 
 
 def _loader(name: str, connection: Connection, drivers: Mapping[str, DriverLoader]) -> DriverLoader:
@@ -332,13 +370,55 @@ class Equipment:
         for name, connection in self._plant.connections.items():
             try:
                 factory = _loader(name, connection, drivers)()
-                factory(connection, self._of_connection[name], now_s=self._now_s, utc=self._utc, home=self._home)
-                self._factories[name] = factory
             except LinesideError as error:
-                errors.append(error)
+                errors.append(replace(error, place=self._plant.place("connections", name, "driver")))
+                continue
+            try:
+                can = self._made(factory, name, self._of_connection[name]).capabilities
+            except LinesideError as error:
+                errors += self._refusals(factory, name) or [error]
+            else:
+                self._factories[name] = factory
+                errors += [refusal for tag in self._of_connection[name] if (refusal := self._unable(tag, can))]
         if errors:
+            errors.sort(key=lambda one: one.place.line if one.place else 0)
             errors[0].others = (*errors[0].others, *errors[1:])
             raise errors[0]
+
+    def _made(self, factory: DriverFactory, name: str, tags: Mapping[str, Tag]) -> Driver:
+        connection = self._plant.connections[name]
+        return factory(connection, tags, now_s=self._now_s, utc=self._utc, home=self._home)
+
+    def _refusals(self, factory: DriverFactory, name: str) -> list[LinesideError]:
+        """All that a driver does not take of its connection, each with its place: the settings, or else tag by tag."""
+        try:
+            self._made(factory, name, {})
+        except LinesideError as error:
+            return [replace(error, place=self._plant.place("connections", name, "settings"))]
+        found = []
+        for full_name, tag in self._of_connection[name].items():
+            try:
+                self._made(factory, name, {full_name: tag})
+            except LinesideError as error:
+                found.append(replace(error, place=self._plant.place_of_tag(full_name, "address")))
+        return found
+
+    def _unable(self, name: str, can: Collection[Capability]) -> LinesideError | None:
+        """Why this tag cannot be had from its driver."""
+        tag = self._tags[name]
+        key, wanted = "address", {Capability.READ, Capability.WATCH}
+        if wanted <= {*can} and tag.access == "write":
+            key, wanted = "access", {Capability.WRITE}
+        missing = [one.value for one in Capability if one in wanted - {*can}]
+        if not missing:
+            return None
+        driver = self._plant.connections[tag.connection].driver
+        return LinesideError(
+            "equipment.cannot",
+            f"The tag {name} is to be used over {tag.connection}, whose driver {driver} cannot {' or '.join(missing)}.",
+            todo="Look what a driver can with: lineside equipment drivers. Then correct the plant file.",
+            place=self._plant.place_of_tag(name, key),
+        )
 
     async def __aenter__(self) -> Self:
         """Start every driver; does not wait for a device."""
@@ -513,13 +593,7 @@ class Equipment:
         while True:
             driver: Driver | None = None
             try:
-                driver = self._factories[name](
-                    self._plant.connections[name],
-                    self._of_connection[name],
-                    now_s=self._now_s,
-                    utc=self._utc,
-                    home=self._home,
-                )
+                driver = self._made(self._factories[name], name, self._of_connection[name])
                 await driver.start(self._take_reading, lambda health: self._take_health(name, health))
                 self._drivers[name] = driver
                 await driver.watch(self._watched_of(name))

@@ -11,7 +11,7 @@ from datetime import date
 from functools import cached_property
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from edge.core.alarms import AlarmWatch, Priority, Told
 from edge.core.document import Document, Path, closest, read_document, together, validate
@@ -221,6 +221,17 @@ class Plant(Frozen):
     plant: Name
     connections: Mapping[Name, Connection] = Field(default_factory=dict)
     units: Mapping[Name, Unit] = Field(default_factory=dict)
+    _read_from: tuple[bytes, str] = PrivateAttr((b"", ""))
+
+    def place(self, *path: str | int) -> Place | None:
+        """Where that stands in the file that the plant was read from; None for one that was made otherwise."""
+        data, name = self._read_from
+        return read_document(data, name).place(path) if data else None
+
+    def place_of_tag(self, full_name: str, key: str) -> Place | None:
+        """Where the tag has this key, or else where it begins."""
+        unit, _, tag = full_name.partition(".")
+        return self.place("units", unit, "tags", tag, key)
 
     def tag(self, full_name: str) -> Tag | None:
         """The tag called "UNIT.tag", or None."""
@@ -263,6 +274,7 @@ def read_plant(data: bytes, name: str) -> Plant:
     problems = sorted(_inconsistencies(plant, document), key=lambda one: one.place.line if one.place else 0)
     if problems:
         raise together(problems)
+    plant._read_from = (data, name)  # noqa: SLF001  whoever finds more says where it stands
     return plant
 
 

@@ -10,15 +10,16 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from drivers.sim.cell import DeviceProcess
 from drivers.sim.control import SimControl
 from edge.core.errors import LinesideError
-from edge.core.plant import Connection, Plant, Tag
+from edge.core.plant import Connection, Plant, Tag, read_plant
 from edge.core.terms import Quality, Reading, Value
-from edge.equipment import Equipment, Found, Health, Home, WriteResult, installed_drivers
+from edge.equipment import Capability, Equipment, Found, Health, Home, WriteResult, installed_drivers
 from tests.contract.conformance import Subject, now_s, pump_subject, reactor_subject, rig
 
 
@@ -26,6 +27,7 @@ class Scripted:
     """A site's own driver that does what a test tells it."""
 
     made: list[Scripted]
+    capabilities = frozenset(Capability)
 
     def __init__(
         self,
@@ -200,6 +202,46 @@ def test_refuses_what_it_does_not_know(scripted: Mapping[str, Callable[[], type[
     with pytest.raises(LinesideError) as refusal:
         equipment.writer("U.y")
     assert refusal.value.code == "guard.unknown_tag"
+
+
+WRONG = b"""\
+plant: P
+connections:
+  c: {driver: scripted}
+  d: {driver: printer, settings: {hots: h}}
+  e: {driver: opcua, settings: {endpoint: "opc.tcp://h:1/", security: none}}
+units:
+  U:
+    class: thing
+    tags:
+      x: {connection: c, address: a}
+      y:
+        connection: c
+        address: a
+        access: write
+        low: 0
+        high: 1
+      z: {connection: e, address: "not a node"}
+"""
+
+
+def _found(drivers: Mapping[str, Callable[[], Any]]) -> list[tuple[str, str]]:
+    with pytest.raises(LinesideError) as refusal:
+        Equipment(read_plant(WRONG, "p.yaml"), drivers, now_s=now_s, utc=lambda: "")
+    return [(one.code, str(one.place)) for one in (refusal.value, *refusal.value.others)]
+
+
+def test_what_a_driver_cannot_is_refused_with_its_place(
+    scripted: Mapping[str, Callable[[], type[Scripted]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drivers = {**installed_drivers(), **scripted}
+    always = [("printer.settings", "p.yaml:4:24"), ("opcua.address", "p.yaml:17:26")]
+    assert _found(drivers) == always
+    monkeypatch.setattr(Scripted, "capabilities", frozenset(Capability) - {Capability.WRITE})
+    assert _found(drivers) == [always[0], ("equipment.cannot", "p.yaml:14:9"), always[1]]
+    monkeypatch.setattr(Scripted, "capabilities", frozenset(Capability) - {Capability.WATCH})
+    cannot = [("equipment.cannot", "p.yaml:10:26"), ("equipment.cannot", "p.yaml:13:9")]
+    assert _found(drivers) == [always[0], *cannot, always[1]]
 
 
 async def test_before_the_start_nothing_can_be_written(scripted: Mapping[str, Callable[[], type[Scripted]]]) -> None:

@@ -15,7 +15,7 @@ from edge.core.guard import Stood, frozen, may_write, permitting, stood
 from edge.core.line import effects
 from edge.core.plant import Plant, read_plant
 from edge.core.terms import Act, Quality, Reading, Role, State
-from edge.equipment import Equipment, Health, WriteResult
+from edge.equipment import Capability, Equipment, Health, WriteResult
 from tests.core.parts import PLANT, VirtualLine, kinds, recipe
 
 TAGS: dict[str, Any] = {
@@ -162,6 +162,8 @@ class Held:
 
     def _reading(self, name: str) -> Reading:
         return Reading(self.values[name], self._tags[name].unit, Quality.GOOD, "", self._now_s())
+
+    capabilities = frozenset(Capability)
 
     async def stop(self) -> None: ...
     async def watch(self, tags: Any) -> None:

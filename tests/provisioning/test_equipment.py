@@ -100,3 +100,21 @@ def test_the_boxs_own_certificate_is_shown_exported_and_renewed(box: Path, tmp_p
     assert [one["fingerprint"] for one in shown["own"]][1] == fingerprint(exported)
     assert (shown["trusted"], shown["rejected"]) == ([], [])
     assert refused(run(box, "certificate", "--export", str(tmp_path / "no" / "box.der"))) == "opcua.cannot_export"
+
+
+def test_a_plant_file_is_checked_with_its_drivers(box: Path) -> None:
+    assert "3 connections, 0 tags; nothing is wrong." in run(box, "check").stdout
+    (box / "plant.yaml").write_text(PLANT.format(port=9).replace("port: 9}", "prot: 9}"))
+    assert refused(run(box, "check")) == "modbus.settings"
+
+
+def test_what_each_driver_can_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = CliRunner().invoke(app, ["equipment", "drivers", "--json"])
+    drivers = {one["driver"]: one for one in json.loads(told.stdout)["drivers"]}
+    assert drivers["modbus"]["can"] == ["read", "watch", "write"]
+    assert drivers["opcua"]["package"].startswith("lineside ")
+    monkeypatch.setattr("drivers.scale.ScaleDriver.capabilities", None)
+    broken = CliRunner().invoke(app, ["equipment", "drivers"])
+    assert broken.exit_code == 1
+    assert "scale: TypeError" in broken.stdout
+    assert "opcua: read, watch, write, " in broken.stdout

@@ -10,9 +10,9 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
@@ -282,6 +282,9 @@ class Run:
 
     # What happens --------------------------------------------------------------------------------------------------
 
+    weights: ClassVar[Mapping[str, int]] = {}
+    """How often something happens, by its name, where it differs from what `play` says."""
+
     def drawn(self) -> Recipe:
         """The recipe of this run."""
         return random_recipe(self.chance)
@@ -308,7 +311,8 @@ class Run:
             (3, self.the_power_goes),
             (1, self.the_runtime_stops),
         ]
-        weights, acts = zip(*happenings, strict=True)
+        acts = [act for _, act in happenings]
+        weights = [self.weights.get(act.__name__, weight) for weight, act in happenings]
         for _ in range(STEPS_MAX):
             self.chance.choices(acts, weights)[0]()
         self.crash_at_every_row()

@@ -582,7 +582,7 @@ def _expected(batch: Batch, recipe: Recipe, step: Step) -> str:
 def _overdue(recipe: Recipe, step: Step, run: StepRun) -> str:
     """Said first at a sample of a plan that should have been taken by now."""
     plan = plan_of(recipe, step.id)
-    return f"OVERDUE: it was due within {plan.within}. " if plan and "timeout" in run.passed else ""
+    return f"OVERDUE: it was due within {spoken(recipe, plan.within)}. " if plan and "timeout" in run.passed else ""
 
 
 def _trend(batch: Batch, step: Step, run: StepRun, unit: str) -> str:
@@ -688,6 +688,17 @@ def _dark(batch: Batch) -> DarkCard | None:
 
 
 def _next_action(batch: Batch, cards: list[StepCard], waits: str, *, by_hand: bool) -> str:
+    said = _what_next(batch, cards, waits, by_hand=by_hand)
+    again = [
+        f"{one.intent if isinstance(one.intent, str) else f'{one.intent:g}'} {one.unit}".strip() + f" to {one.tag}"
+        if one.tag
+        else f"step {step} anew"
+        for step, one in batch.agreed.items()
+    ]
+    return f"{said} When it goes on, as was signed: {'; '.join(again)}." if again else said
+
+
+def _what_next(batch: Batch, cards: list[StepCard], waits: str, *, by_hand: bool) -> str:
     match batch.state:
         case State.IDLE:
             return f"{waits}." if waits else "Its units are free: start it when everything is ready."

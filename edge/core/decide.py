@@ -334,6 +334,7 @@ class _Decision:
                 self.change(batch.batch, State.STOPPING, RESTORE, why)
             elif continues is not None and batch.state not in {State.STOPPING, State.ABORTING}:
                 self.hold_restored(batch.batch, why)
+                self.ask_anew(batch.batch)
             for intent in batch.intents.values():
                 why = "The box stopped between the intent and the outcome: nobody knows whether it was written."
                 self.unknown(batch.batch, intent, why, None)
@@ -857,7 +858,9 @@ class _Decision:
                     self.emit(ev.StepEnded(batch=batch_id, step=run.step, state=ended.value, reason=batch.reason))
                 self.change(batch_id, ended, batch.cause, batch.reason)
             case State.RESTARTING:
-                self.change(batch_id, State.RUNNING, batch.cause, batch.reason)
+                self.do_again(batch_id)
+                if self.line.batches[batch_id].state is State.RESTARTING:  # else the guard refused what was agreed to
+                    self.change(batch_id, State.RUNNING, batch.cause, batch.reason)
                 self.proceed(batch_id)
             case State.RUNNING:
                 if self.walk(batch_id, self.recipe(batch).main()) and not self.line.batches[batch_id].active():
@@ -1423,15 +1426,44 @@ class _Decision:
         after = self.line.batches[batch.batch]
         if after.state is State.HELD and after.cause == "question" and not after.questions:
             self.change(batch.batch, State.RESTARTING, "question", f"Answered by {self.actor}: {command.answer}.")
-        if isinstance(asked, Label):
-            printing.go_on(self, batch.batch, asked)
-        elif command.answer == "again" and (not question.tag or broken_off):
-            run = batch.steps[question.step]
-            self.activate(batch.batch, self.recipe(batch).steps()[run.step], run.iteration, run.attempt + 1)
-        elif command.answer == "again":
-            run = self.line.batches[batch.batch].steps[question.step]
-            attempt = run.attempt if isinstance(asked, Service) else _attempt_of(question) + 1
-            self.intend(batch.batch, question.step, run.iteration, attempt, question.tag, question.intent)
+
+    def do_again(self, batch_id: str) -> None:
+        """Begin what people signed to be done again. It waited: a batch that is held moves nothing."""
+        batch = self.line.batches[batch_id]
+        for run in batch.active():
+            step, question = self.recipe(batch).steps()[run.step], batch.agreed.get(run.step)
+            if self.line.batches[batch_id].state is not State.RESTARTING:
+                return
+            if run.step in batch.skips or run.hand is not None:
+                continue
+            if isinstance(step, Label):
+                if step.printer:
+                    printing.go_on(self, batch_id, step)
+            elif question is None:
+                continue
+            elif not question.tag or serve.is_broken_off(self, batch, question):
+                self.activate(batch_id, step, run.iteration, run.attempt + 1)
+            else:
+                attempt = run.attempt if isinstance(step, Service) else _attempt_of(question) + 1
+                self.intend(batch_id, run.step, run.iteration, attempt, question.tag, question.intent)
+
+    def ask_anew(self, batch_id: str) -> None:
+        """Ask again what was agreed to before a backup: it may have been done in rows that are not here."""
+        for step, one in self.line.batches[batch_id].agreed.items():
+            self.emit(
+                ev.QuestionRaised(
+                    batch=batch_id,
+                    question=one.question,
+                    step=step,
+                    tag=one.tag,
+                    intent=one.intent,
+                    unit=one.unit,
+                    before=one.before,
+                    reading=None,
+                    why="It was to be done again. This box came back from a backup: it may have been done since then.",
+                    answers=["happened", "again", "abort"],
+                )
+            )
 
     # What people do at a step ------------------------------------------------------------------------------------
 
@@ -2222,10 +2254,10 @@ class _Decision:
         elif isinstance(step, Service):
             serve.timed_out(self, batch, step, run)
         elif (plan := plan_of(self.recipe(batch), run.step)) is not None:
-            what = f"{run.title}: sample {run.iteration} was not taken within {plan.within}."
+            what = f"{run.title}: sample {run.iteration} was not taken within {spoken(recipe, plan.within)}."
             self.raise_exception(batch.batch, run.step, plan.category, "sample.overdue", what)
         elif not isinstance(step, Wait):
-            what = f"{run.title}: nobody has done it within {getattr(step, 'warn_after', '')}."
+            what = f"{run.title}: nobody has done it within {spoken(recipe, getattr(step, 'warn_after', ''))}."
             self.raise_exception(batch.batch, run.step, "minor", "step.waits", what)
         else:
             what = f"{run.title}: not reached within its time-out."

@@ -13,13 +13,14 @@ import hashlib
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, TypeVar
 
 from edge.core import alarms as al
 from edge.core import events as ev
 from edge.core import trend as tr
+from edge.core.changed import replace
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
 from edge.core.formula import names_in
@@ -261,6 +262,8 @@ class Batch:
     steps: Mapping[str, StepRun] = field(default_factory=dict)
     intents: Mapping[tuple[str, int, int, str], Intent] = field(default_factory=dict)
     questions: Mapping[str, Question] = field(default_factory=dict)
+    agreed: Mapping[str, Question] = field(default_factory=dict)
+    """What was answered with "again", by step: it is done when the batch goes on, and not before."""
     exceptions: tuple[ExceptionRecord, ...] = ()
     """The newest `EXCEPTIONS_KEPT`."""
     raised: int = 0
@@ -674,17 +677,33 @@ def _with_ended(batches: Mapping[str, Batch], ended: Batch) -> dict[str, Batch]:
     return live | {name: batch for name, batch in over.items() if name in waiting or name in settled}
 
 
+STARTS_OVER: Final = (
+    ev.CommandIntended
+    | ev.CommandRefused
+    | ev.QuestionRaised
+    | ev.StepActivated
+    | ev.StepCompleted
+    | ev.StepEnded
+    | ev.StepSkipped
+    | ev.ModeChanged
+)
+"""After one of these nothing that was agreed to before is still to be done in its step."""
+
+
 def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
     event, at = row.event, row.at
+    if batch.agreed and isinstance(event, STARTS_OVER) and event.step in batch.agreed:
+        batch = replace(batch, agreed={step: one for step, one in batch.agreed.items() if step != event.step})
     match event:
         case ev.BatchStateChanged():
             state = State(event.now)
             ending = state in OVER or state in {State.STOPPING, State.ABORTING}
             questions = {} if ending else batch.questions  # nothing is left to decide
+            agreed = {} if ending else batch.agreed
             requested = None if ending else batch.requested
             clocks = {} if state in OVER else batch.clocks
             changed = replace(batch, state=state, cause=event.cause, reason=event.reason, clocks=clocks)
-            return replace(changed, questions=questions, requested=requested)
+            return replace(changed, questions=questions, agreed=agreed, requested=requested)
         case ev.StepActivated():
             run = StepRun(
                 event.step,
@@ -823,6 +842,8 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
             )
             return replace(batch, questions={**batch.questions, event.question: question})
         case ev.QuestionAnswered():
+            if event.answer == "again" and event.question in batch.questions:
+                batch = replace(batch, agreed={**batch.agreed, event.step: batch.questions[event.question]})
             return replace(batch, questions={k: q for k, q in batch.questions.items() if k != event.question})
         case ev.ExceptionRaised():
             raised = ExceptionRecord(event.exception, event.step, event.category, event.code, event.what)

@@ -304,7 +304,10 @@ def written(
         if module.machine.word(before) == state or not state:
             state = next(iter(module.machine.legal[command].values()))  # as a person says; a look will show
         _move(d, batch, step, module, state, module.machine.word(before))
-    elif tag == module.command_tag:  # and now the request that makes it act
+    elif tag == module.command_tag and (
+        # and now the request that makes it act; what a held batch does not do is told anew when it goes on
+        batch.state in {*MOVING, State.RESTARTING} or module.machine.command(value) in PASSED_ON.values()
+    ):
         d.intend(batch_id, step.id, run.iteration, run.attempt, module.acting_tag, value=True)
 
 

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core.decide import LOCK_S, PIN_FAILURES_MAX
+from edge.core.decide import LOCK_S, PIN_FAILURES_MAX, _Decision
 from edge.core.errors import LinesideError
 from edge.core.line import OVER, SAFE_STEP, SEAL_AFTER_S, SEAL_ROWS, effects, elapsed, seal_due
+from edge.core.record import Row
 from edge.core.terms import TRANSITIONS, Act, Quality, Role, State
+from edge.picture import _next_action
 from tests.core.parts import STEPS, VirtualLine, kinds, recipe
 
 
@@ -144,6 +147,82 @@ def test_a_signed_answer_decides(answer: str, state: State | None, writes: int) 
         ),
     )
     assert refused.code == "question.closed"
+
+
+def held_for_another_reason() -> VirtualLine:
+    """Somebody holds the batch while a write is under way, and its reply is lost."""
+    line = VirtualLine()
+    line.start()
+    line.to_step("030")
+    line.do(cm.ActOnBatch(session="S", batch="B1", act=Act.HOLD, reason="a leak"))
+    line.conclude("030", "unknown")
+    assert (line.batch().state, line.batch().reason) == (State.HELD, "a leak")
+    return line
+
+
+RESUME = cm.ActOnBatch(session="S", batch="B1", act=Act.RESUME, reason="mended")
+
+
+def test_what_is_to_be_done_again_waits_while_the_batch_is_held_for_another_reason() -> None:
+    line = held_for_another_reason()
+    made = line.answer("030.1", "again")
+    assert kinds(made) == ["SignatureMade", "QuestionAnswered"]
+    assert (line.batch().state, effects(line.line).writes) == (State.HELD, ())
+    assert "37 degC to BR-1.setpoint" in _next_action(line.batch(), [], "", by_hand=False)
+    line.crash()
+    assert (line.batch().questions, effects(line.line).writes) == ({}, ()), "nothing was intended: nothing is in doubt"
+    line.do(RESUME)
+    (write,) = effects(line.line).writes
+    assert (write.step, write.attempt, line.batch().agreed) == ("030", 2, {})
+    line.conclude("030", "confirmed", attempt=2)
+    assert line.active() == ["040"]
+    assert line.refold() == line.line
+
+
+def test_planted_bug_a_held_batch_that_writes_at_an_answer_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    follow = _Decision.follow_answer
+
+    def at_once(self: _Decision, batch: Any, question: Any, command: Any) -> None:
+        follow(self, batch, question, command)
+        self.intend(batch.batch, question.step, 1, 2, question.tag, question.intent)
+
+    monkeypatch.setattr(_Decision, "follow_answer", at_once)
+    with pytest.raises(AssertionError):
+        test_what_is_to_be_done_again_waits_while_the_batch_is_held_for_another_reason()
+
+
+def test_what_waits_to_be_done_again_ends_with_its_batch() -> None:
+    line = held_for_another_reason()
+    line.answer("030.1", "again")
+    line.do(cm.ActOnBatch(session="S", batch="B1", act=Act.STOP, reason="enough"))
+    assert line.batch().agreed == {}
+    assert {write.step for write in effects(line.line).writes} == {SAFE_STEP}
+
+
+def test_the_first_of_two_answers_moves_nothing() -> None:
+    sets = [
+        {"id": name, "phase": "set", "title": name, "tag": "reactor.setpoint", "value": value}
+        for name, value in (("030", 37.0), ("031", 36.0))
+    ]
+    line = VirtualLine(recipe([{"id": "p", "phase": "parallel", "title": "P", "branches": [[one] for one in sets]}]))
+    line.start()
+    line.conclude("030", "unknown")
+    line.conclude("031", "unknown")
+    line.answer("030.1", "again")
+    assert (line.batch().state, effects(line.line).writes) == (State.HELD, ())
+    line.answer("031.1", "again")
+    assert line.batch().state is State.RUNNING
+    assert {(write.step, write.attempt) for write in effects(line.line).writes} == {("030", 2), ("031", 2)}
+
+
+def test_a_backup_asks_anew_what_was_to_be_done_again() -> None:
+    line = held_for_another_reason()
+    line.answer("030.1", "again")
+    line.do(cm.StartRuntime(version="t", continues=Row(line.line.seq, b"e" * 16, b"h" * 32, b"{}")))
+    (question,) = line.batch().questions.values()
+    assert (question.tag, question.answers) == ("BR-1.setpoint", ("happened", "again", "abort"))
+    assert line.batch().agreed == {}
+    assert line.refold() == line.line
 
 
 def test_only_a_role_that_may_answer_answers() -> None:

@@ -223,7 +223,7 @@ class Pki:
                 f"The server at {host} shows the certificate of {name}, which is for {hosts}.",
                 effect=NOT_CONNECTED,
                 todo="Name the server in the plant file as its certificate does; or compare the fingerprint at the "
-                f'server and pin it: server_certificate: "{fingerprint(leaf)}".',
+                f'server and pin it, with a policy as security: server_certificate: "{fingerprint(leaf)}".',
             )
         uris = _names(leaf, x509.UniformResourceIdentifier)
         if uri not in uris:

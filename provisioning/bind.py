@@ -14,7 +14,7 @@ from typing import Any, Final
 from edge.core.errors import LinesideError, Place
 from edge.core.plant import Connection, Plant, Unit, read_plant
 from edge.core.terms import Quality, Reading, Value
-from edge.equipment import Equipment, Found, installed_drivers
+from edge.equipment import Capability, Equipment, Found, installed_drivers
 from edge.explorer import Way, explorer_of, shown
 from edge.library import read_bounded, write_whole
 from provisioning.equipment import Station, connected, last_refused, pki_of, trust_file
@@ -22,6 +22,8 @@ from provisioning.plant_file import added
 
 UNCHANGED: Final = "The plant file is as it was."
 SHOWN_MAX: Final = 12
+DOUBTFUL_MIN: Final = 1e-30
+"""Nothing on a line is nearer to zero without being zero: the words of a float that are read in the wrong order are."""
 NAME_MAX: Final = 64
 Ask = Callable[[str], Awaitable[str]]
 """Puts a question to the engineer; the answer without its line end."""
@@ -145,6 +147,7 @@ async def bind(station: Station, wanted: Wanted, ask: Ask | None, say: Callable[
         _agrees(wanted, reading)
     made, whole = added(data, str(file), more, {name: _note(station, wanted, reading)})
     _replace(file, data, made)
+    remark = "; ".join(filter(None, (remark, _doubt(reading))))
     return Bound(
         wanted.device, remark, wanted.tag, address, entry.get("type", "float"), reading, station.now_s() - begun_s
     )
@@ -317,6 +320,8 @@ async def _found(station: Station, wanted: Wanted, connection: Connection, addre
     """What browsing says of the address, where the device can be browsed."""
     alone = _alone(connection, wanted.device, {})
     async with connected(station, alone, wanted.device) as equipment:
+        if Capability.BROWSE not in equipment.can(wanted.device):
+            return None
         return next((one for one in await equipment.browse(wanted.device, address) if one.address == address), None)
 
 
@@ -445,7 +450,7 @@ def _no_way(wanted: Wanted, ways: Sequence[Way], text: str, readings: Mapping[st
         f"In no way does {wanted.address!r} read {text[:40]} within {wanted.wait_s:g} s.{told.rstrip()}",
         effect=UNCHANGED,
         todo="Look whether it is the right register (manuals often count from 1: 40011 is holding 10), and whether the "
-        "device still shows that; a wider --tolerance helps where it flickers.",
+        "device still shows that; a wider --within helps where it flickers.",
     )
 
 
@@ -558,18 +563,26 @@ def _agrees(wanted: Wanted, reading: Reading) -> None:
             "equipment.not_that",
             f"{wanted.tag} reads {_words(reading)}; the device is said to show {told[:40]}.",
             effect=UNCHANGED,
-            todo="Look at address and unit; a wider --tolerance helps where the value flickers.",
+            todo="Look at address and unit; a wider --within helps where the value flickers.",
         )
+
+
+def _doubt(reading: Reading) -> str:
+    """What to remark of a value that was read."""
+    if isinstance(reading.value, float) and 0.0 < abs(reading.value) < DOUBTFUL_MIN:
+        return "so small a number is often read in the wrong word order: bind it with --reads and --then instead"
+    return ""
 
 
 def told(bound: Bound) -> str:
     """What was done, for a person."""
+    note = f" Note: {bound.remark}." if bound.remark else ""
     if bound.reading is None:
-        note = f" Note: {bound.remark}." if bound.remark else ""
         next_one = f"Next: lineside equipment browse {bound.device}"
         return f"{bound.device} is connected, and in the plant file.{note}\n{next_one}\n"
     quality = bound.reading.quality.value + (f" ({shown(bound.reading.detail)})" if bound.reading.detail else "")
     return (
         f"{bound.tag} = {_words(bound.reading)}, {quality}; {bound.address} at {bound.device}\n"
-        f"In the plant file {bound.seconds:.1f} s after the command began. A runtime reads it at its next start.\n"
+        f"In the plant file {bound.seconds:.1f} s after the command began. A runtime reads it at its next start."
+        f"{note}\n"
     )

@@ -35,7 +35,7 @@ from edge.core.errors import LinesideError
 from edge.core.plant import read_plant
 from edge.core.terms import Quality
 from edge.explorer import Seen, Where, explorer_of
-from provisioning.bind import Bound, Wanted, bind, read_settings
+from provisioning.bind import Bound, Wanted, bind, read_settings, told
 from provisioning.device import init_device
 from provisioning.equipment import Station
 from provisioning.probe import Device
@@ -434,6 +434,9 @@ async def test_a_whole_address_is_read_before_it_is_written_down(station: Statio
         assert await refusal(station, other) == "equipment.other_connection"
         again = replace(wanted, driver="", settings={}, tag="P-1.run", address="coil 3", more={})
         assert (await bind(station, again, None, quiet)).type == "bool"
+        device.show(20, lain(21.5, "f", "CDAB"))
+        odd = replace(wanted, driver="", settings={}, tag="P-1.odd", address="holding 20 float32", more={})
+        assert "wrong word order" in told(await bind(station, odd, None, quiet))
 
 
 async def test_somebody_else_changed_the_file_meanwhile(station: Station) -> None:
@@ -459,8 +462,8 @@ BLOCKS = [block.splitlines() for block in re.findall(r"```sh\n(.*?)```", PAGE, r
 
 def typed(command: str, changes: dict[str, str]) -> list[str]:
     """A command of the page, for the places of this test."""
-    for told, here in changes.items():
-        command = command.replace(told, here)
+    for there, here in changes.items():
+        command = command.replace(there, here)
     words = shlex.split(command)
     assert words[:2] == ["lineside", "equipment"]
     return words[1:]

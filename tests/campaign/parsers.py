@@ -6,7 +6,7 @@ import random
 import re
 import resource
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +70,18 @@ TOKENS: Final = (
 Parse = Callable[[bytes], object]
 SHIPPED: Final = files("edge.core.recipe").joinpath("shipped")
 RECIPE: Final = SHIPPED.joinpath("cart-b1.yaml").read_bytes()
+SHORT: Final = b"""\
+recipe: S
+version: "1"
+title: Small
+units: {reactor: {class: bioreactor}, pump: {class: pump}, balance: {class: balance}}"""
+PROCEDURE: Final = b"""
+procedure:
+  - unit_procedure: U
+    operations:
+      - operation: O
+        steps:
+"""
 SMALL: Final = b"""\
 recipe: S
 version: "1.1"
@@ -203,17 +215,22 @@ def recipes(folder: Path) -> tuple[list[bytes], Parse]:
         except LinesideError:
             beside(data, "recipe.yaml", {}, plant)
             raise
-        return remarks(document), check_recipe(document, plant)
+        try:
+            return remarks(document), check_recipe(document, plant)
+        except LinesideError as error:
+            raise AssertionError("the checker ended at what it should have told with the rest") from error
 
-    operations = sorted(SHIPPED.joinpath("operations").iterdir(), key=lambda one: one.name)
-    return [RECIPE, *(as_recipe(one.read_bytes()) for one in operations)], checked
+    operations = [one.read_bytes() for one in SHIPPED.joinpath("operations").iterdir()]
+    return sorted({RECIPE, *(one for data in operations for one in as_recipes(data))}), checked
 
 
-def as_recipe(operation: bytes) -> bytes:
-    """A recipe with the steps of this operation of the library."""
+def as_recipes(operation: bytes) -> Iterator[bytes]:
+    """The steps of an operation of the library as a recipe, and each of its outermost steps alone: of few bytes, so
+    that most changes change what is said."""
     head, _, steps = operation.replace(b"library_operation:", b"recipe:", 1).partition(b"\nsteps:\n")
-    within = b"\nprocedure:\n  - unit_procedure: U\n    operations:\n      - operation: O\n        steps:\n"
-    return head + within + b"".join(b" " * 8 + line for line in steps.splitlines(keepends=True))
+    alone = ((SHORT, step) for step in re.split(rb"(?m)^(?=  - )", steps) if step)
+    for start, some in ((head, steps), *alone):
+        yield start + PROCEDURE + b"".join(b" " * 8 + line for line in some.splitlines(keepends=True))
 
 
 def sites(folder: Path) -> tuple[list[bytes], Parse]:
@@ -224,11 +241,17 @@ def sites(folder: Path) -> tuple[list[bytes], Parse]:
 
 
 def plants(folder: Path) -> tuple[list[bytes], Parse]:
-    """The simulated cell's, and one of each of its units alone."""
+    """The simulated cell's, each of its units alone, and each tag alone: of few bytes, as above."""
     del folder
     whole = plant_bytes()
-    head, *rest = re.split(rb"(?m)^(?=  [A-Z]+-\d+:$)", whole)
-    return [whole, *(head + one for one in rest)], lambda data: read_plant(data, "plant.yaml")
+    head, *units = re.split(rb"(?m)^(?=  [A-Z]+-\d+:$)", whole)
+    alone = [
+        head + unit[: unit.index(b"    tags:\n")] + b"    tags:\n" + tag
+        for unit in units
+        for tag in re.findall(rb"(?m)^      \w+:(?:\n| \{).*\n(?:^       .*\n)*", unit)
+        if b"read_back" not in tag
+    ]
+    return [whole, *(head + one for one in units), *alone], lambda data: read_plant(data, "plant.yaml")
 
 
 def configs(folder: Path) -> tuple[list[bytes], Parse]:

@@ -239,7 +239,7 @@ def test_the_seal_covers_it_batchml_brings_it_back_and_a_change_is_told_in_words
     assert "sampling plan daily" in change.text
     assert "24 h" in change.text
     assert "12 h" in change.text
-    assert "sample: Daily sample, every 24 h during step 010" in facts(planned, planned.steps()["010"])
+    assert "sample: Daily sample, every 24 h during step 010, within 2 h" in facts(planned, planned.steps()["010"])
 
 
 def test_a_rehearsal_takes_every_sample_and_sees_one_overdue() -> None:

@@ -518,7 +518,13 @@ class _Check:
             return
         wrong = False
         for end in ("low", "high"):
-            parameter = self._parameter_unit(getattr(limit, end))
+            number = getattr(limit, end)
+            given = self._recipe.parameters[number.removeprefix("$")] if isinstance(number, str) else None
+            if given is not None and given.type not in check_forms.NUMBERS:
+                wrong = True
+                yield check_forms.no_number(self, step, number, given, (*here, end))
+                continue
+            parameter = given.unit if given is not None else None
             if parameter is None or not (isinstance(step, Record | Calculate) or unit):
                 continue  # a literal; or a parameter measured against the tag's own unit, see _on
             if parameter in MEASURES and not same_dimension(parameter, unit):

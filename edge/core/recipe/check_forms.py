@@ -20,10 +20,12 @@ from edge.core.recipe.model import (
     Limit,
     Monitor,
     Number,
+    Parameter,
     Ramp,
     Recipe,
     Record,
     Sample,
+    Service,
     Sign,
     Step,
     Test,
@@ -36,6 +38,8 @@ from edge.core.zpl import COPIES_MAX, layout, problem
 
 FACTS: Final = ("batch", "order", "patient", "recipe", "version", "title")
 """What a label may say of its batch."""
+NUMBERS: Final = frozenset({"number", "integer"})
+"""The types of parameters that may stand for a number."""
 STEPS_OF_A_RAMP_MAX: Final = 10_000
 
 
@@ -68,6 +72,9 @@ def numbers_of(step: Step) -> Iterator[tuple[Number, Path, str]]:
         case Ramp():
             yield step.value, ("value",), step.unit
             yield step.rate, ("rate",), step.unit
+        case Service():
+            for place, report in enumerate(step.reports):
+                yield from _ends(report.limit, ("reports", place, "limit"), report.unit)
         case _:
             return
 
@@ -140,7 +147,10 @@ def limit_problems(
     elif not same_dimension(limit.unit or unit, unit):
         yield _wrong_unit(asked, step, limit.unit, unit, (*path, "unit"))
     else:
-        low, high = limit_in(recipe, limit, unit)
+        try:
+            low, high = limit_in(recipe, limit, unit)
+        except LinesideError:
+            return  # said with the parameter: it is not there, no number or of another kind
         if low is not None and high is not None and low > high:
             yield LinesideError(
                 "recipe.limit_upside_down",
@@ -148,6 +158,16 @@ def limit_problems(
                 todo="Exchange the two.",
                 place=asked.place((*path, "low")),
             )
+
+
+def no_number(asked: Asked, step: Step, number: str, given: Parameter, path: Path) -> LinesideError:
+    """That a parameter stands where a number must."""
+    return LinesideError(
+        "recipe.parameter_type",
+        f"Step {step.id} uses {number!r} as a number; the parameter is a {given.type}.",
+        todo="Name a parameter of type number or integer.",
+        place=asked.place(path),
+    )
 
 
 def _wrong_unit(asked: Asked, step: Step, unit: str, wanted: str, path: Path) -> LinesideError:
@@ -199,7 +219,7 @@ def problems(asked: Asked, recipe: Recipe, step: Step, path: Path) -> Iterator[L
             yield from _dispose(asked, recipe, step, path)
         case Hold() | Monitor() if step.alarm is not None and not wrong:
             yield from _alarm(asked, recipe, step, step.alarm, path)
-        case Ramp():
+        case Ramp() if not wrong:
             rate = resolve(recipe, step.rate, step.unit, step.unit)
             if rate <= 0:
                 yield LinesideError(
@@ -236,12 +256,14 @@ def _alarm(asked: Asked, recipe: Recipe, step: Hold | Monitor, alarm: Alarm, pat
 
 
 def _dimensions(asked: Asked, recipe: Recipe, step: Step, path: Path) -> Iterator[LinesideError]:
-    """Parameters in units of another kind than the number that they stand for."""
+    """Parameters that are no numbers, or in units of another kind than the number that they stand for."""
     for number, inner, unit in numbers_of(step):
         if not isinstance(number, str):
             continue
         given = recipe.parameters[number.removeprefix("$")]
-        if given.type not in {"number", "integer"} or not same_dimension(given.unit, unit):
+        if given.type not in NUMBERS:
+            yield no_number(asked, step, number, given, (*path, *inner))
+        elif unit in MEASURES and not same_dimension(given.unit, unit):
             yield _wrong_unit(asked, step, given.unit, unit, (*path, *inner))
 
 

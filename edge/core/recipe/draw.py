@@ -33,6 +33,7 @@ SMALL: Final = 2.5
 PLAIN: Final = 2.7
 LARGE: Final = 4.2
 PASSES_SHOWN: Final = 3
+SAMPLES: Final = "Samples beside the steps"
 
 STRUCTURES: Final[Mapping[str, Literal["all", "one", "again", "inside"]]] = {
     "parallel": "all",
@@ -351,9 +352,11 @@ class _Layout:
             title, steps = self._apart.popleft()
             apart += _section(self._blocks(steps, fits=True), (number, title))
             number += 1
+        samples = self._blocks(list(self.recipe.planned().values()), fits=True)
+        apart += _section([replace(one, onward=False) for one in samples], (number, SAMPLES))
         if self.overlay:
             notes = [_notes(line) for line in self.overlay.notes(self.recipe)]
-            apart += _section(notes, (number, "Beside the steps"))
+            apart += _section(notes, (number + 1, "Beside the steps"))
         columns += self._columns(apart, signs=len(columns))
         return self._on_sheets(columns)
 
@@ -813,6 +816,9 @@ def as_terminal(recipe: Recipe, batch: AsBuilt | None = None, width: int = 80) -
             words.say(operation.operation, "  -- ")
             words.steps(operation.steps, "  ")
     words.say("END")
+    if recipe.planned():
+        words.say(SAMPLES, "-- ")
+        words.steps(list(recipe.planned().values()), "")
     if any(dagger(step) for step in recipe.in_order()) or any("†" in line for line in words.lines):
         words.say("† still to be set by the process owner")
     for note in overlay.notes(recipe) if overlay else ():

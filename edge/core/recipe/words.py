@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from edge.core.recipe.model import Attachment, Limit, Recipe, Step, Test, Tolerance, Trend, UseWithin
-from edge.core.recipe.values import shown
+from edge.core.recipe.model import Attachment, Limit, Recipe, SamplingPlan, Step, Test, Tolerance, Trend, UseWithin
+from edge.core.recipe.values import said, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +224,17 @@ def facts(recipe: Recipe, step: Step) -> list[str]:
         measured = unit if field in MEASURED else ""
         found[key] = template.format(_said(recipe, value, measured if not isinstance(value, Limit) else unit))
     plans = [one for one in recipe.sampling.values() if step.id in (one.at, one.during, one.outside)]
-    found |= {f"sampling {one.title}": f"sample: {one.title}, {one.when()}" for one in plans}
+    found |= {f"sampling {one.title}": f"sample: {one.title}, {_due(recipe, one)}" for one in plans}
     together = " ".join(found.pop(key) for key in TOGETHER if key in found)
-    lines = [together, *found.values(), f"done by {step.role}" if step.role != "operator" else ""]
+    own = [_due(recipe, recipe.sampling[name]) for name, one in recipe.planned().items() if one.id == step.id]
+    if own:
+        found.pop("warn_after")  # it is when the sample is overdue
+    lines = [*own, together, *found.values(), f"done by {step.role}" if step.role != "operator" else ""]
     return [line for line in lines if line]
+
+
+def _due(recipe: Recipe, plan: SamplingPlan) -> str:
+    return f"{said(recipe, plan.when())}, within {number(recipe, plan.within)}"
 
 
 def _said(recipe: Recipe, value: object, unit: str) -> str:

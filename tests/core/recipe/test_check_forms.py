@@ -62,6 +62,12 @@ def test_right_steps_are_clean() -> None:
         ([{**SAMPLE, "tests": [{"name": "a", "unit": "pieces"}]}], "unit.unknown"),
         ([{**SAMPLE, "tests": [{"name": "a", "limit": {"low": 2, "high": 1}}]}], "recipe.limit_upside_down"),
         ([{**SAMPLE, "tests": [{"name": "a", "type": "text", "limit": {"low": 2}}]}], "recipe.not_a_number"),
+        ([{**SAMPLE, "tests": [{"name": "a", "unit": "%", "limit": {"low": "$time"}}]}], "recipe.wrong_unit"),
+        ([{**SAMPLE, "tests": [{"name": "a", "unit": "%", "limit": {"low": "$words"}}]}], "recipe.parameter_type"),
+        ([{**SAMPLE, "tests": [{"name": "a", "limit": {"low": "$what"}}]}], "recipe.unknown_parameter"),
+        ([{**TRANSFER, "limit": {"low": "$time"}}], "recipe.wrong_unit"),
+        ([{**ENDOTOXIN, "limit": {"high": "$words"}}], "recipe.parameter_type"),
+        ([{**RAMP, "rate": "$words"}], "recipe.parameter_type"),
         ([{**LABEL, "content": {}}], "recipe.label_content"),
         ([{**LABEL, "content": {"Batch": "bach"}}], "recipe.label_fact"),
         ([{**TRANSFER, "from": {}}], "recipe.transfer_place"),
@@ -84,8 +90,8 @@ def test_right_steps_are_clean() -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told(steps: list[dict[str, Any]], code: str) -> None:
-    time = {"time": {"value": 1.0, "unit": "h"}}
-    assert code in codes(*steps, parameters=time)
+    parameters = {"time": {"value": 1.0, "unit": "h"}, "words": {"type": "text", "value": "a"}}
+    assert code in codes(*steps, parameters=parameters)
 
 
 def test_labels_that_are_not_counted_again_are_a_remark() -> None:

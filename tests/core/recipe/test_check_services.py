@@ -88,6 +88,11 @@ def test_what_is_right_is_clean(step: dict[str, Any]) -> None:
         ({**WASH, "reports": [{"report": "used", "name": "u", "unit": "furlong"}]}, "unit.unknown"),
         ({**WASH, "reports": [{"report": "used", "name": "u", "unit": "mL", "limit": {"low": 2, "high": 1}}]},
          "recipe.limit_upside_down"),
+        *(
+            ({**WASH, "reports": [{"report": "used", "name": "u", "unit": "mL", "limit": {"low": low}}]}, code)
+            for low, code in (("$hot", "recipe.wrong_unit"), ("$word", "recipe.parameter_type"),
+                              ("$nothing", "recipe.unknown_parameter"))
+        ),
         ({**WASH, "reports": [*WASH["reports"], *WASH["reports"]]}, "recipe.duplicate_result"),
     ],
 )  # fmt: skip

@@ -48,5 +48,5 @@ def test_the_shipped_recipes_keep_the_seals_that_batches_pin() -> None:
     assert {path.stem: seal(read_recipe_file(path).recipe) for path in folder.glob("*.yaml")} == {
         "cart-b1": "6255747544ff3e68c73b0573ed611559761cfa5616136dfac5b55d1742945b7b",
         "eq-daily": "7655d00eeabc038f814b6a6bfd0f05ecce81a781e3413b481177f2f59bd7b221",
-        "mab-fb": "15eb7a872ad1356e1bb03353dfcd6576ac1c419f28295bca0a906d3f0bca9c12",
+        "mab-fb": "211cb664f1a9a9a6c2ec000e464622939d0929f3607b26df07bac95defb34a3a",
     }

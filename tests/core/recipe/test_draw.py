@@ -166,6 +166,21 @@ def test_a_shipped_recipe_reads_right(path: Folder) -> None:
     assert_reads_right(recipe, batch_of(recipe, 30))
 
 
+def test_samples_of_plans_are_drawn_with_what_a_batch_took() -> None:
+    recipe = read_recipe_file(next(path for path in SHIPPED if path.stem == "mab-fb")).recipe
+    batch, utc = batch_of(recipe, 3), "2026-11-22T08:00:00.000000Z"
+    taken = BuiltStep("sampling/start_sample", "Culture at its start", "sample", "done", utc, utc, "ana")
+    taken.data = [datum("density_at_start_counted", 0.7, 0.4)]
+    batch.steps.append(taken)
+    batch.exceptions.append(BuiltException("X-3", taken.step, "minor", "sample.overdue", "Not taken in time.", utc))
+    (box,) = (box for sheet in boxes(chart(recipe, batch)) for box in sheet if box.step == taken.step)
+    assert box.look == "exception"
+    drawn, printed = " ".join(text.text for text in box.texts), as_terminal(recipe, batch)
+    for said in ("when step 055 begins, within 2 h†", "density at start counted = 0.7", "Not taken in time."):
+        assert said in drawn
+        assert said in printed
+
+
 def test_limits_tolerances_and_tests_read_as_people_say_them() -> None:
     recipe = read_recipe_file(next(path for path in SHIPPED if path.stem == "mab-fb")).recipe
     said = "\n".join(line.strip(" │║") for line in as_terminal(recipe, width=200).splitlines())

@@ -215,7 +215,7 @@ PAGES: Final = {
     "drivers": Page(
         "Drivers",
         "What each driver wants in a connection's `settings` and a tag's `address`, and how it behaves. "
-        "A site can add its own: a class as in `edge/equipment.py`, named in the entry point group `lineside.drivers`.",
+        "A site can add its own: [write a driver](../how-to/write-a-driver.md).",
         (),
         (
             "drivers/opcua.py",
@@ -273,6 +273,8 @@ def _fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[st
         if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
             continue
         name, default, about = statement.target.id, statement.value, ""
+        if name.startswith("_"):
+            continue
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             about = str(after.value.value)
         shown = ast.unparse(statement.annotation)

@@ -250,7 +250,7 @@ class ModbusDriver(OneTask):
             return WriteSingleRegisterRequest(address=address.number, registers=words, dev_id=device)
         return WriteMultipleRegistersRequest(address=address.number, registers=words, dev_id=device)
 
-    async def browse(self, text: str = "") -> list[Found]:  # noqa: ARG002  a Modbus device cannot be asked
+    async def browse(self, text: str = "") -> list[Found]:  # noqa: ARG002  not asked for
         """Modbus has no browsing."""
         return []
 

@@ -103,10 +103,6 @@ class Driver(Protocol):
     `start` begins connecting and keeps reconnecting with jitter until `stop`; it does not wait for success.
     """
 
-    @property
-    def capabilities(self) -> Collection[Capability]:
-        """What it can: a plant whose tags want more of it is refused. Of the class, for all connections alike."""
-
     async def start(self, on_reading: Callable[[str, Reading], None], on_health: Callable[[Health], None]) -> None:
         """Begin. `on_reading(full tag name, reading)` is called on the event loop for every watched tag: on each
         poll or notification, and once with BAD quality when communication is lost."""
@@ -126,8 +122,8 @@ class Driver(Protocol):
         Raises `WriteRefused` (certainly not written) or `WriteUnknown` (nobody knows)."""
 
     async def browse(self, text: str = "") -> list[Found]:
-        """What can be found at the device, with `text` in name or address; empty where the protocol has no browsing.
-        Raises the refusal of `health` when it is not connected."""
+        """What can be found at the device, with `text` in name or address. Raises the refusal of `health` when it is
+        not connected. Not called where it is none of the `capabilities`."""
 
     def health(self) -> Health:
         """The present state of the connection."""
@@ -140,6 +136,10 @@ class Driver(Protocol):
 class DriverFactory(Protocol):
     """Makes a driver for the tags of one connection. Raises `LinesideError` for settings or addresses it
     cannot use. `now_s` is CLOCK_BOOTTIME in seconds, `utc` the wall clock in ISO 8601."""
+
+    @property
+    def capabilities(self) -> Collection[Capability]:
+        """What its drivers can: a plant whose tags want more is refused. In a driver's class, a field of the class."""
 
     def __call__(
         self,
@@ -373,13 +373,13 @@ class Equipment:
             except LinesideError as error:
                 errors.append(replace(error, place=self._plant.place("connections", name, "driver")))
                 continue
+            self._factories[name] = factory
             try:
-                can = self._made(factory, name, self._of_connection[name]).capabilities
+                self._made(factory, name, self._of_connection[name])
             except LinesideError as error:
                 errors += self._refusals(factory, name) or [error]
             else:
-                self._factories[name] = factory
-                errors += [refusal for tag in self._of_connection[name] if (refusal := self._unable(tag, can))]
+                errors += [refusal for tag in self._of_connection[name] if (refusal := self._unable(tag))]
         if errors:
             errors.sort(key=lambda one: one.place.line if one.place else 0)
             errors[0].others = (*errors[0].others, *errors[1:])
@@ -403,9 +403,10 @@ class Equipment:
                 found.append(replace(error, place=self._plant.place_of_tag(full_name, "address")))
         return found
 
-    def _unable(self, name: str, can: Collection[Capability]) -> LinesideError | None:
+    def _unable(self, name: str) -> LinesideError | None:
         """Why this tag cannot be had from its driver."""
         tag = self._tags[name]
+        can = self.can(tag.connection)
         key, wanted = "address", {Capability.READ, Capability.WATCH}
         if wanted <= {*can} and tag.access == "write":
             key, wanted = "access", {Capability.WRITE}
@@ -482,15 +483,25 @@ class Equipment:
         """How each connection does."""
         return dict(self._health)
 
+    def can(self, connection: str) -> Collection[Capability]:
+        """What the driver of a connection can."""
+        return self._factories[connection].capabilities
+
     async def browse(self, connection: str, text: str = "") -> list[Found]:
-        """What can be found at a device, with `text` in name or address. Raises `equipment.no_connection` or the
-        driver's own refusal."""
+        """What can be found at a device, with `text` in name or address. Raises `equipment.no_connection`,
+        `equipment.cannot` or the driver's own refusal."""
         driver = self._drivers.get(connection)
         if driver is None:
             raise LinesideError(
                 "equipment.no_connection",
                 f"There is no running connection {connection[:64]!r}.",
                 todo=f"Use one of: {', '.join(sorted(self._drivers)) or 'none runs'}.",
+            )
+        if Capability.BROWSE not in self.can(connection):
+            raise LinesideError(
+                "equipment.cannot",
+                f"What {connection} offers cannot be asked: its driver cannot browse.",
+                todo="Take addresses from the device's manual.",
             )
         return await driver.browse(text)
 

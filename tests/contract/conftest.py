@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from drivers.sim.control import SimControl
+from edge.conformance import Subject
 from tests.contract.conformance import (
-    Subject,
     printer_subject,
     pump_subject,
     reactor_subject,

@@ -7,7 +7,7 @@ import functools
 import pytest
 from pymodbus.client import AsyncModbusTcpClient
 
-from tests.contract.conformance import CHECKS, Subject, lost_reply_is_unknown_and_not_repeated
+from edge.conformance import CHECKS, Subject, lost_reply_is_unknown_and_not_repeated
 
 
 @pytest.mark.parametrize("check", CHECKS)

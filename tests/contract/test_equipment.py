@@ -16,11 +16,12 @@ import pytest
 
 from drivers.sim.cell import DeviceProcess
 from drivers.sim.control import SimControl
+from edge.conformance import Subject, now_s, rig
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Plant, Tag, read_plant
 from edge.core.terms import Quality, Reading, Value
 from edge.equipment import Capability, Equipment, Found, Health, Home, WriteResult, installed_drivers
-from tests.contract.conformance import Subject, now_s, pump_subject, reactor_subject, rig
+from tests.contract.conformance import pump_subject, reactor_subject
 
 
 class Scripted:

@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from drivers.modbus import ModbusDriver
+from edge.conformance import PATIENCE_S, now_s, rig
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.core.terms import Reading
 from edge.equipment import Home, WriteRefused, WriteResult, WriteUnknown
-from tests.contract.conformance import PATIENCE_S, now_s, rig
 from tests.contract.wire import RIGHT, WRONG, answer, device, frame, never_wrong, plant_at, words
 
 

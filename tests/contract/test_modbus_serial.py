@@ -14,9 +14,9 @@ from pymodbus.framer.rtu import FramerRTU
 
 from drivers.modbus import ModbusDriver
 from drivers.modbus_link import _lines, serial_answer, tcp_answer
+from edge.conformance import PATIENCE_S, now_s, rig
 from edge.core.plant import Plant
 from edge.equipment import Home, WriteResult
-from tests.contract.conformance import PATIENCE_S, now_s, rig
 from tests.contract.wire import RIGHT, WRONG, never_wrong, serial_devices, words
 
 Send = Callable[[bytes], None]

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.opcua import OpcUaDriver, read_node_id
+from edge.conformance import Subject, now_s, one_connection, rig
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.core.terms import Quality
 from edge.equipment import Driver, Home, WriteRefused, WriteResult, WriteUnknown
-from tests.contract.conformance import Subject, now_s, one_connection, rig
 
 SPACE = "urn:test"
 PASSWORD = {"user": "ana", "password_file": "ana.password"}

@@ -26,11 +26,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from drivers.opcua_trust import OWN_YEARS, BoxClock, Pki, fingerprint, read_certificate
 from drivers.sim.control import SimControl
+from edge.conformance import CHECKS, Rig, one_connection, rig
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.equipment import Health, Home, WriteResult
 from tests.contract.certificates import DAY, Signed, crl, make
-from tests.contract.conformance import CHECKS, Rig, one_connection, reactor_subject, rig, simulated
+from tests.contract.conformance import reactor_subject, simulated
 
 ResultT = TypeVar("ResultT")
 MANY = tuple(f"n{n}" for n in range(25))
@@ -513,10 +514,9 @@ def secured_reactor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 
 @pytest.mark.parametrize("check", CHECKS)
 async def test_conformance_over_an_encrypted_connection(
-    check: str, secured_reactor: tuple[int, SimControl], home: Home, monkeypatch: pytest.MonkeyPatch
+    check: str, secured_reactor: tuple[int, SimControl], home: Home
 ) -> None:
     port, control = secured_reactor
     await control.clear()
-    monkeypatch.setattr("tests.contract.conformance.HOME", home)
-    await CHECKS[check](reactor_subject(port, control, security="auto"))
+    await CHECKS[check](replace(reactor_subject(port, control, security="auto"), home=home))
     await control.clear()

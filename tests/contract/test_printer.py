@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from drivers.printer import PrinterDriver, Status, read_status
 from drivers.sim.control import Faults
 from drivers.sim.printer import READABLE, WRITABLE, SimPrinter, printer_on
+from edge.conformance import Rig, one_connection, rig
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.core.zpl import fingerprint, label, layout
 from edge.equipment import Home, WriteOutcome, WriteResult
-from tests.contract.conformance import Rig, one_connection, rig
 
 LABEL = label(layout(["Batch"]), {"Batch": "B1"}, "B1", 3)
 GOOD = SimPrinter(Faults(READABLE, WRITABLE)).status()

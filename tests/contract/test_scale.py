@@ -17,11 +17,11 @@ from drivers.scale import Frame, ScaleDriver, Shown, _Rejected, read_frame, read
 from drivers.sim.control import Faults
 from drivers.sim.scale import SERIAL_NUMBER, WRITABLE, SimScale, scale_on_a_line
 from drivers.wire import WireLost
+from edge.conformance import Subject, now_s, one_connection, rig
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.core.terms import Quality
 from edge.equipment import Home, WriteResult
-from tests.contract.conformance import Subject, now_s, one_connection, rig
 
 WRONG_G = 999.0
 RIGHT_G = 100.0

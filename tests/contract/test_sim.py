@@ -17,10 +17,11 @@ from pymodbus.client import AsyncModbusTcpClient
 from ruamel.yaml import YAML
 
 from drivers.sim.cell import plant_bytes, run_fault
+from edge.conformance import Subject, now_s
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.equipment import Equipment, installed_drivers
-from tests.contract.conformance import Subject, now_s, simulated
+from tests.contract.conformance import simulated
 
 PATIENCE_S = 90
 

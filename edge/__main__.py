@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -82,10 +83,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout,
 def main() -> None:
     """Run the command line. A refusal is a sentence on stderr and exit code 2, never a traceback."""
     try:
-        app()
+        _asked(sys.argv[1:])()
     except LinesideError as refusal:
         print(refusal, *getattr(refusal, "__notes__", ()), sep="\n", file=sys.stderr)
         sys.exit(EXIT_JOURNAL if refusal.code in {"journal.failed", "hub.commit", "disk.no_room"} else EXIT_REFUSED)
+
+
+def _asked(words: list[str]) -> typer.Typer:
+    """The command line, or only the group that is asked for: making all 80 commands takes a tenth of a second."""
+    groups = [group for group in app.registered_groups if words and group.name == words[0]]
+    one = copy(app)
+    if groups:
+        one.registered_groups, one.registered_commands = groups, []
+    return one
 
 
 def _run(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:

@@ -15,7 +15,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from typing import BinaryIO, Final, Self
 from edge.config import Archive, Config
 from edge.core.errors import LinesideError
 from edge.core.events import Sealed, decode
+from edge.core.quick import dataclass
 from edge.core.record import ZERO_HASH, Row, Signer, chain_faults, fingerprint, row_hash, signature_holds
 from edge.identity import DeviceKey, read_public, sync_folder
 from edge.journal import READ_ROWS_MAX, JournalReader

@@ -20,7 +20,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edge.clock import SystemClock
 from edge.config import Config
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 from edge.core.record import Signer, fingerprint, signature_holds
 from edge.history import Anchor, HistoryReader, Verified, anchors_in, settle
 from edge.identity import DeviceKey, sync_folder

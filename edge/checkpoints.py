@@ -14,7 +14,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
@@ -24,6 +23,7 @@ from edge.core import commands as cm
 from edge.core.errors import LinesideError
 from edge.core.events import CheckpointMade, decode
 from edge.core.line import Book, Line, apply
+from edge.core.quick import dataclass
 from edge.core.record import ZERO_HASH, Row, chain_faults
 from edge.engine import Engine
 from edge.identity import sync_folder

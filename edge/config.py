@@ -33,7 +33,7 @@ Url = Annotated[str, StringConstraints(pattern=r"^mqtts?://(\[[0-9A-Fa-f:.]+\]|[
 class Document(BaseModel):
     """Base of what a TOML file of the box holds: unknown keys are errors, instances do not change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Broker(Document):

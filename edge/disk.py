@@ -11,13 +11,13 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from edge.core.errors import LinesideError
 from edge.core.events import decode
+from edge.core.quick import dataclass
 from edge.core.room import (
     BACK_BYTES,
     BALLAST_BYTES,

@@ -15,7 +15,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from edge.clock import SystemClock
 from edge.config import Backup, Config
 from edge.core.errors import LinesideError
 from edge.core.events import PlantLoaded, RecipeLoaded, decode
+from edge.core.quick import dataclass
 from edge.history import verify_values
 from edge.identity import DeviceKey
 from edge.journal import JournalReader

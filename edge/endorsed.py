@@ -65,7 +65,9 @@ class Endorsed(BaseModel):
         return f"{self.version}, {self.utc}: {self.person} ({self.role}), {DONE[self.act]}{why}".replace("\n", " ")
 
 
-_LIST: Final = TypeAdapter(Annotated[tuple[Endorsed, ...], Field(max_length=ENDORSED_MAX)])
+_LIST: Final = TypeAdapter(
+    Annotated[tuple[Endorsed, ...], Field(max_length=ENDORSED_MAX)], config=ConfigDict(defer_build=True)
+)
 
 
 def as_bytes(endorsed: Sequence[Endorsed]) -> bytes:

@@ -12,16 +12,19 @@ import random
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
-from importlib.metadata import entry_points
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
+from edge.core import quick
 from edge.core.errors import LinesideError
 from edge.core.guard import NOT_SENT, PLACEHOLDER, Stood, aged, agrees, fitted, frozen, judged, may_write, stood
 from edge.core.plant import Connection, Plant, Tag
+from edge.core.quick import dataclass
 from edge.core.terms import Quality, Reading, Value
 
 RETRY_FIRST_S: Final = 0.1
@@ -157,7 +160,13 @@ DriverLoader = Callable[[], DriverFactory]
 
 def installed_drivers() -> Mapping[str, DriverLoader]:
     """Every driver found by entry point, by name. Nothing is imported until a loader is called."""
-    return {entry.name: entry.load for entry in entry_points(group="lineside.drivers")}
+    return {entry.name: partial(_imported, entry) for entry in entry_points(group="lineside.drivers")}
+
+
+def _imported(driver: EntryPoint) -> DriverFactory:
+    with quick.everywhere():  # asyncua alone declares 450 classes
+        factory: DriverFactory = driver.load()
+        return factory
 
 
 @dataclass(frozen=True, slots=True)

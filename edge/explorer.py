@@ -4,9 +4,10 @@ which a value may lie at an address. It is what the static method `explorer` of 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from edge.core.quick import dataclass
 from edge.core.terms import Value
 from edge.equipment import installed_drivers
 

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
@@ -25,6 +24,7 @@ from edge.core import recall
 from edge.core.commands import Fetched
 from edge.core.errors import LinesideError
 from edge.core.frame import Frame
+from edge.core.quick import dataclass
 from edge.core.record import Row, Signer, fingerprint
 from edge.identity import DeviceKey, read_public, sync_folder
 from edge.journal import Extension, extended

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -30,6 +30,7 @@ import orjson
 from edge.core import commands as cm
 from edge.core.errors import LinesideError
 from edge.core.events import JournalContinued, ValuesSealed, ValuesThinned, decode
+from edge.core.quick import dataclass
 from edge.core.record import Row
 from edge.core.samples import (
     NO_SOURCE_TIME,

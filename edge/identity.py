@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from edge.core.errors import LinesideError, Place
+from edge.core.quick import dataclass
 from edge.core.record import fingerprint, signed_bytes
 
 KEY_BYTES_MAX: Final = 16_384

@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -30,6 +30,7 @@ import orjson
 
 from edge.core.errors import LinesideError
 from edge.core.events import BODY_BYTES_MAX, RowBody, RowsPruned, decode, encode
+from edge.core.quick import dataclass
 from edge.core.record import ROW_DOMAIN, ZERO_HASH, Fault, Row, chain_faults
 
 FORMAT: Final = 1

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -18,6 +17,7 @@ from edge.attachments import CHUNK_BYTES, problems
 from edge.core.document import FILE_BYTES_MAX
 from edge.core.errors import LinesideError, Place
 from edge.core.plant import Plant, read_plant
+from edge.core.quick import dataclass
 from edge.core.recipe import (
     RecipeDocument,
     check_recipe,

@@ -15,7 +15,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 
 RECEIVE_MAX: Final = 64
 """Messages that the broker may deliver before the first is taken: bounds our memory."""

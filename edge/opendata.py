@@ -12,13 +12,13 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 import orjson
 
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 from edge.identity import sync_folder
 from edge.views import ANY, TABLES, Snapshot, Table, snapshot
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +19,7 @@ from edge.core.decide import PRUNE_ROWS_MAX
 from edge.core.errors import LinesideError
 from edge.core.frame import Receipt
 from edge.core.line import Book
+from edge.core.quick import dataclass
 from edge.engine import Engine
 from edge.journal import Journal, JournalReader
 

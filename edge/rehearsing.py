@@ -9,13 +9,13 @@ import asyncio
 import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 from edge.library import REPORT_BYTES_MAX, Library
 
 LOWEST_PRIORITY: Final = 19

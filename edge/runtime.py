@@ -7,7 +7,7 @@ import hashlib
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from edge.core.numbers import PRODUCT, NumberRange, nearly_used_up
 from edge.core.plant import Plant, read_plant
 from edge.core.profiles import Profile
 from edge.core.pseudonym import is_pseudonym
+from edge.core.quick import dataclass
 from edge.core.record import Row
 from edge.core.room import Level
 from edge.core.terms import ClockQuality

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import orjson
 
 from edge.core.errors import LinesideError, Place
+from edge.core.quick import dataclass
 from edge.core.recipe import RecipeDocument, read_recipe_or_operation
 from edge.core.recipe.compare import Profile, profile
 from edge.core.recipe.model import Recipe

@@ -25,7 +25,7 @@ BYTES_MAX: Final = 1024 * 1024
 class SafeWrite(BaseModel):
     """One write of a safe state that no row tells of. `outcome` is the read-back's; "" when it was not awaited."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     batch: str
     tag: str
@@ -40,7 +40,7 @@ class SafeWrite(BaseModel):
 class Unrecorded(BaseModel):
     """All of one run. `id` names it, so that it is said once only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     id: str
     utc: str

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edge.archive import ready_folder, segment_paths
 from edge.config import Config
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 from edge.history import Missing
 from edge.identity import DeviceKey
 from edge.journal import JournalReader

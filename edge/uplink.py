@@ -13,7 +13,6 @@ import os
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal
@@ -24,6 +23,7 @@ from edge import mqtt
 from edge.core.errors import LinesideError
 from edge.core.frame import Receipt, read_receipt
 from edge.core.orders import ORDERS_MAX
+from edge.core.quick import dataclass
 from edge.core.record import Row, Signer, fingerprint
 from edge.tail import Tail
 

@@ -12,7 +12,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ import apsw
 from edge.core.errors import LinesideError, Place
 from edge.core.events import Event, IdentityErased
 from edge.core.pseudonym import RANDOM_BYTES, pseudonym
+from edge.core.quick import dataclass
 from edge.identity import sync_folder
 
 VAULT: Final = "vault.db"

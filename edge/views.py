@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +29,7 @@ from edge.core import events as ev
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode
 from edge.core.lifecycle import ACT_OF, RecipeEvent
+from edge.core.quick import dataclass
 from edge.core.record import ZERO_HASH, Row
 from edge.core.training import looks_like_training
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from edge.core.plant import Plant, Watchdog
+from edge.core.quick import dataclass
 from edge.core.terms import Value
 from edge.equipment import Equipment
 

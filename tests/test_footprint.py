@@ -156,7 +156,10 @@ def test_a_screen_knows_the_wire_and_nothing_of_what_is_behind_it() -> None:
         "assert len(kinds) > 50 and not [m for m in kinds if m.__pydantic_complete__], 'built at import'"
     )
     ours = {m.removeprefix("edge.") for m in modules if m.startswith("edge.")}
-    assert ours == {"core", "core.errors", "core.people", "core.record", "core.terms", "desk_client", "wire"}
+    assert ours == {
+        *("core", "core.errors", "core.people", "core.quick", "core.record", "core.terms"),
+        *("desk_client", "wire"),
+    }
     assert not packages(modules) & {"apsw", "cryptography", "ruamel", "typer"}
 
 

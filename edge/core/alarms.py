@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final, Literal
 
+from edge.core.quick import dataclass
 from edge.core.room import Level
 from edge.core.terms import Reading, Stamp, Value
 

@@ -7,7 +7,7 @@ when an amendment is requested, and once more when the last signature is there: 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final, Literal
 
 import orjson
@@ -20,6 +20,7 @@ from edge.core.guard import may_write
 from edge.core.line import PASSED, Batch, Line, tag_name
 from edge.core.people import Permission, roles_with
 from edge.core.plant import Plant
+from edge.core.quick import dataclass
 from edge.core.recipe import check_recipe, seal
 from edge.core.recipe.amend import (
     UNCHANGED,

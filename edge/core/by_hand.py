@@ -8,7 +8,6 @@ head (`edge.core.mode`); while it is not automatic, `edge.core.line.effects` wan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from edge.core import commands as cm
@@ -22,6 +21,7 @@ from edge.core.line import Batch, Line, Question, StepRun, shown_tag, tag_name
 from edge.core.mode import HAND, IN_STATES, LATE, MODES, Hand, HandAct, Mode
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.plant import Tag
+from edge.core.quick import dataclass
 from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import (
     Calculate,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edge.core.alarms import AlarmWatch, Finding
@@ -12,6 +11,7 @@ from edge.core.mode import HandAct
 from edge.core.numbers import NumberRange
 from edge.core.orders import Order
 from edge.core.profiles import Profile
+from edge.core.quick import dataclass
 from edge.core.record import Row
 from edge.core.terms import Act, Reading, Role, Value
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any, Final
 
 from edge.core import by_hand, darkness, expiring, gs1, ordering, printing, queueing, serve, training
@@ -76,6 +76,7 @@ from edge.core.numbers import PRODUCT, SKIPPED_AFTER_RESTORE, TRAINING, given
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.profiles import PROFILES, refuse_start
 from edge.core.pseudonym import alike, is_pseudonym
+from edge.core.quick import dataclass
 from edge.core.recipe import limit_in, seal, set_point_in
 from edge.core.recipe.amend import UNCHANGED, Change, amended
 from edge.core.recipe.model import (

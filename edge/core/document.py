@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 import orjson
@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from edge.core.errors import LinesideError, Place
+from edge.core.quick import dataclass
 
 FILE_BYTES_MAX: Final = 1_048_576
 DEPTH_MAX: Final = 32

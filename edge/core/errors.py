@@ -6,7 +6,9 @@ Every refusal carries a stable code, what happened, what it means for the batch 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from edge.core.quick import dataclass
 
 NOTHING_STARTED = "Nothing was started and nothing was changed."
 

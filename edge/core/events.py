@@ -7,12 +7,13 @@ Every event is a frozen dataclass of JSON-shaped facts. `encode` makes the exact
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import orjson
 
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 from edge.core.terms import ClockQuality, Stamp, Value
 
 Input = dict[str, Value]

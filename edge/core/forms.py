@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, Literal
 
 from edge.core.errors import LinesideError
 from edge.core.line import BY_HAND, Batch, OpenResult, StepRun
 from edge.core.numbers import TRAINING_PREFIX
+from edge.core.quick import dataclass
 from edge.core.recipe.model import (
     MICROBIOLOGY,
     NEGATIVE_TO_DATE,

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
 
 from edge.core.document import closest
 from edge.core.errors import LinesideError, Place
+from edge.core.quick import dataclass
 from edge.core.terms import Value, convert
 
 LENGTH_MAX: Final = 1_000

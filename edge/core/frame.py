@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 from edge.core.record import ZERO_HASH, Row, Signer, fingerprint, row_hash, signature_holds
 
 FRAME_DOMAIN: Final = b"lineside.frame.1"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Final
 
 from edge.core.errors import LinesideError
 from edge.core.formula import Given
 from edge.core.plant import Plant, Tag, permit_of
+from edge.core.quick import dataclass
 from edge.core.terms import Quality, Reading, Value
 
 NOT_SENT: Final = "Nothing was sent to the equipment."
@@ -188,7 +189,7 @@ def _ask_readings(plant: Plant, tag_name: str, tag: Tag, value: Value, latest: L
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Stood:
     """The value that a tag has kept, within its `frozen_change`, and since when."""
 
@@ -218,7 +219,7 @@ def frozen(tag: Tag, kept: Stood | None, reading: Reading, now_s: float) -> Read
     if still_s <= tag.frozen_after_s:
         return reading
     detail = f"Frozen: it has not changed for {still_s:.0f} s, allowed are {tag.frozen_after_s:g} s."
-    return dataclasses.replace(reading, quality=Quality.BAD, detail=detail)
+    return replace(reading, quality=Quality.BAD, detail=detail)
 
 
 def judged(tag: Tag, reading: Reading) -> Reading:
@@ -231,10 +232,10 @@ def judged(tag: Tag, reading: Reading) -> Reading:
             if isinstance(reading.value, float)
             else f"The device gives {type(reading.value).__name__} where {tag.type} is declared."
         )
-        return dataclasses.replace(reading, value=PLACEHOLDER[tag.type], quality=Quality.BAD, detail=detail)
+        return replace(reading, value=PLACEHOLDER[tag.type], quality=Quality.BAD, detail=detail)
     outside = _outside(tag, value)
     if outside and reading.quality is not Quality.BAD:
-        return dataclasses.replace(
+        return replace(
             reading, value=value, quality=Quality.BAD, detail=f"Not plausible: {value:g} {tag.unit} is {outside}."
         )
     if value is reading.value:
@@ -248,7 +249,7 @@ def aged(tag: Tag, reading: Reading, now_s: float) -> Reading:
     age_s = now_s - reading.at_boottime_s
     if age_s <= tag.stale_s or reading.quality is Quality.BAD:
         return reading
-    return dataclasses.replace(
+    return replace(
         reading, quality=Quality.BAD, detail=f"Stale: last heard {age_s:.1f} s ago, allowed are {tag.stale_s:g} s."
     )
 

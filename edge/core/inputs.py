@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
 from edge.core.errors import LinesideError
 from edge.core.formula import Formula, Given, Variable, compile_formula, literals_in
+from edge.core.quick import dataclass
 from edge.core.recipe import limit_in
 from edge.core.recipe.model import Calculate, Loop, Recipe, Record, Sample, Scan
 from edge.core.recipe.values import ITERATION, number_of, variables, whole

@@ -7,12 +7,13 @@ What is known of a recipe goes by its seal: a changed word is another recipe, an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
 from edge.core import events as ev
 from edge.core.people import Permission
+from edge.core.quick import dataclass
 
 RECIPES_LIVE_MAX: Final = 500
 """So many recipes are in review, approved or effective at most."""

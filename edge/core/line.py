@@ -13,7 +13,7 @@ import hashlib
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Final, Literal, TypeVar
 
@@ -30,6 +30,7 @@ from edge.core.numbers import PRODUCT, RANGES, NumberRange, used
 from edge.core.orders import Order
 from edge.core.plant import Plant
 from edge.core.profiles import Profile
+from edge.core.quick import dataclass
 from edge.core.recipe import limit_in, seal
 from edge.core.recipe.amend import Change, amended
 from edge.core.recipe.model import SAMPLING, Alarm, Hold, Monitor, Recipe, SamplingPlan, Service, Step, Wait, Weigh

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Final, Literal
 
+from edge.core.quick import dataclass
 from edge.core.terms import Elapsed, Stamp, State, Value
 
 HAND: Final = "by hand"

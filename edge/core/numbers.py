@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 from edge.core.errors import NOTHING_STARTED, LinesideError
+from edge.core.quick import dataclass
 
 PRODUCT: Final = "product"
 TRAINING: Final = "training"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from datetime import date
 from typing import Annotated, Any, Final
 
@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from edge.core.errors import LinesideError
 from edge.core.pseudonym import is_pseudonym
+from edge.core.quick import dataclass
 from edge.core.record import Signer
 from edge.core.terms import ORDER_CODE
 
@@ -55,7 +56,7 @@ _Text = Annotated[str, Field(max_length=64), AfterValidator(_printable)]
 class _Document(BaseModel):
     """The JSON form."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True, defer_build=True)
 
     order: _Id
     recipe: _Name

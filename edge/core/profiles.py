@@ -4,13 +4,13 @@ else does the box ask which profile it has. The same engine, journal and signatu
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Literal
 
 from edge.core.errors import LinesideError
 from edge.core.lifecycle import Approval
+from edge.core.quick import dataclass
 from edge.core.terms import Role
 
 

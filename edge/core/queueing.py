@@ -7,12 +7,12 @@ Every unit that a waiting batch could use is kept for it against those that came
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from edge.core.errors import LinesideError
 from edge.core.line import Batch, Line
 from edge.core.plant import Plant
+from edge.core.quick import dataclass
 from edge.core.recipe.model import Recipe
 from edge.core.terms import State
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from edge.core.quick import dataclass
 
 ROW_DOMAIN: Final = b"lineside.row.1"
 SEAL_DOMAIN: Final = b"lineside.seal.1"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any, Final
 
 from edge.core import events as ev
 from edge.core.events import RowBody
 from edge.core.lifecycle import ACT_OF, DONE, Approval
 from edge.core.mode import HAND
+from edge.core.quick import dataclass
 from edge.core.terms import Value, span
 
 

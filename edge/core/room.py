@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 
 MIB: Final = 1024 * 1024
 BALLAST_BYTES: Final = 4 * MIB

@@ -9,11 +9,11 @@ import hashlib
 import math
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 from edge.core.terms import Quality, Value
 
 LEAF_DOMAIN: Final = b"lineside.values.leaf.1"

@@ -12,9 +12,10 @@ Pure words and numbers: what a step does with them is `edge.core.serving`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
+
+from edge.core.quick import dataclass
 
 IDLE: Final = "idle"
 EXECUTE: Final = "execute"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from edge.core.plant import Plant, Procedure, Tag, UnitService
+from edge.core.quick import dataclass
 from edge.core.recipe.model import Service, Setting
 from edge.core.service import ACTING, EXECUTE, PRODUCTION, Machine
 from edge.core.terms import Reading, Value

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 
 Value = bool | int | float | str
 """What a reading, a set-point or a recorded datum can be. Never None, never NaN when quality is good."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
+from edge.core.quick import dataclass
 from edge.core.recipe.model import (
     MONITOR_POINTS_MAX,
     TREND_BATCHES_MAX,

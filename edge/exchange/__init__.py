@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from typing import Final
 
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 from edge.core.recipe import Recipe, read_recipe, seal
 from edge.exchange.batchml import NAMESPACE, Found, Kind, as_tree, content_of, differences, is_ours, stated_seal
 from edge.exchange.draft import as_yaml, one_line

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from edge.core.quick import dataclass
 from edge.core.recipe import Recipe, seal
 from edge.exchange.markup import Node
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from edge.core.document import Path
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 from edge.core.recipe.read import STEPS_MAX
 from edge.core.terms import MEASURES
 from edge.exchange.batchml import Found, Kind, shown

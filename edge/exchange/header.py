@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from edge.core.quick import dataclass
 from edge.exchange.batchml import differences
 from edge.exchange.markup import Node
 

@@ -7,13 +7,13 @@ sealed recipe and its changes give the amended one, in every version the same, a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from edge.core.errors import LinesideError
+from edge.core.quick import dataclass
 from edge.core.recipe.model import Amendments, Bound, Limit, Recipe, Scan, Step, Tolerance
 from edge.core.recipe.read import STEPS_MAX, RecipeDocument
 from edge.core.terms import duration_s
@@ -38,7 +38,7 @@ DURATIONS: Final = frozenset({"duration", "timeout", "warn_after", "on_delay"})
 """... and those that are durations."""
 UNCHANGED: Final = "Nothing was requested; the batch goes on as it is."
 Kind = Literal["number", "integer", "duration", "choice", "text", "bool"]
-_STEP: TypeAdapter[Step] = TypeAdapter(Step)
+_STEP: TypeAdapter[Step] = TypeAdapter(Step, config=ConfigDict(defer_build=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
+from pydantic import BaseModel
+
 from edge.core import gs1
 from edge.core.document import Path, closest
 from edge.core.errors import LinesideError, Place
@@ -158,14 +160,16 @@ def _parameters_of(step: Step) -> Iterator[str]:
 def _own(step: Step) -> dict[str, object]:
     """What the step itself says, without the steps inside it."""
     inside = {path[0] for path, _ in step.inner()}
-    fields = {name for name, field in type(step).model_fields.items() if (field.alias or name) not in inside}
-    return step.model_dump(mode="json", by_alias=True, include=fields)
+    fields = {field.alias or name: name for name, field in type(step).model_fields.items()}
+    return {alias: getattr(step, name) for alias, name in fields.items() if alias not in inside}
 
 
 def _texts(data: object) -> Iterator[str]:
     if isinstance(data, str):
         yield data
-    for inner in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        return
+    said = dict(data) if isinstance(data, BaseModel) else data
+    for inner in said.values() if isinstance(said, dict) else said if isinstance(said, list | tuple) else ():
         yield from _texts(inner)
 
 

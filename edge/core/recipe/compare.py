@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from difflib import SequenceMatcher
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from edge.core.quick import dataclass
 from edge.core.recipe.model import Recipe, Step
 from edge.core.recipe.words import MEASURED, word
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from functools import lru_cache
 from html import escape
 from typing import Final, Literal
 
+from edge.core.quick import dataclass
 from edge.core.recipe.model import Branch, Recipe, Select, Step
 from edge.core.recipe.read import seal
 from edge.core.recipe.words import dagger, facts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, get_args
 
 import orjson
@@ -12,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from edge.core.document import Document, Path, closest, read_document, validate
 from edge.core.errors import LinesideError, Place
+from edge.core.quick import dataclass
 from edge.core.recipe.calls import Operations, expand
 from edge.core.recipe.model import Attachment, Call, LibraryOperation, Recipe, Step
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import orjson
@@ -17,6 +16,7 @@ from pydantic_core import ErrorDetails
 from edge.core.document import Document, Path, closest, read_document, together, validate
 from edge.core.errors import LinesideError
 from edge.core.plant import Frozen, Name
+from edge.core.quick import dataclass
 from edge.core.recipe.compare import compare
 from edge.core.recipe.model import MadeFrom, Parameter, Recipe, Text, UnitNeed, Version, Why
 from edge.core.recipe.read import seal

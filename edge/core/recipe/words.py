@@ -6,11 +6,11 @@ One table over the fields of the model. A field that is not in it would show und
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel
 
+from edge.core.quick import dataclass
 from edge.core.recipe.model import Attachment, Limit, Recipe, SamplingPlan, Step, Test, Tolerance, Trend, UseWithin
 from edge.core.recipe.values import said, shown
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final, Literal, get_args
+
+from edge.core.quick import dataclass
 
 Aspect = Literal["steps", "limits", "branches", "people", "questions", "time-outs", "quality", "modules"]
 ASPECTS: Final[tuple[Aspect, ...]] = get_args(Aspect)

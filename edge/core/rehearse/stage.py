@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
 from edge.core import commands as cm
@@ -19,6 +18,7 @@ from edge.core.line import (
     tag_name,
 )
 from edge.core.plant import Plant
+from edge.core.quick import dataclass
 from edge.core.recipe.model import (
     Calculate,
     Loop,

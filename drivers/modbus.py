@@ -5,6 +5,8 @@ Settings of a connection, which is one device:
 - `host` and `port` (502), or `line`, the path of a serial port, best one in `/dev/serial/by-id/`, with `baud`
   (19200), `parity` (`even`, `odd` or `none`; even) and `stop_bits` (1 or 2; 1). Connections with the same `line` share
   it and must set it alike.
+- `framing`: `rtu` when `host` and `port` are those of a gateway that passes the frames of a serial line on as they are,
+  RTU over TCP; else `tcp`, by default. Connections with the same gateway share it like a line.
 - `device`: its unit id, by default 1. 1 to 247 on a serial line, to 255 over TCP.
 - `pause_ms`: what the device needs between an answer and the next request, by default 0.
 - `registers_max` (125) and `bits_max` (2000): what it answers at once.
@@ -22,35 +24,23 @@ next one goes on counting its transactions: a late reply has nowhere to arrive. 
 that did not answer is left alone for a while, and the first request after that has another form than the one that was
 given up, so that a late reply is seen to be one. Its values are used for nothing.
 
-On a shared line devices take turns, one request each. One that is silent costs the others its time-out and is then
-left alone for 1 to 10 time-outs, longer each time.
+On a shared line, also behind a gateway, devices take turns, one request each. One that is silent costs the others its
+time-out and is then left alone for 1 to 10 time-outs, longer each time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pymodbus.pdu import ModbusPDU
-from pymodbus.pdu.bit_message import (
-    ReadCoilsRequest,
-    ReadDiscreteInputsRequest,
-    WriteSingleCoilRequest,
-)
-from pymodbus.pdu.register_message import (
-    MaskWriteRegisterRequest,
-    ReadHoldingRegistersRequest,
-    ReadInputRegistersRequest,
-    WriteMultipleRegistersRequest,
-    WriteSingleRegisterRequest,
-)
 
-from drivers.modbus_address import NoValue, checked_tag
-from drivers.modbus_link import Link, Lost, Rejected, serial_line, tcp_link
+from drivers.modbus_address import Block, NoValue, checked_tag
+from drivers.modbus_link import Link, Lost, Rejected, gateway_line, serial_line, tcp_link
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Tag
 from edge.core.terms import Quality, Reading, Value
@@ -67,12 +57,8 @@ _UNKNOWN: Final = frozenset({4, 5, 11})
 # After these a part of what was asked may well be answered; after the first two for good.
 _FOR_GOOD: Final = frozenset({2, 3})
 _APART: Final = _FOR_GOOD | {4}
-_READS: Final = {
-    "coil": ReadCoilsRequest,
-    "discrete": ReadDiscreteInputsRequest,
-    "holding": ReadHoldingRegistersRequest,
-    "input": ReadInputRegistersRequest,
-}
+_READS: Final = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
+_WRITE_BIT, _WRITE_ONE, _WRITE_MANY, _WRITE_MASKED = 5, 6, 16, 22
 _LINE_ONLY: Final = frozenset({"baud", "parity", "stop_bits"})
 
 
@@ -80,6 +66,7 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     host: Annotated[str, Field(min_length=1, max_length=253)] = ""
     port: Annotated[int, Field(ge=1, le=65_535)] = 502
+    framing: Literal["tcp", "rtu"] = "tcp"
     line: Annotated[str, Field(pattern="^/", max_length=200)] = ""
     baud: Literal[1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200] = 19200
     parity: Literal["even", "odd", "none"] = "even"
@@ -95,11 +82,16 @@ class _Settings(BaseModel):
     def _one_way(self) -> Self:
         if bool(self.host) == bool(self.line):
             raise ValueError("give `host` or `line`")
-        if foreign := self.model_fields_set & (frozenset({"port"}) if self.line else _LINE_ONLY):
+        if foreign := self.model_fields_set & (frozenset({"port", "framing"}) if self.line else _LINE_ONLY):
             raise ValueError(f"{', '.join(sorted(foreign))} means nothing with {'line' if self.line else 'host'}")
-        if self.line and self.device > 247:
+        if self.shared and self.device > 247:
             raise ValueError("a device on a serial line has a number from 1 to 247")
         return self
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is a serial line, with other devices on it."""
+        return bool(self.line) or self.framing == "rtu"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -121,7 +113,12 @@ class _Span:
     @property
     def shape(self) -> tuple[int, int]:
         """What tells its reply from that of another: function and size."""
-        return _READS[self.table].function_code, (self.count + 7) // 8 if self.bits else self.count
+        return _READS[self.table], (self.count + 7) // 8 if self.bits else self.count
+
+    @property
+    def request(self) -> bytes:
+        """What reads it."""
+        return struct.pack(">BHH", _READS[self.table], self.number, self.count)
 
     def other_shape(self) -> _Span:
         """Near here, with a reply of another size."""
@@ -131,9 +128,16 @@ class _Span:
         return _Span(self.table, max(0, self.number - step), self.count + step)
 
 
-def _covering(spans: Sequence[_Span]) -> _Span:
-    """What one request reads for these, which are sorted."""
-    return _Span(spans[0].table, spans[0].number, max(span.end for span in spans) - spans[0].number)
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """What one request reads."""
+
+    spans: list[_Span]
+    """Sorted."""
+    whole: _Span
+    values: Block
+    units: list[str]
+    """Of the names in `values`."""
 
 
 def _parted(spans: Sequence[_Span]) -> int:
@@ -168,7 +172,9 @@ class ModbusDriver(OneTask):
                 todo="Give host, and if needed port (502), or line; and if needed device (unit id, by default 1).",
             ) from error
         wanted = self._settings
-        self._where = f"{wanted.line} device {wanted.device}" if wanted.line else f"{wanted.host}:{wanted.port}"
+        self._where = wanted.line or f"{wanted.host}:{wanted.port}"
+        if wanted.shared:
+            self._where += f" device {wanted.device}"
         self._health_was_good = False
         super().__init__("modbus", tags, now_s)
         self._connection = connection
@@ -190,7 +196,7 @@ class ModbusDriver(OneTask):
         self._work = asyncio.Event()
         self._watched: list[str] = []
         self._tags_at: dict[_Span, list[str]] = {}
-        self._blocks: list[list[_Span]] = []
+        self._blocks: list[_Together] = []
         self._cuts: set[_Span] = set()
         """What is not read together with anything before it: the device refused that."""
 
@@ -218,9 +224,11 @@ class ModbusDriver(OneTask):
         """Read one tag now."""
         span = self._spans[tag]
         try:
-            return self._reading(tag, span, await self._read(span))
-        except (Lost, Rejected) as error:
+            value = self._addresses[tag].decode(await self._read(span))
+        except (Lost, Rejected, NoValue) as error:
             return self._bad(tag, str(error))
+        reading = self._last[tag] = Reading(value, self._tags[tag].unit, Quality.GOOD, "", self._now_s())
+        return reading
 
     async def write(self, tag: str, value: Value) -> None:
         """Exactly one request on the wire."""
@@ -235,20 +243,20 @@ class ModbusDriver(OneTask):
             except Lost as error:
                 raise WriteUnknown(f"The write was sent, then: {error}") from error
 
-    def _write_request(self, tag: str, value: Value) -> ModbusPDU:
-        address, device = self._addresses[tag], self._settings.device
+    def _write_request(self, tag: str, value: Value) -> bytes:
+        address = self._addresses[tag]
         if address.bits:
-            return WriteSingleCoilRequest(address=address.number, bits=[bool(value)], dev_id=device)
+            return struct.pack(">BHH", _WRITE_BIT, address.number, 0xFF00 if value else 0)
         if address.bit is not None:
             mask = 1 << address.bit
-            return MaskWriteRegisterRequest(address.number, 0xFFFF & ~mask, mask if value else 0, device)
+            return struct.pack(">BHHH", _WRITE_MASKED, address.number, 0xFFFF & ~mask, mask if value else 0)
         try:
-            words = address.encode(value)
+            data = address.encode(value)
         except ValueError as error:
             raise WriteRefused(f"{value} cannot be sent: {error}.") from error
-        if len(words) == 1:
-            return WriteSingleRegisterRequest(address=address.number, registers=words, dev_id=device)
-        return WriteMultipleRegistersRequest(address=address.number, registers=words, dev_id=device)
+        if len(data) == 2:
+            return struct.pack(">BH", _WRITE_ONE, address.number) + data
+        return struct.pack(">BHHB", _WRITE_MANY, address.number, len(data) // 2, len(data)) + data
 
     async def browse(self, text: str = "") -> list[Found]:  # noqa: ARG002  not asked for
         """Modbus has no browsing."""
@@ -256,13 +264,13 @@ class ModbusDriver(OneTask):
 
     # The wire -----------------------------------------------------------------------------------------------
 
-    async def _exchange(self, link: Link, request: ModbusPDU) -> ModbusPDU:
+    async def _exchange(self, link: Link, request: bytes) -> bytes:
         """Send once and return the answer. Whatever goes wrong, also cancellation, ends the connection."""
         loop = asyncio.get_running_loop()
         try:
             if (wait_s := self._free_at_s - loop.time()) > 0:
                 await asyncio.sleep(wait_s)
-            reply = await link.exchange(request, self._connection.timeout_s)
+            reply = await link.exchange(self._settings.device, request, self._connection.timeout_s)
         except Rejected:
             self._answered()
             raise
@@ -275,28 +283,12 @@ class ModbusDriver(OneTask):
         self._answered()
         return reply
 
-    def _read_request(self, span: _Span) -> ModbusPDU:
-        return _READS[span.table](address=span.number, count=span.count, dev_id=self._settings.device)
-
-    async def _read(self, span: _Span) -> Sequence[int]:
-        """The registers or bits there. Raises Lost or Rejected."""
+    async def _read(self, span: _Span) -> bytes:
+        """The registers there as they came, or the bits. Raises Lost or Rejected."""
         async with self._wire:
             if self._link is None:
                 raise Lost(self._health.detail)
-            reply = await self._exchange(self._link, self._read_request(span))
-        return reply.bits if span.bits else reply.registers
-
-    def _reading(self, name: str, span: _Span, values: Sequence[int]) -> Reading:
-        """The tag's reading out of what was read at `span`."""
-        address, tag = self._addresses[name], self._tags[name]
-        try:
-            at = address.number - span.number
-            value = address.decode(values[at : at + address.count])
-        except NoValue as none:
-            return self._bad(name, str(none))
-        reading = Reading(value, tag.unit, Quality.GOOD, "", self._now_s())
-        self._last[name] = reading
-        return reading
+            return (await self._exchange(self._link, span.request))[2:]
 
     def _drop(self, why: str) -> None:
         """Give the connection up and say so, once."""
@@ -322,7 +314,7 @@ class ModbusDriver(OneTask):
 
     def _delays_s(self) -> Iterator[float]:
         timeout_s = self._connection.timeout_s
-        return retry_delays_s(timeout_s, ALONE_TIMEOUTS * timeout_s) if self._settings.line else retry_delays_s()
+        return retry_delays_s(timeout_s, ALONE_TIMEOUTS * timeout_s) if self._settings.shared else retry_delays_s()
 
     async def _run(self) -> None:
         delays = self._delays_s()
@@ -340,9 +332,13 @@ class ModbusDriver(OneTask):
     async def _connect(self) -> str:
         """Why there is no connection, or "" when there is."""
         wanted = self._settings
-        if wanted.line:
+        if wanted.shared:
             try:
-                self._link = await serial_line(wanted.line, wanted.baud, wanted.parity, wanted.stop_bits)
+                self._link = await (
+                    serial_line(wanted.line, wanted.baud, wanted.parity, wanted.stop_bits)
+                    if wanted.line
+                    else gateway_line(wanted.host, wanted.port, self._connection.timeout_s)
+                )
             except Lost as error:
                 return str(error)
             return await self._out_of_step()
@@ -368,7 +364,7 @@ class ModbusDriver(OneTask):
         async with self._wire:
             try:
                 if self._link is not None:
-                    await self._exchange(self._link, self._read_request(span))
+                    await self._exchange(self._link, span.request)
             except Rejected:
                 pass  # an answer too
             except Lost as error:
@@ -393,22 +389,31 @@ class ModbusDriver(OneTask):
             due_s = max(due_s + self._connection.poll_s, loop.time())
             await self._until(due_s)
 
-    async def _block_readings(self, spans: list[_Span]) -> dict[str, Reading]:
+    async def _block_readings(self, block: _Together) -> dict[str, Reading]:
         """Read these with one request; with more when the device refuses that. Raises Lost."""
-        whole = _covering(spans)
         try:
-            values = await self._read(whole)
+            data = await self._read(block.whole)
         except Rejected as error:
+            spans = block.spans
             if error.code not in _APART or len(spans) == 1:
-                return {name: self._bad(name, str(error)) for span in spans for name in self._tags_at.get(span, ())}
+                return {name: self._bad(name, str(error)) for name in block.values.names}
             at = _parted(spans)
             if error.code in _FOR_GOOD:
                 self._cuts.add(spans[at])
                 self._plan()
-            return {**await self._block_readings(spans[:at]), **await self._block_readings(spans[at:])}
-        return {
-            name: self._reading(name, whole, values) for span in spans for name in self._tags_at.get(span, ())
-        }  # a span that is not watched any more has no tags
+            parts = self._together(spans[:at]), self._together(spans[at:])
+            return {**await self._block_readings(parts[0]), **await self._block_readings(parts[1])}
+        good, now_s, none = Quality.GOOD, self._now_s(), []
+        readings = {}
+        for name, unit, value in zip(block.values.names, block.units, block.values.values(data), strict=True):
+            if isinstance(value, NoValue):
+                none.append((name, str(value)))
+            else:
+                readings[name] = Reading(value, unit, good, "", now_s)
+        self._last.update(readings)
+        for name, why in none:
+            readings[name] = self._bad(name, why)
+        return readings
 
     async def _until(self, due_s: float) -> None:
         """Wait for the next poll, a new watch list or the loss of the connection."""
@@ -428,7 +433,8 @@ class ModbusDriver(OneTask):
 
     def _plan(self) -> None:
         """Few requests: what lies close together is read together, as far as the device answers it."""
-        self._tags_at, self._blocks = {}, []
+        self._tags_at = {}
+        blocks: list[list[_Span]] = []
         end = 0
         for tag in self._watched:
             self._tags_at.setdefault(self._spans[tag], []).append(tag)
@@ -436,7 +442,7 @@ class ModbusDriver(OneTask):
             most, gap = self._settings.registers_max, self._settings.gap
             if span.bits:
                 most, gap = self._settings.bits_max, 16 * gap
-            first = self._blocks[-1][0] if self._blocks else None
+            first = blocks[-1][0] if blocks else None
             if (
                 first is not None
                 and first.table == span.table
@@ -444,15 +450,25 @@ class ModbusDriver(OneTask):
                 and span.number <= end + gap
                 and span.end - first.number <= most
             ):
-                self._blocks[-1].append(span)
+                blocks[-1].append(span)
                 end = max(end, span.end)
             else:
-                self._blocks.append([span])
+                blocks.append([span])
                 end = span.end
+        self._blocks = [self._together(spans) for spans in blocks]
+
+    def _together(self, spans: list[_Span]) -> _Together:
+        """What one request reads for these, which are sorted; a span that is not watched any more has no tags."""
+        first = spans[0]
+        whole = _Span(first.table, first.number, max(span.end for span in spans) - first.number)
+        tags = [tag for span in spans for tag in self._tags_at.get(span, ())]
+        values = Block(first.number, {tag: self._addresses[tag] for tag in tags})
+        return _Together(spans, whole, values, [self._tags[name].unit for name in values.names])
 
 
-def _shape(request: ModbusPDU) -> tuple[int, int]:
+def _shape(request: bytes) -> tuple[int, int]:
     """What tells this request's reply from that of another: the function of a write, and of a read the size too."""
-    if request.function_code not in (1, 2, 3, 4):
-        return request.function_code, 0
-    return request.function_code, (request.count + 7) // 8 if request.function_code in (1, 2) else request.count
+    function, count = request[0], int.from_bytes(request[3:5], "big")
+    if function not in _READS.values():
+        return function, 0
+    return function, (count + 7) // 8 if function in (1, 2) else count

@@ -20,7 +20,8 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -84,19 +85,30 @@ class Address:
         return ">" + _FORMATS[self.type]
 
     @cached_property
+    def plain(self) -> bool:
+        """True for numbers that `struct` alone reads, and of which one look tells that they are none."""
+        return self.type in _FORMATS and not self.type.startswith("bcd") and not (self.none and "float" in self.type)
+
+    @cached_property
+    def none_numbers(self) -> frozenset[int]:
+        """Of whole numbers: `none` as they are read."""
+        size, signed = 2 * self.count, self.type.startswith("int")
+        return frozenset(int.from_bytes(bits.to_bytes(size, "big"), "big", signed=signed) for bits in self.none)
+
+    @cached_property
     def holds(self) -> str:
         """What a tag must be: `bool`, `text` or `number`."""
         if self.bits or self.bit is not None:
             return "bool"
         return "text" if self.type.startswith("text") else "number"
 
-    def decode(self, words: Sequence[int]) -> Value:
-        """The scaled value in these registers (or the one bit). Raises NoValue."""
+    def decode(self, data: bytes) -> Value:
+        """The scaled value in these registers, as they came; of a bit that is lowest in its byte. Raises NoValue."""
         if self.bits:
-            return bool(words[0])
+            return bool(data[0] & 1)
         if self.bit is not None:
-            return bool(words[0] >> self.bit & 1)
-        data = self._ordered(struct.pack(f">{len(words)}H", *words))
+            return bool(int.from_bytes(data, "big") >> self.bit & 1)
+        data = self._ordered(data)
         if self.holds == "text":
             return _text(data)
         if self.none and int.from_bytes(data, "big") in self.none:
@@ -112,7 +124,7 @@ class Address:
             raise NoValue(f"The device gives no finite number ({number}).")
         return number
 
-    def encode(self, value: Value) -> list[int]:
+    def encode(self, value: Value) -> bytes:
         """The registers for a number or a text. Raises ValueError when it cannot be represented."""
         if isinstance(value, str) != (self.holds == "text"):
             raise ValueError(f"these registers take a {self.holds}")
@@ -122,7 +134,7 @@ class Address:
             data = self._number_bytes(value)
             if int.from_bytes(data, "big") in self.none:
                 raise ValueError("the device takes it for no value")
-        return list(struct.unpack(f">{self.count}H", self._ordered(data)))
+        return self._ordered(data)
 
     def _number_bytes(self, value: float) -> bytes:
         raw: int | float = value if self.scale == 1.0 else value / self.scale
@@ -158,6 +170,94 @@ class Address:
         if self.order in ("BADC", "DCBA"):
             words = [word[::-1] for word in words]
         return b"".join(words)
+
+
+class Block:
+    """The values in the answer to one read, decoded together: a device of many is asked often."""
+
+    def __init__(self, number: int, places: Mapping[str, Address]) -> None:
+        """What lies where, in an answer that begins with register (or bit) `number`."""
+        self.names: Final[list[str]] = []
+        self._bits: list[tuple[int, int]] = []
+        self._numbers: list[_Numbers] = []
+        self._others: list[tuple[int, int, Address]] = []
+        runs: list[list[tuple[str, Address]]] = []
+        for name, address in sorted(places.items(), key=lambda place: (place[1].order, place[1].number)):
+            if address.bits:
+                self._bits.append(divmod(address.number - number, 8))
+                self.names.append(name)
+            elif address.plain:
+                run = next((one for one in runs if _follows(address, one[-1][1])), None)
+                if run is None:
+                    runs.append(run := [])
+                run.append((name, address))
+        for run in runs:
+            self._numbers.append(_Numbers(number, [address for _, address in run]))
+            self.names.extend(name for name, _ in run)
+        for name, address in places.items():
+            if not address.bits and not address.plain:
+                at = 2 * (address.number - number)
+                self._others.append((at, at + 2 * address.count, address))
+                self.names.append(name)
+
+    def values(self, data: bytes) -> list[Value | NoValue]:
+        """The value of each of `names`, or why there is none."""
+        found: list[Value | NoValue] = [bool(data[at] >> bit & 1) for at, bit in self._bits]
+        for numbers in self._numbers:
+            found += numbers.values(data)
+        for start, end, address in self._others:
+            try:
+                found.append(address.decode(data[start:end]))
+            except NoValue as none:
+                found.append(none)
+        return found
+
+
+def _follows(address: Address, before: Address) -> bool:
+    return address.order == before.order and address.number >= before.number + before.count
+
+
+class _Numbers:
+    """Numbers of one order that do not overlap, all taken by one call."""
+
+    def __init__(self, number: int, addresses: list[Address]) -> None:
+        # with the bytes of each word swapped, what began with the lowest word begins with the lowest byte
+        self._swapped = addresses[0].order in ("BADC", "CDAB")
+        form = "<" if addresses[0].order in ("DCBA", "CDAB") else ">"
+        at = number
+        self._places: list[tuple[Address, slice]] = []
+        for address in addresses:
+            form += f"{2 * (address.number - at)}x{_FORMATS[address.type]}"
+            at = address.number + address.count
+            self._places.append((address, slice(2 * (address.number - number), 2 * (at - number))))
+        self._struct = struct.Struct(form)
+        scales = [address.scale for address in addresses]
+        self._scales = scales if any(scale != 1.0 for scale in scales) else None
+        self._none = [(index, one.none_numbers) for index, one in enumerate(addresses) if one.none]
+        self._endless = self._scales is not None or any(one.type.startswith("float") for one in addresses)
+
+    def values(self, data: bytes) -> list[Value | NoValue]:
+        ordered = data
+        if self._swapped:
+            words = array("H", data)
+            words.byteswap()
+            ordered = words.tobytes()
+        raw: tuple[int | float, ...] = self._struct.unpack_from(ordered)
+        numbers = list(raw)
+        if self._scales is not None:
+            numbers = [one if scale == 1.0 else one * scale for one, scale in zip(raw, self._scales, strict=True)]
+        # one by one only where something is amiss: a sum of finite numbers is finite, unless it overflows
+        suspect = [index for index, none in self._none if raw[index] in none]
+        if self._endless and not math.isfinite(sum(numbers)):
+            suspect += [index for index, one in enumerate(numbers) if not math.isfinite(one)]
+        found: list[Value | NoValue] = numbers  # type: ignore[assignment]  # nobody else has this list
+        for index in suspect:
+            address, place = self._places[index]
+            try:
+                found[index] = address.decode(data[place])
+            except NoValue as none:
+                found[index] = none
+        return found
 
 
 def _text(data: bytes) -> str:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from pymodbus.pdu import ModbusPDU
-from pymodbus.pdu.bit_message import ReadCoilsRequest, ReadDiscreteInputsRequest
-from pymodbus.pdu.mei_message import ReadDeviceInformationRequest
-from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadInputRegistersRequest
-
 from drivers.modbus_address import ADDRESS_MAX
-from drivers.modbus_link import Link, Lost, Rejected, serial_line, tcp_link
+from drivers.modbus_link import Link, Lost, Rejected, identification, serial_line, tcp_link
 from edge.core.terms import Value
 from edge.explorer import Explorer, Say, Seen, Way, Where, shown
 
@@ -24,17 +19,14 @@ LINE_UNITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 LINES: Final = ((9600, "none", 1), (19200, "even", 1), (9600, "even", 1), (19200, "none", 1), (38400, "none", 1))
 """How a serial line may be set: baud, parity, stop bits; the usual first."""
 LINE_ANSWER_S: Final = 0.25
-_TABLES: Final[dict[str, Callable[..., ModbusPDU]]] = {
-    "holding": ReadHoldingRegistersRequest,
-    "input": ReadInputRegistersRequest,
-    "coil": ReadCoilsRequest,
-    "discrete": ReadDiscreteInputsRequest,
-}
+_TABLES: Final = {"holding": 3, "input": 4, "coil": 1, "discrete": 2}
+"""Table -> the function that reads it."""
 _ANSWERS: Final = "answers"
 _ELSEWHERE: Final = "answers, but has nothing at 0"
 _REFUSED: Final = {1: "not there", 2: _ELSEWHERE, 3: _ELSEWHERE}
 _NOBODY: Final = frozenset({10, 11})
 """By these a gateway says that nobody answers behind it."""
+_IDENTIFY: Final = bytes([43, 14, 1, 0])
 _OBJECTS: Final = {0: "maker", 1: "product", 2: "version"}
 
 
@@ -94,7 +86,8 @@ async def _on_a_line(where: Where, say: Say) -> list[Seen]:
                 if tables := await _tables(link, unit, LINE_ANSWER_S):
                     settings: dict[str, Value] = {"line": where.line, "baud": baud, "parity": parity}
                     settings |= {"stop_bits": stop_bits, "device": unit}
-                    seen.append(Seen(f"A Modbus device on a serial line, number {unit}.", settings, tables))
+                    facts = (*tables, *await _identity(link, unit, LINE_ANSWER_S))
+                    seen.append(Seen(f"A Modbus device on a serial line, number {unit}.", settings, facts))
         finally:
             link.leave()
         if seen:
@@ -105,9 +98,9 @@ async def _on_a_line(where: Where, say: Say) -> list[Seen]:
 async def _tables(link: Link, unit: int, timeout_s: float) -> tuple[tuple[str, str], ...] | None:
     """Which tables answer; none when the device is silent, None when what answers does not speak Modbus."""
     facts = []
-    for table, ask in _TABLES.items():
+    for table, function in _TABLES.items():
         try:
-            await link.exchange(ask(address=0, count=1, dev_id=unit), timeout_s)
+            await link.exchange(unit, bytes([function, 0, 0, 0, 1]), timeout_s)
         except Rejected as refused:
             if refused.code in _NOBODY:
                 return ()
@@ -126,12 +119,10 @@ async def _tables(link: Link, unit: int, timeout_s: float) -> tuple[tuple[str, s
 async def _identity(link: Link, unit: int, timeout_s: float) -> Sequence[tuple[str, str]]:
     """What the device says of itself (function 43), if it does."""
     try:
-        told = await link.exchange(ReadDeviceInformationRequest(read_code=1, dev_id=unit), timeout_s)
+        said = identification(await link.exchange(unit, _IDENTIFY, timeout_s))
     except (Lost, Rejected):
         return ()
-    said: dict[int, object] = getattr(told, "information", {})
-    texts = {what: said.get(number) for number, what in _OBJECTS.items()}
-    return [(what, shown(text.decode("latin-1"))) for what, text in texts.items() if isinstance(text, bytes) and text]
+    return [(what, shown(text.decode("latin-1"))) for number, what in _OBJECTS.items() if (text := said.get(number))]
 
 
 # Ways of a number -------------------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
-"""The way to Modbus devices: a TCP connection of one device, or a serial line that several share.
+"""The way to Modbus devices: a TCP connection of one device, or a serial line that several share, which may lie behind
+a gateway that passes its frames on over TCP.
 
-One request is on it at a time, in the order in which they were asked, and none is ever repeated: pymodbus' own retries
-send a write up to four times. What arrives is compared with the request byte by byte before anything reads it as
-values: same transaction and device, same function, exactly so many bytes; a write must be echoed as it was sent.
+One request is on it at a time, in the order in which they were asked, and none is ever repeated: of pymodbus only the
+transport is used, for its client sends a write up to four times. What arrives is compared with the request byte by byte
+before anything reads it as values: same transaction and device, same function, exactly so many bytes; a write must be
+echoed as it was sent.
 """
 
 from __future__ import annotations
@@ -11,13 +13,12 @@ import asyncio
 import logging
 import os
 import termios
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
 
-from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
-from pymodbus.exceptions import ModbusException
 from pymodbus.framer.rtu import FramerRTU
-from pymodbus.pdu import ModbusPDU
+from pymodbus.transport import CommParams, CommType, ModbusProtocol
 
 # What goes wrong on the wire reaches people as health, quality and outcome; the library's log repeats it as tracebacks.
 logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
@@ -26,8 +27,9 @@ READS: Final = frozenset({1, 2, 3, 4})
 _BIT_READS: Final = frozenset({1, 2})
 _MASK_WRITE: Final = 22
 _IDENTIFY: Final = 43
-ANSWER_MAX_S: Final = 61.0
-"""Longer than any connection's time-out."""
+TRANSACTIONS: Final = 65_000
+RECEIVED_MAX: Final = 4096
+"""Bytes that wait for their end; no answer is longer than 260."""
 EXCEPTIONS: Final = {
     1: "it does not know this function",
     2: "it has no such address",
@@ -86,10 +88,22 @@ def misfit(asked: bytes, told: bytes) -> str:
 
 def _identifies(asked: bytes, told: bytes) -> bool:
     """Whether it is what was asked for, and its objects fill it exactly."""
+    ends = [end for end, _, _ in _objects(told)] if len(told) > 6 and told[1:3] == asked[1:3] else []
+    return bool(ends) and ends[-1] == len(told)
+
+
+def _objects(told: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Of each object of an identification: where it ends (beyond the end when it is cut), its number and bytes."""
     at = 7
-    for _ in range(told[6] if len(told) > 6 and told[1:3] == asked[1:3] else 0):
-        at += 2 + (told[at + 1] if len(told) > at + 1 else len(told))
-    return 7 < at == len(told)
+    for _ in range(told[6]):
+        size = told[at + 1] if len(told) > at + 1 else len(told)
+        yield at + 2 + size, told[at] if len(told) > at else 0, told[at + 2 : at + 2 + size]
+        at += 2 + size
+
+
+def identification(told: bytes) -> dict[int, bytes]:
+    """What an answer to function 43 says, by the number of the object."""
+    return {number: text for _, number, text in _objects(told)}
 
 
 def tcp_answer(request: bytes, received: bytes) -> tuple[bytes, str]:
@@ -117,7 +131,7 @@ def serial_answer(request: bytes, received: bytes) -> tuple[bytes, str]:
     asked = request[1:-2]
     if asked[0] in READS and received.startswith(request):
         return b"", "The serial adapter repeats what is sent (local echo): switch that off at the adapter."
-    size = 3 + _answer_size(asked)
+    size = len(received) if asked[0] == _IDENTIFY else 3 + _answer_size(asked)
     begun = received[:2] == request[:2]
     for frame in (received[-size:], received[-5:]):
         if (
@@ -130,35 +144,50 @@ def serial_answer(request: bytes, received: bytes) -> tuple[bytes, str]:
     return b"", ""
 
 
-class Link:
+@dataclass(frozen=True, slots=True)
+class _Framing:
+    """How requests are packed on the wire, and how an answer is found and unpacked."""
+
+    packed: Callable[[int, int, bytes], bytes]
+    """Of transaction, device and request."""
+    answer_in: Callable[[bytes, bytes], tuple[bytes, str]]
+    inside: slice
+
+
+def _tcp_packed(transaction: int, device: int, asked: bytes) -> bytes:
+    return transaction.to_bytes(2, "big") + (len(asked) + 1).to_bytes(4, "big") + bytes([device]) + asked
+
+
+def _serial_packed(_transaction: int, device: int, asked: bytes) -> bytes:
+    frame = bytes([device]) + asked
+    return frame + FramerRTU.compute_CRC(frame).to_bytes(2, "big")
+
+
+_TCP: Final = _Framing(_tcp_packed, tcp_answer, slice(7, None))
+_SERIAL: Final = _Framing(_serial_packed, serial_answer, slice(1, -2))
+
+
+class Link(ModbusProtocol):
     """One open way to devices, given up by `leave`; the last to leave closes it."""
 
-    def __init__(
-        self,
-        where: str,
-        make: Callable[..., AsyncModbusTcpClient | AsyncModbusSerialClient],
-        answer_in: Callable[[bytes, bytes], tuple[bytes, str]],
-        *,
-        silence_s: float = 0.0,
-    ) -> None:
+    def __init__(self, params: CommParams, framing: _Framing, *, silence_s: float = 0.0) -> None:
         """`silence_s` is kept before every request."""
-        self.where = where
+        super().__init__(params, is_server=False)
+        self.max_buffer_size = RECEIVED_MAX
         self.lost = asyncio.Event()
         """Set when it ended: it never comes back."""
         self.users = 1
-        self._answer_in, self._silence_s = answer_in, silence_s
+        self.how: tuple[object, ...] = ()
+        """What all who share it must set alike."""
+        self.transaction = 0
+        """The number of the last request. The next connection goes on from it, so that a late reply of this one has
+        a number that is not asked for there."""
+        self._framing, self._silence_s = framing, silence_s
         self._turn = asyncio.Lock()
         self._up = asyncio.Event()
         self._request = b""
-        self._wrong: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._answer: asyncio.Future[bytes] | None = None
         self._free_at_s = 0.0
-        self._client = make(retries=0, reconnect_delay=0, trace_connect=self._connected, trace_packet=self._packet)
-
-    @property
-    def transaction(self) -> int:
-        """The number of the last request. The next connection goes on from it, so that a late reply of this one has
-        a number that is not asked for there."""
-        return self._client.ctx.next_tid
 
     async def open(self, transaction: int = 0) -> bool:
         """Open it unless it is open. False when that is not possible."""
@@ -166,19 +195,22 @@ class Link:
             if self._up.is_set() or self.lost.is_set():
                 return not self.lost.is_set()
             try:
-                if not await self._client.connect():
+                if self.comm_params.comm_type is CommType.SERIAL:
+                    # not by `connect`, whose task would keep a port that failed half way open with its exception
+                    self.transport, _ = await self.call_create()
+                elif not await self.connect():
                     self.lost.set()
                     return False
                 await self._up.wait()
-            except termios.error:  # a serial port that cannot be set so: pyserial lets that through
+            except (OSError, termios.error):  # also a serial port that cannot be set so
                 self.lost.set()
                 return False
             except BaseException:
                 self.lost.set()
                 # not at once: pymodbus has yet to begin with a serial port that it has just opened
-                asyncio.get_running_loop().call_soon(self._client.close)
+                asyncio.get_running_loop().call_soon(self.close)
                 raise
-            self._client.ctx.next_tid = transaction
+            self.transaction = transaction
             return not self.lost.is_set()
 
     def leave(self) -> None:
@@ -187,8 +219,8 @@ class Link:
         if self.users == 0:
             self._end()
 
-    async def exchange(self, request: ModbusPDU, timeout_s: float) -> ModbusPDU:
-        """Send once, and return the answer to exactly this request. Raises Lost or Rejected."""
+    async def exchange(self, device: int, asked: bytes, timeout_s: float) -> bytes:
+        """Send once, and return the answer to exactly this request; both without a frame. Raises Lost or Rejected."""
         loop = asyncio.get_running_loop()
         async with self._turn:
             if (wait_s := self._free_at_s - loop.time()) > 0:
@@ -196,127 +228,135 @@ class Link:
             if self.lost.is_set():
                 raise Lost("The connection was closed before anything was sent.")
             ends_s = loop.time() + timeout_s
+            answer = self._answer = loop.create_future()
+            over = loop.call_at(ends_s, _fail, answer, f"The device did not answer within {timeout_s:g} s.")
+            self.transaction = self.transaction % TRANSACTIONS + 1
+            self._request = self._framing.packed(self.transaction, device, asked)
             try:
-                reply = await self._reply(request, timeout_s)
+                self.send(self._request)
+                told: bytes = await answer
             except BaseException:
                 # somebody who was cancelled leaves a reply on its way: nobody else may speak until it came
                 self._free_at_s = max(ends_s, loop.time() + self._silence_s)
                 raise
             finally:
-                self._request = b""
+                over.cancel()
+                self._answer = None
+                if answer.done() and not answer.cancelled():
+                    answer.exception()  # seen, also by somebody who was cancelled at that moment
             self._free_at_s = loop.time() + self._silence_s
-        if reply.isError():
-            raise Rejected(int(reply.exception_code))
-        return reply
+        if told[0] & 0x80:
+            raise Rejected(told[1])
+        return told
 
-    async def _reply(self, request: ModbusPDU, timeout_s: float) -> ModbusPDU:
-        self._wrong = asyncio.get_running_loop().create_future()
-        answer = asyncio.ensure_future(self._execute(request))
-        waits: list[asyncio.Future[Any]] = [answer, self._wrong]
-        try:
-            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                return answer.result()
-            if self._wrong.done():
-                raise Lost(self._wrong.result())
-            raise _silent(timeout_s)
-        except ModbusException as error:
-            raise _silent(timeout_s) from error
-        finally:
-            if not answer.done():
-                answer.cancel()
-                await asyncio.gather(answer, return_exceptions=True)
+    # What pymodbus' transport tells --------------------------------------------------------------------------
 
-    async def _execute(self, request: ModbusPDU) -> ModbusPDU:
-        reply: ModbusPDU = await self._client.execute(False, request)
-        return reply
+    def callback_new_connection(self) -> ModbusProtocol:
+        """Nobody connects to a client."""
+        raise NotImplementedError
 
-    def _packet(self, sending: bool, packet: bytes) -> bytes:
-        """What pymodbus sends, or the bytes that it may decode: the whole answer or none of it."""
-        if sending:
-            self._request = packet
-            return packet
-        if not self._request:
-            return b""
-        frame, why = self._answer_in(self._request, packet)
-        if why and not self._wrong.done():
-            self._wrong.set_result(why)
-        if frame or why:
-            self._request = b""
-        return frame
+    def callback_connected(self) -> None:
+        """It is open."""
+        self._up.set()
 
-    def _connected(self, up: bool) -> None:
-        if up:
-            self._up.set()
+    def callback_disconnected(self, exc: Exception | None) -> None:  # noqa: ARG002  what is known of it says no more
+        """It was closed from the other side, or the port is gone."""
+        self._end()
+
+    def callback_data(self, data: bytes, addr: object = None) -> int:  # noqa: ARG002  of datagrams
+        """All that came since the request was sent; how much of it is done with."""
+        answer = self._answer
+        if answer is None or answer.done():
+            return len(data)
+        frame, why = self._framing.answer_in(self._request, data)
+        if why:
+            _fail(answer, why)
+        elif frame:
+            answer.set_result(frame[self._framing.inside])
         else:
-            self._end()
+            return 0
+        return len(data)
 
     def _end(self) -> None:
         self.lost.set()
-        if not self._wrong.done():
-            self._wrong.set_result("The device closed the connection.")
-        self._client.close()
+        self._up.set()  # whoever waits for it sees that it is lost
+        if self._answer is not None:
+            _fail(self._answer, "The device closed the connection.")
+        self.close()
 
 
-def _silent(timeout_s: float) -> Lost:
-    return Lost(f"The device did not answer within {timeout_s:g} s.")
+def _fail(answer: asyncio.Future[bytes], why: str) -> None:
+    if not answer.done():
+        answer.set_exception(Lost(why))
 
 
 def tcp_link(host: str, port: int, timeout_s: float) -> Link:
     """A connection for one device. It must be opened."""
-
-    def make(**how: object) -> AsyncModbusTcpClient:
-        return AsyncModbusTcpClient(host, port=port, timeout=timeout_s, **how)  # type: ignore[arg-type]
-
-    return Link(f"{host}:{port}", make, tcp_answer)
+    return Link(_over_tcp(host, port, timeout_s), _TCP)
 
 
-class _Line(Link):
-    """A serial line and how it is set."""
-
-    how: tuple[int, str, int]
+def _over_tcp(host: str, port: int, timeout_s: float) -> CommParams:
+    return CommParams(comm_name="modbus", comm_type=CommType.TCP, host=host, port=port, timeout_connect=timeout_s)
 
 
-_lines: Final[dict[str, _Line]] = {}
-"""The serial lines in use, by their real path: connections of one line share it."""
+_lines: Final[dict[str, Link]] = {}
+"""The serial lines in use, by their real path or the gateway: connections of one line share it."""
+
+
+async def gateway_line(host: str, port: int, timeout_s: float) -> Link:
+    """The serial line behind this gateway, opened with the first that wants it. Raises Lost when it cannot be."""
+    where = f"{host}:{port}"
+    line = _shared(where, (), lambda: Link(_over_tcp(host, port, timeout_s), _SERIAL))
+    if not await _opened(line):
+        raise Lost(f"No connection to {where}.")
+    return line
 
 
 async def serial_line(path: str, baud: int, parity: str, stop_bits: int) -> Link:
     """The line at this port, opened with the first that wants it. Raises Lost when it cannot be."""
-    real, how = os.path.realpath(path), (baud, parity, stop_bits)
-    line = _lines.get(real)
-    if line is not None and not line.lost.is_set():
-        if line.how != how:
-            raise Lost(
-                f"The serial port {path} is used by another connection with {line.how[0]} baud, parity {line.how[1]}, "
-                f"{line.how[2]} stop bits."
-            )
-        line.users += 1
-    else:
+    params = CommParams(
+        comm_name="modbus",
+        comm_type=CommType.SERIAL,
+        host=path,
+        baudrate=baud,
+        bytesize=8,
+        parity=parity[0].upper(),
+        stopbits=stop_bits,
+    )
+    # silence of three and a half characters ends a frame; above 19200 baud it is always 1.75 ms
+    silence_s = max(0.00175, 3.5 * 11 / baud)
+    how = baud, parity, stop_bits
+    line = _shared(os.path.realpath(path), how, lambda: Link(params, _SERIAL, silence_s=silence_s))
+    if line.how != how:
+        line.leave()
+        raise Lost(
+            f"The serial port {path} is used by another connection with {line.how[0]} baud, parity {line.how[1]}, "
+            f"{line.how[2]} stop bits."
+        )
+    if not await _opened(line):
+        raise Lost(f"The serial port {path} cannot be opened: {_why_not(path)}.")
+    return line
 
-        def make(**options: object) -> AsyncModbusSerialClient:
-            return AsyncModbusSerialClient(
-                path,
-                baudrate=baud,
-                parity=parity[0].upper(),
-                stopbits=stop_bits,
-                timeout=ANSWER_MAX_S,
-                **options,  # type: ignore[arg-type]
-            )
 
-        # silence of three and a half characters ends a frame; above 19200 baud it is always 1.75 ms
-        line = _Line(path, make, serial_answer, silence_s=max(0.00175, 3.5 * 11 / baud))
+def _shared(where: str, how: tuple[object, ...], make: Callable[[], Link]) -> Link:
+    """The line there, with one user more; a new one is set as given."""
+    line = _lines.get(where)
+    if line is None or line.lost.is_set():
+        line = _lines[where] = make()
         line.how = how
-        _lines[real] = line
+    else:
+        line.users += 1
+    return line
+
+
+async def _opened(line: Link) -> bool:
     opened = False
     try:
         opened = await line.open()
     finally:
         if not opened:
             line.leave()
-    if not opened:
-        raise Lost(f"The serial port {path} cannot be opened: {_why_not(path)}.")
-    return line
+    return opened
 
 
 def _why_not(path: str) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from pymodbus.client import AsyncModbusTcpClient
-
+from drivers.modbus_link import Link
 from edge.equipment import WriteOutcome, WriteResult
 from tests.campaign import Part, Tally, planted
 from tests.contract.conformance import PATIENCE_S, Rig, Subject, pump_subject, reactor_subject, rig, simulated
+from tests.contract.wire import sends_again
 
 WRITES_A_SEED: Final = 8
 TIMEOUT_S: Final = 0.3
@@ -97,12 +96,6 @@ def against(device: str, subject_at: Callable[..., Subject]) -> Callable[[int, P
     return inject
 
 
-@functools.wraps(AsyncModbusTcpClient)
-def repeating(*args: Any, **kwargs: Any) -> AsyncModbusTcpClient:
-    """Planted: pymodbus' own retries."""
-    return AsyncModbusTcpClient(*args, **{**kwargs, "retries": 3, "timeout": 0.01})
-
-
 PARTS = (
     Part(
         9,
@@ -113,7 +106,9 @@ PARTS = (
         inject=against("pump", pump_subject),
         planted={
             "a write is repeated": planted(
-                against("pump", pump_subject), "more than once", {"drivers.modbus_link.AsyncModbusTcpClient": repeating}
+                against("pump", pump_subject),
+                "more than once",
+                {"drivers.modbus_link.Link.exchange": sends_again(Link.exchange)},
             )
         },
     ),

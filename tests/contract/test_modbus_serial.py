@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import struct
 from collections.abc import Callable
+from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pymodbus.framer import FramerType
 from pymodbus.framer.rtu import FramerRTU
+from pymodbus.server import ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
 
 from drivers.modbus import ModbusDriver
-from drivers.modbus_link import _lines, serial_answer, tcp_answer
+from drivers.modbus_explorer import EXPLORER
+from drivers.modbus_link import Lost, _lines, serial_answer, serial_line, tcp_answer
 from edge.conformance import PATIENCE_S, now_s, rig
 from edge.core.plant import Plant
 from edge.equipment import Home, WriteResult
-from tests.contract.wire import RIGHT, WRONG, never_wrong, serial_devices, words
+from edge.explorer import Where
+from tests.contract.wire import RIGHT, WRONG, gateway, never_wrong, serial_devices, words
 
+DESCRIPTORS = Path("/proc/self/fd")
 Send = Callable[[bytes], None]
 
 
@@ -240,9 +249,114 @@ async def test_an_unplugged_adapter_comes_back() -> None:
         async with rig(plant_on(line)) as made:
             await made.until(lambda: made.good("U.x1"))
             link = next(link for link in _lines.values() if link.users)
-            link._client.ctx.transport.close(OSError("unplugged"))
+            link.transport.close(OSError("unplugged"))
             await made.until(lambda: made.bad("U.x1"))
             await made.until(lambda: made.good("U.x1"))
+
+
+# Behind a gateway ------------------------------------------------------------------------------------------------
+
+
+def plant_behind(port: int, devices: int = 1, **how: float) -> Plant:
+    """The same devices behind a gateway."""
+    plant = plant_on("/dev/gateway", devices, **how).model_dump(by_alias=True)
+    for n in range(1, devices + 1):
+        settings = {"host": "127.0.0.1", "port": port, "framing": "rtu", "device": n}
+        plant["connections"][f"d{n}"]["settings"] = settings
+    return Plant.model_validate(plant)
+
+
+async def test_devices_behind_a_gateway_share_it_like_a_line() -> None:
+    """A dead one stops nobody, and one connection serves all: many gateways have no second."""
+    asked: list[int] = []
+    writes: list[bytes] = []
+
+    def devices(request: bytes, send: Send) -> None:
+        asked.append(request[0])
+        if request[1] != 3:
+            writes.append(request)
+        if request[0] != 2:
+            send(answer(request, RIGHT))
+
+    async with gateway(devices) as (port, made_connections):
+        async with rig(plant_behind(port, 3, timeout_s=10, dead_timeout_s=0.05)) as made:
+            await made.until(lambda: made.good("U.x1") and made.good("U.x3") and made.bad("U.x2"))
+            async with asyncio.timeout(PATIENCE_S):
+                while asked.count(2) < 3:
+                    assert (await made.equipment.read("U.x1")).good
+            assert (await made.equipment.writer("U.x3").write_and_read_back(RIGHT)).result is WriteResult.CONFIRMED
+        assert [write[:2] for write in writes] == [b"\x03\x10"]
+        assert len(made_connections) == 1
+    assert not any(line.users for line in _lines.values())
+
+
+async def test_a_reply_that_comes_late_through_a_gateway_is_never_data() -> None:
+    requests: list[bytes] = []
+
+    def device(request: bytes, send: Send) -> None:
+        requests.append(request)
+        if len(requests) == 2:
+            send(answer(requests[0], WRONG))
+        if len(requests) > 1:
+            send(answer(request, RIGHT))
+
+    async with gateway(device) as (port, _), rig(plant_behind(port)) as made:
+        await made.until(lambda: made.bad("U.x1"))
+        await made.until(lambda: made.good("U.x1"))
+        assert never_wrong(made.seen)
+
+
+async def test_a_real_server_behind_such_framing() -> None:
+    words_of = [SimData(0, count=16, values=list(struct.unpack(">HH", words(RIGHT))) * 8, datatype=DataType.REGISTERS)]
+    bits = [SimData(0, values=[False] * 16, datatype=DataType.BITS)]
+    device = SimDevice(id=1, simdata=(bits, bits, words_of, words_of))
+    server = ModbusTcpServer(device, address=("127.0.0.1", 0), framer=FramerType.RTU)
+    await server.serve_forever(background=True)
+    try:
+        port = cast("asyncio.Server", server.transport).sockets[0].getsockname()[1]
+        async with rig(plant_behind(port)) as made:
+            await made.until(lambda: made.good("U.x1") and made.seen[-1].value == RIGHT)
+            outcome = await made.equipment.writer("U.x1").write_and_read_back(7.0)
+            assert outcome.result is WriteResult.CONFIRMED, outcome.why
+    finally:
+        await server.shutdown()  # type: ignore[no-untyped-call]
+
+
+# Ports -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_port_that_refuses_how_it_is_to_be_set_keeps_no_descriptor() -> None:
+    """A pty takes no parity, and says so when the port is already open: the next way to set it must find it free."""
+    with serial_devices(lambda _request, _send: None) as line:
+        gc.disable()
+        try:
+            before = len(list(DESCRIPTORS.iterdir()))
+            for _ in range(3):
+                with pytest.raises(Lost):
+                    await serial_line(line, 19200, "even", 1)
+            (await serial_line(line, 19200, "none", 1)).leave()
+            assert len(list(DESCRIPTORS.iterdir())) == before
+        finally:
+            gc.enable()
+
+
+async def test_a_device_on_a_line_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Function 43, whose answer says its own length."""
+    said = bytes([43, 14, 1, 1, 0, 0, 2, 0, 4]) + b"ACME" + bytes([1, 2]) + b"P7"
+
+    def device(request: bytes, send: Send) -> None:
+        if request[1] == 43:
+            send(bytes([1]) + said)
+        elif request[:2] == b"\x01\x03":
+            send(answer(request, RIGHT))
+        else:
+            send(bytes([request[0], 0x80 | request[1], 2 if request[0] == 1 else 11]))
+
+    monkeypatch.setattr("drivers.modbus_explorer.LINE_ANSWER_S", PATIENCE_S)
+    with serial_devices(device) as path:
+        seen = await EXPLORER.probe(Where(line=path, timeout_s=60), lambda _what: None)
+    assert [one.settings["device"] for one in seen] == [1]
+    assert {("maker", "ACME"), ("product", "P7")} <= set(seen[0].facts)
 
 
 # What answers a request, for any bytes --------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from pymodbus.framer.rtu import FramerRTU
 
+from drivers.modbus_link import Link, Lost
 from edge.core.plant import Plant
 from edge.core.terms import Reading
 
@@ -112,6 +113,30 @@ def serial_devices(answers: SerialAnswers) -> Iterator[str]:
         os.close(end)
 
 
+@asynccontextmanager
+async def gateway(answers: SerialAnswers) -> AsyncIterator[tuple[int, list[None]]]:
+    """The same behind a gateway that passes frames on over TCP, one call for each that arrives: its port, and an entry
+    for each connection that was made."""
+    made: list[None] = []
+    ends: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        made.append(None)
+        ends.append(writer)
+        while request := await reader.read(256):
+            assert FramerRTU.check_CRC(request[:-2], int.from_bytes(request[-2:], "big")), request.hex()
+            answers(request[:-2], lambda frame: writer.write(frame + FramerRTU.compute_CRC(frame).to_bytes(2, "big")))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], made
+    finally:
+        server.close()
+        for end in ends:
+            end.close()
+
+
 Answers = Callable[[int, bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -145,6 +170,21 @@ async def device(answers: Answers) -> AsyncIterator[int]:
         for writer in writers:
             writer.close()
         await asyncio.gather(*serving)
+
+
+Exchange = Callable[[Link, int, bytes, float], Awaitable[bytes]]
+
+
+def sends_again(exchange: Exchange) -> Exchange:
+    """A bug to plant in a link: what was not answered is sent once more."""
+
+    async def again(link: Link, device: int, asked: bytes, timeout_s: float) -> bytes:
+        try:
+            return await exchange(link, device, asked, timeout_s / 2)
+        except Lost:
+            return await exchange(link, device, asked, timeout_s / 2)
+
+    return again
 
 
 def never_wrong(readings: list[Reading]) -> bool:

@@ -200,6 +200,8 @@ def _follow(
         elif found.value is True and _allows(d, name, step, module, "complete"):
             d.emit(ev.ConditionMet(batch=name, step=step.id, formula=step.until, inputs=found.inputs))
             _command(d, name, step, run, module, "complete")
+    elif state == "held" and run.given.get("command") == PASSED_ON[State.HOLDING]:
+        _tell(d, batch, step, run, module, STANDING[state])  # it got there only after its batch went on
     elif state in STANDING:
         what = f"{step.title}: {module.said} is {state}."
         if step.on_held == "hold":
@@ -249,7 +251,7 @@ def record_reports(d: Decision, batch: Batch, step: Service, run: StepRun, modul
             older = run.since.boot == d.now.at.boot and reading.at_boottime_s < run.since.boottime_s
             if older and not bad:
                 return False  # it is from before the end: the next look is at a newer one
-            _record(d, batch, recipe, step, report, full_name, reading)
+            record_report(d, batch, recipe, step, report, full_name, reading)
         elif not bad:
             return False
         else:
@@ -261,9 +263,10 @@ def record_reports(d: Decision, batch: Batch, step: Service, run: StepRun, modul
     return True
 
 
-def _record(
-    d: Decision, batch: Batch, recipe: Recipe, step: Service, report: ReportValue, full_name: str, reading: Reading
+def record_report(
+    d: Decision, batch: Batch, recipe: Recipe, step: Step, report: ReportValue, full_name: str, reading: Reading
 ) -> None:
+    """Record one value that equipment reported, in the recipe's unit, and judge it."""
     value, limit = reading.value, report.limit
     low, high = (None, None)
     if report.type == "number":

@@ -359,6 +359,19 @@ def test_holding_and_resuming_the_batch_holds_and_resumes_the_service() -> None:
     assert line.codes() == []
 
 
+def test_a_batch_that_goes_on_before_the_service_stands_lets_it_go_on_as_soon_as_it_does() -> None:
+    line = ModuleLine(WASH)
+    line.to("execute")
+    line.act(Act.HOLD)
+    (hold,) = line.writes()
+    line.write(hold)
+    assert (line.batch().state, line.service().state) == (State.HELD, "holding")
+    line.act(Act.RESUME)
+    line.to_the_end()
+    assert [value for tag, value in line.written if tag == "CP-1.wash_command"] == [4, 16, 32]
+    assert line.codes() == []
+
+
 @pytest.mark.parametrize(("act", "code", "ended"), [(Act.STOP, 8, "stopped"), (Act.ABORT, 256, "aborted")])
 def test_stopping_and_aborting_the_batch_ends_the_service(act: Act, code: int, ended: str) -> None:
     line = ModuleLine(WASH)

@@ -66,6 +66,30 @@ def test_a_recipe_that_is_refused_says_why_and_one_that_passes_ends(content: dic
         assert all(one.well for one in report.played), as_text(report)
 
 
+def test_two_services_beside_each_other_do_not_hold_each_other_again_and_again() -> None:
+    """What a seed found: whoever let the batch go on was faster than one of the services in getting to held."""
+    service = {"title": "T", "phase": "service", "unit": "processor", "timeout": "4 h"}
+    wash = {"service": "wash", "procedure": "wash", "parameters": {"volume": {"value": 0.5, "unit": "L"}, "cycles": 1}}
+    grow = {"service": "culture", "parameters": {"temperature": 30}, "until": "processor.culture_density >= 2"}
+    ramp = {
+        "id": "040", "title": "T", "phase": "ramp", "tag": "reactor.temperature_setpoint", "value": 30.0,
+        "unit": "degC", "rate": 1.0, "per": "min",
+    }  # fmt: skip
+    branches = [[{"id": "020", **service, **wash}], [{"id": "030", **service, **grow}], [ramp]]
+    content = {
+        "recipe": "MADE", "version": "1", "title": "T",
+        "units": {"reactor": {"class": "bioreactor"}, "processor": {"class": "cell_processor"}},
+        "readings": {"processor.culture_density": "1e6/mL"},
+        "procedure": [{"unit_procedure": "U", "operations": [{"operation": "O", "steps": [
+            {"id": "010", "title": "T", "phase": "parallel", "branches": branches}]}]}],
+    }  # fmt: skip
+    document, found = findings(content)
+    assert document is not None
+    assert found == []
+    report = rehearse(document.recipe, seal(document.recipe), PLANT, VirtualCell(PLANT), lineside="test")
+    assert all(one.well for one in report.played), as_text(report)
+
+
 def test_the_maker_makes_every_phase() -> None:
     """Most in three hundred recipes; a rare one is looked for, so that no other draw can push it out of them."""
     phases: set[str] = set()

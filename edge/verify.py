@@ -22,12 +22,14 @@ import signal
 import sqlite3
 import struct
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, BinaryIO, Final, NamedTuple
 from urllib.parse import quote
 
@@ -39,8 +41,12 @@ ZERO_HASH: Final = bytes(32)
 BODY_BYTES_MAX: Final = 65_536
 CHUNK_ROWS: Final = 128
 """Rows read at once: one short transaction, and at most 8 MiB."""
-RANGE_ROWS: Final = 16_384
+RANGE_ROWS: Final = 8_192
 """About so many rows are one piece of work."""
+GIVEN_MAX: Final = 2
+"""So many pieces another process has: the one it looks at and the next."""
+AHEAD_MAX: Final = 64
+"""So many are begun before the first of them is put together with those before it."""
 SPLIT_ROWS_MIN: Final = 200_000
 """Below it a second process costs more (0.2 s) than it saves."""
 PROCESSES_MAX: Final = 2
@@ -1048,12 +1054,16 @@ class File:
         return self.report.fault is not None or self.report.error is not None
 
     def take(self, work: Range, found: Found | None = None) -> None:
-        """The next range: as another process found it when all was well there, else looked at here."""
+        """The next range: as it was found by itself when all was well there, else looked at here."""
         after = self._after
         follows = found is not None and found.well and self._follows(found)
         got = found if follows and found is not None else self._look.range(work, after, self._tell)
         self._add(got)
         self._tell(self.report.last_row)
+
+    def look(self, work: Range) -> Found:
+        """What is in a range before those before it were put together, as another process would see it."""
+        return self._look.range(work, None)
 
     def _follows(self, found: Found) -> bool:
         """The boundary between two ranges: the first row of this one goes on from the last of the one before."""
@@ -1186,58 +1196,91 @@ def _works(sources: Sequence[Source], rows: int) -> Iterator[tuple[int, Range]]:
 
 
 class OtherProcess:
-    """Another process, which runs this file and looks at every `of`th range, and its answers in their order."""
+    """Another process, which runs this file and looks at the ranges that it is given; its answers in their order."""
 
-    def __init__(self, sources: Sequence[Source], trust: Trust, rows: int, number: int, of: int) -> None:
+    def __init__(self, sources: Sequence[Source], trust: Trust, rows: int) -> None:
         import subprocess  # not in every process
 
         isolated = ["-I"] if sys.flags.isolated else []
         command = [sys.executable or "", "-P", *isolated, str(Path(__file__).absolute()), "--ranges"]
         keys = [{name: key.hex() for name, key in held.items()} for held in (trust.devices, trust.hubs)]
-        plan = {"files": [each.plan() for each in sources], "keys": keys, "rows": rows, "number": number, "of": of}
+        plan = {"files": [each.plan() for each in sources], "keys": keys, "rows": rows}
+        self._given = 0
+        self._answers: SimpleQueue[bytes] = SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
-        try:
+        with suppress(OSError):  # without it all is looked at by the processes that are there
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            assert self._process.stdin is not None
-            with self._process.stdin as stdin:
-                stdin.write(json.dumps(plan).encode())
-        except OSError:
-            return  # it did not start, or died at once: its first answer will be missing
+            self._listener = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True)
+            self._listener.start()
+            self._say(json.dumps(plan))
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it takes one more range."""
+        return self._process is not None and self._given < GIVEN_MAX
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether `answer` returns at once."""
+        return self._process is None or not self._answers.empty()
+
+    def give(self, place: int) -> None:
+        """Have it look at the range with this number, a higher one each time."""
+        self._given += 1
+        self._say(str(place))
 
     def answer(self) -> Found:
-        """What it found in its next range. Raises Unreadable when it died: what it did not look at does not hold."""
-        if self._process is None or self._process.stdout is None:
-            raise Unreadable("a second process could not be started; try --processes 1")
-        line = self._process.stdout.readline()
-        if not line.endswith(b"\n"):
-            code = self._process.wait()
-            raise Unreadable(f"a process that verified a part of it ended early (exit code {code})")
-        return Found(**json.loads(line))
+        """What it found in the first of its ranges that it has not answered; when it ended, nothing: no range without
+        an answer is taken for one that holds."""
+        self._given -= 1
+        line = self._answers.get() if self._process is not None else b""
+        if line.endswith(b"\n"):
+            return Found(**json.loads(line))
+        self.end()
+        return Found()
 
     def end(self) -> None:
-        """It is not needed any more."""
-        if self._process is not None and self._process.stdout is not None:
+        """It is not needed any more, or has ended."""
+        if self._process is not None:
+            assert self._process.stdin is not None
             self._process.kill()
-            self._process.stdout.close()
             self._process.wait()
+            with suppress(OSError):  # what it was told last was not read
+                self._process.stdin.close()
+            self._listener.join()
+            self._process = None
+
+    def _say(self, text: str) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it ended: its answer will be missing
+            self._process.stdin.write(text.encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _listen(self, stdout: BinaryIO) -> None:
+        with stdout:
+            for line in stdout:
+                self._answers.put(line)
+        self._answers.put(b"")
 
 
 def _help() -> None:
-    """The other process: a plan on stdin, one line on stdout for each of its ranges."""
+    """The other process: a plan on stdin, then the number of each range; one line on stdout for each."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began it ends it
-    plan = json.load(sys.stdin)
+    said = iter(sys.stdin.buffer.readline, b"")
+    plan = json.loads(next(said))
     devices, hubs = ({name: bytes.fromhex(key) for name, key in held.items()} for held in plan["keys"])
     trust = Trust(devices, hubs)
     sources = [open_source(Path(each["path"]), devices) for each in plan["files"]]
     for source, each in zip(sources, plan["files"], strict=True):
         source.follow(each)
     looks = [Look(source, sources, trust) for source in sources]
+    works = enumerate(_works(sources, plan["rows"]))
     try:
-        for place, (number, work) in enumerate(_works(sources, plan["rows"])):
-            if place % plan["of"] == plan["number"]:
-                found = looks[number].range(work, None)
-                sys.stdout.write(json.dumps(asdict(found)) + "\n")
-                sys.stdout.flush()
+        for wanted in map(int, said):
+            number, work = next(found for place, found in works if place == wanted)
+            sys.stdout.write(json.dumps(asdict(looks[number].range(work, None))) + "\n")
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody listens any more, not even to what is still held back
 
@@ -1252,8 +1295,8 @@ def _processes(
         processes = min(os.cpu_count() or 1, PROCESSES_MAX) if pays else 1
     with ExitStack() as stack:
         others = []
-        for number in range(1, processes):
-            other = OtherProcess(sources, trust, rows, number, processes)
+        for _ in range(1, processes):
+            other = OtherProcess(sources, trust, rows)
             stack.callback(other.end)
             others.append(other)
         yield others
@@ -1261,22 +1304,36 @@ def _processes(
 
 def _look_at_all(files: Sequence[File], trust: Trust, processes: int | None) -> None:
     """Every range of every file, shared with the others; what they found is put together in order."""
-    sources = [each.source for each in files]
-    rows = RANGE_ROWS
+    sources, rows = [each.source for each in files], RANGE_ROWS
+    begun: deque[tuple[File, Range, Found | OtherProcess]] = deque()
+
+    def put_together(keep: int) -> None:
+        while begun:
+            file, work, found = begun[0]
+            if not isinstance(found, Found):
+                if len(begun) <= keep and not found.has_answered:
+                    return
+                found = found.answer()
+            begun.popleft()
+            if not file.over:
+                file.take(work, found)
+
     with _processes(sources, trust, processes, rows) as others:
         for place, (number, work) in enumerate(_works(sources, rows)):
-            who, file = place % (len(others) + 1), files[number]
-            if all(each.over for each in files):
-                return
-            try:
-                found = others[who - 1].answer() if who else None
-                if not file.over:
-                    file.take(work, found)
-            except Unreadable as error:
-                for each in files[number:]:
-                    if not each.over:
-                        each.report.error = f"{each.report.path} cannot be read: {error}."
-                return
+            file = files[number]
+            free = next((each for each in others if each.is_free), None)
+            if file.over:
+                if all(each.over for each in files):
+                    return
+            elif free is not None:
+                free.give(place)
+                begun.append((file, work, free))
+            elif begun:
+                begun.append((file, work, file.look(work)))
+            else:
+                file.take(work)
+            put_together(AHEAD_MAX)
+        put_together(0)
 
 
 # Files together -----------------------------------------------------------------------------------------------------
@@ -1669,7 +1726,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Unreadable as error:
         sys.stderr.write(f"{error}.\n")
         return 2
-    return run(given.paths, trust, as_json=given.json, processes=given.processes)
+    try:
+        return run(given.paths, trust, as_json=given.json, processes=given.processes)
+    except KeyboardInterrupt:
+        sys.stderr.write("Ended before everything was looked at: nothing is said of it.\n")
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 import edge.verify
 from edge.core import events as ev
 from edge.core.record import fingerprint
-from edge.verify import Found, Look, Result, Source, Trust, find, verify, verify_files
+from edge.verify import File, Found, Look, Range, Result, Source, Trust, find, verify, verify_files
 from tests.verify.record import DEVICE, HUB, JOURNAL, STRANGER, Record, whole
 
 KEYS = Trust({fingerprint(DEVICE.public): DEVICE.public}, {fingerprint(HUB.public): HUB.public})
@@ -41,15 +42,24 @@ def change(path: Path, sql: str, *values: object) -> None:
 
 
 class InThisProcess:
-    """What a other does, without its process."""
+    """What another does, without its process. It has never answered before it is waited for."""
 
-    def __init__(self, sources: Sequence[Source], trust: Trust, rows: int, number: int, of: int) -> None:
-        works = list(edge.verify._works(sources, rows))
-        self._works = iter([work for place, work in enumerate(works) if place % of == number])
+    has_answered = False
+
+    def __init__(self, sources: Sequence[Source], trust: Trust, rows: int) -> None:
+        self._works = list(edge.verify._works(sources, rows))
         self._looks = [Look(source, sources, trust) for source in sources]
+        self._given: list[int] = []
+
+    @property
+    def is_free(self) -> bool:
+        return len(self._given) < edge.verify.GIVEN_MAX
+
+    def give(self, place: int) -> None:
+        self._given.append(place)
 
     def answer(self) -> Found:
-        number, work = next(self._works)
+        number, work = self._works[self._given.pop(0)]
         return self._looks[number].range(work, None)
 
 
@@ -57,13 +67,14 @@ class InThisProcess:
 def others_in_this_process(
     sources: Sequence[Source], trust: Trust, processes: int | None, rows: int
 ) -> Iterator[list[InThisProcess]]:
-    yield [InThisProcess(sources, trust, rows, number, processes or 1) for number in range(1, processes or 1)]
+    yield [InThisProcess(sources, trust, rows) for _ in range(1, processes or 1)]
 
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges of a few rows, and others that need no process."""
     monkeypatch.setattr(edge.verify, "RANGE_ROWS", 4)
+    monkeypatch.setattr(edge.verify, "AHEAD_MAX", 4)
     monkeypatch.setattr(edge.verify, "_processes", others_in_this_process)
 
 
@@ -161,29 +172,52 @@ def test_a_hash_without_the_number_is_not_taken_for_a_rows(tmp_path: Path, monke
     assert fault(verify_files([mirror], KEYS))[0] == 1
 
 
-def test_a_process_that_dies_is_never_all_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["journal.db", "m.frames"])
+def test_a_process_that_dies_is_never_taken_for_one_that_found_all_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setattr(edge.verify, "RANGE_ROWS", 4)
-    path = whole().database(tmp_path / "journal.db")
-    answer = edge.verify.OtherProcess.answer
-
-    def dies(other: edge.verify.OtherProcess) -> Found:
-        assert other._process is not None
-        assert other._process.stdout is not None
-        other._process.kill()
-        other._process.wait()
-        other._process.stdout.read()
-        return answer(other)
-
-    monkeypatch.setattr(edge.verify.OtherProcess, "answer", dies)
-    result = verify_files([path], KEYS, processes=2)
-    assert not result.ok
-    assert "ended early" in str(result.files[0].error)
-    monkeypatch.setattr(edge.verify.OtherProcess, "answer", answer)
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    result = verify_files([path], KEYS, processes=2)
-    assert "ended early (exit code 1)" in str(result.files[0].error)
+    record = whole()
+    path = record.database(tmp_path / name) if name.endswith(".db") else record.mirror(tmp_path / name)
+    one = verify_files([path], KEYS, processes=1)
+    assert one.ok, one
+    half = tmp_path / "half"
+    half.write_text(f'#!/bin/sh\n"{sys.executable}" "$@" | {{ head -c 40; kill -9 $$; }}\n')
+    half.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    assert "could not be started" in str(verify_files([path], KEYS, processes=2).files[0].error)
+    assert verify_files([path], KEYS, processes=2) == one
+    for executable in (shutil.which("false"), str(half)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "executable", executable)
+            assert verify_files([path], KEYS, processes=2) == one
+            patch.setattr(File, "take", skips_what_is_missing)  # the planted bug
+            assert verify_files([path], KEYS, processes=2) != one
+
+
+def test_an_interrupt_ends_all_processes_and_says_nothing_of_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(*_arguments: object) -> Found:
+        raise KeyboardInterrupt
+
+    def begins(*arguments: Any, begin: Any = subprocess.Popen, **options: Any) -> subprocess.Popen[bytes]:
+        begun.append(begin(*arguments, **options))
+        return begun[0]
+
+    path = whole().database(tmp_path / "journal.db")
+    monkeypatch.setattr(edge.verify, "RANGE_ROWS", 4)
+    monkeypatch.setattr(subprocess, "Popen", begins)
+    monkeypatch.setattr(Look, "range", interrupted)
+    assert edge.verify.main([str(path), "--processes", "2"]) == 130
+    assert [process.returncode is None for process in begun] == [False]
+    assert capfd.readouterr().out == ""
+
+
+def skips_what_is_missing(file: File, work: Range, found: Found | None = None, take: Any = File.take) -> None:
+    if found is None or found.first:
+        take(file, work, found)
 
 
 @given(

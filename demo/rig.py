@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from ruamel.yaml import YAML
 
@@ -96,6 +96,8 @@ class Rig:
     """Path of Debian's mosquitto; the demo's own broker when empty."""
     recipe: str = "cart-b1"
     """The shipped recipe that the box has."""
+    spawn: Callable[[tuple[str, ...], BinaryIO], Any] | None = None
+    """Begins `python ARGUMENTS` with its output to a file, where that is done in another way than by the system."""
 
     @property
     def box(self) -> Path:
@@ -125,14 +127,17 @@ class Rig:
         """Start `program ARGUMENTS` as the process `name`; its output goes to a log file of that name."""
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
-            child = await asyncio.create_subprocess_exec(
-                program,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
+            if self.spawn is not None and program == sys.executable:
+                child = self.spawn(arguments, out)
+            else:
+                child = await asyncio.create_subprocess_exec(
+                    program,
+                    *arguments,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                )
         process = self.processes[name] = Process(name, child, log)
         return process
 
@@ -250,9 +255,10 @@ async def rig(
     seed: int = 1,
     with_hub: bool = True,
     recipe: str = "cart-b1",
+    spawn: Callable[[tuple[str, ...], BinaryIO], Any] | None = None,
 ) -> AsyncIterator[Rig]:
     """A whole line, running; on leaving, everything it started is ended."""
-    made = Rig(folder, speed, cell_speed, seed, recipe=recipe)
+    made = Rig(folder, speed, cell_speed, seed, recipe=recipe, spawn=spawn)
     made.lay_out()
     made.hub_port = _free_port()
     try:

@@ -21,6 +21,7 @@ from edge.mirror import read_mirror
 from tests.crash.runtime_kills import CELL_SPEED, SPEED, bodies, judge_writes, stored
 from tests.crash.test_processes_killed import badged_in, hub_has_all, hub_says, read, shows, state
 from tests.kit.operator import Operator
+from tests.kit.warm import spawn
 
 ROWS_BETWEEN_MAX = 8
 ENTRIES = ("011", "012", "020", "021")
@@ -72,7 +73,10 @@ async def beside_killed_and_judged(
     """Up to `kills` kills of hub or follower, in turn, at random rows of one batch, which goes on `to_the_end` or not.
     `program` has a planted bug, and stands for the first of `names`."""
     chance = random.Random(seed)
-    async with rig(folder, speed=SPEED, cell_speed=CELL_SPEED) as line, worked(line) as (operator, working):
+    async with (
+        rig(folder, speed=SPEED, cell_speed=CELL_SPEED, spawn=spawn) as line,
+        worked(line) as (operator, working),
+    ):
         starts = {"hub": line.start_hub, "follower": line.start_follower}
         words = (program,) if program else ()
         if program:
@@ -127,7 +131,7 @@ async def screen_killed_and_judged(
     """Up to `kills` kills of the screen while values are typed and entered. `program` is a runtime with a planted
     bug."""
     chance = random.Random(seed)
-    async with rig(folder, speed=SPEED, cell_speed=CELL_SPEED, with_hub=False) as line:
+    async with rig(folder, speed=SPEED, cell_speed=CELL_SPEED, with_hub=False, spawn=spawn) as line:
         if program:
             await line.processes["runtime"].kill()
             await line.start_runtime(program)

@@ -21,6 +21,7 @@ from edge.core.review import AsBuilt, as_built
 from edge.journal import JournalReader, verify_journal
 from tests.kit import antibody
 from tests.kit.operator import Operator
+from tests.kit.warm import spawn
 
 SPEED = 100_000.0
 CELL_SPEED = 400.0
@@ -52,7 +53,7 @@ class Process:
     """The batch must be back so soon after its process began."""
 
     def line(self, folder: Path) -> AbstractAsyncContextManager[Rig]:
-        return rig(folder, speed=SPEED, cell_speed=self.cell_speed, with_hub=False, recipe=self.recipe)
+        return rig(folder, speed=SPEED, cell_speed=self.cell_speed, with_hub=False, recipe=self.recipe, spawn=spawn)
 
     def operator(self, line: Rig) -> Operator:
         return Operator(line, **self.people)

@@ -19,6 +19,7 @@ from edge.core.events import decode
 from edge.core.review import AsBuilt, as_built
 from edge.journal import JournalReader, verify_journal
 from tests.kit.operator import Operator
+from tests.kit.warm import spawn
 from tests.ui.test_terminal import Terminal
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -108,7 +109,7 @@ async def test_no_step_notices_that_a_process_beside_the_runtime_is_killed(
     tmp_path: Path, needs_program: Callable[[str], str]
 ) -> None:
     mosquitto = needs_program("mosquitto")
-    async with rig(tmp_path, speed=SPEED, cell_speed=400.0) as line, asyncio.TaskGroup() as tasks:
+    async with rig(tmp_path, speed=SPEED, cell_speed=400.0, spawn=spawn) as line, asyncio.TaskGroup() as tasks:
         operator = Operator(line, leaves={"011", "032", "040", "041", "060", "070", "071"})
         working = tasks.create_task(operator.work())
         await killed_during(line, operator, "011", "follower", line.start_follower)

@@ -26,6 +26,7 @@ from edge.core.recipe import limit_in, set_point_in
 from edge.core.recipe.model import (
     Calculate,
     Hold,
+    Invoke,
     Loop,
     Monitor,
     Ramp,
@@ -40,7 +41,7 @@ from edge.core.recipe.model import (
 from edge.core.recipe.values import ramp_end_in, said
 from edge.core.service import COMPLETED
 from edge.core.serving import module_of
-from edge.core.terms import Quality, Reading, Role, State, Value
+from edge.core.terms import Quality, Reading, Role, Value
 
 DONE: Final = "done"
 """The part of a manual step in which somebody says what was done."""
@@ -85,7 +86,7 @@ class Decision(Protocol):
     def outside(
         self, batch_id: str, step: Step, category: str, shown: str, low: float | None, high: float | None
     ) -> None: ...
-    def change(self, batch_id: str, target: State, cause: str, reason: str) -> None: ...
+    def questions_settled(self, batch_id: str, why: str) -> None: ...
     def samples_due(self, batch_id: str, are: Any) -> None: ...
     def conclude_weighing(self, batch: Batch, step: Weigh, run: StepRun) -> None: ...
     def complete(self, batch_id: str, step: str) -> None: ...
@@ -191,6 +192,13 @@ def refusal(
 def _no_hand(line: Line, batch: Batch, step: Step, act: HandAct, latest: Latest) -> LinesideError | None:
     """Why the step cannot be done by hand, or not now."""
     takes = act is HandAct.TAKE
+    if isinstance(step, Invoke):
+        return LinesideError(
+            "hand.method",
+            f"Step {step.id} calls a method of the device, which no person can do at a panel in the box's place.",
+            effect=KEPT,
+            todo="Wait until the device is there again, and resume; or stop the batch.",
+        )
     possible = tags_of(line, batch, step) if takes else isinstance(step, WRITES | READS | Weigh)
     if not possible or (isinstance(step, Weigh) and not step.balance):
         return LinesideError(
@@ -423,9 +431,8 @@ def switch(d: Decision, command: cm.SwitchMode) -> None:
     elif isinstance(step, Set):
         full_name, value, _ = _set_point(d.line, batch, step)
         d.intend(batch.batch, step.id, run.iteration, changed.attempt, full_name, value)
-    after = d.line.batches[batch.batch]
-    if asked and after.state is State.HELD and after.cause == "question" and not after.questions:
-        d.change(batch.batch, State.RESTARTING, "question", f"Step {step.id} goes on by hand, says {d.actor}.")
+    if asked:
+        d.questions_settled(batch.batch, f"Step {step.id} goes on by hand, says {d.actor}.")
     d.proceed(batch.batch)
 
 

@@ -3,13 +3,15 @@
 What counts is the time from the last row before the dark to the first one after it: nobody knows when in between the
 box went off.
 
-One person enters the minutes, a second one enters them again without having seen them, and both sign. Until then waits
-count the least that has passed and material counts as expired. What they enter is taken a minute shorter for waits and
-a minute longer for material: people read minutes off a clock on the wall.
+One person enters the minutes, a second one enters them again without having seen them, and both sign. Until then a
+batch with a wait whose time nobody bounds is held, everything else counts the least that has passed, and material
+counts as expired. What they enter is taken a minute shorter for waits and a minute longer for material: people read
+minutes off a clock on the wall.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isinf
 from typing import Final, Protocol
 
@@ -19,7 +21,11 @@ from edge.core import expiring
 from edge.core.errors import LinesideError
 from edge.core.line import OVER, Batch, is_timed
 from edge.core.people import Permission, permitted, roles_with
+from edge.core.terms import State
 
+CAUSE: Final = "dark"
+"""Of a hold that ends when two people have entered the time."""
+CODE: Final = "time.unbounded"
 KEPT: Final = "Nothing was taken; what has a time still counts the worst."
 MEANING: Final = {
     False: "so much time passed in the dark, by another clock",
@@ -39,6 +45,31 @@ class Decision(expiring.Decision, Protocol):
     def batch(self, batch_id: str) -> Batch: ...
     def make_signature(self, batch_id: str, step: str, signed: cm.Signed) -> None: ...
     def proceed(self, batch_id: str) -> None: ...
+    def change(self, batch_id: str, target: State, cause: str, reason: str) -> None: ...
+
+
+def unbounded(batch: Batch, but: str = "") -> str:
+    """Which wait is under way since before a dark time that nobody bounds, in a sentence; "" when none is. A person
+    decided about step `but`."""
+    for run in batch.active():
+        timed = run.phase in {"wait", "hold"} and (run.duration_s or run.timeout_s) and is_timed(run)
+        if timed and isinf(run.before_boot.high_s) and run.step != but:
+            return f"{run.title}: the box was off while it was under way, and nobody knows for how long."
+    return ""
+
+
+def look(d: Decision, batch_id: str) -> None:
+    """After a dark time without a bound: a wait that would go on by itself holds its batch until two people say how
+    much time passed."""
+    batch = d.line.batches[batch_id]
+    if batch.state in {State.STOPPING, State.ABORTING}:
+        return
+    steps = d.recipe(batch).steps()
+    asked = [run.step for run in batch.active() if getattr(steps[run.step], "on_restart", "resume") != "resume"]
+    calm = replace(batch, steps={name: run for name, run in batch.steps.items() if name not in asked})
+    if why := unbounded(calm):
+        d.raise_exception(batch_id, "", "major", CODE, why)
+        d.hold(batch_id, CAUSE, why)
 
 
 def wanted(batch: Batch) -> bool:
@@ -106,5 +137,8 @@ def enter(d: Decision, command: cm.EnterDark) -> None:
             role=signed.role.value,
         )
     )
+    after = d.line.batches[batch.batch]
+    if after.state is State.HELD and after.cause == CAUSE and not after.questions:
+        d.change(batch.batch, State.RESTARTING, CAUSE, f"{minutes} min passed while the box was off, say two people.")
     expiring.look(d, batch.batch)
     d.proceed(batch.batch)

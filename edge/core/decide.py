@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any, Final
 
-from edge.core import by_hand, darkness, expiring, gs1, ordering, printing, queueing, serve, training
+from edge.core import by_hand, calling, darkness, expiring, gs1, ordering, printing, queueing, serve, training
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
@@ -88,6 +88,7 @@ from edge.core.recipe.model import (
     Dispose,
     Hold,
     Instruct,
+    Invoke,
     Label,
     Loop,
     Monitor,
@@ -342,6 +343,8 @@ class _Decision:
             if not clean:
                 self.wake_up(batch.batch)
             expiring.look(self, batch.batch)  # before anything goes on with it
+            if math.isinf(dark.high_s):
+                darkness.look(self, batch.batch)
             self.proceed(batch.batch)
 
     def skip_numbers(self, missing: int) -> None:
@@ -786,6 +789,13 @@ class _Decision:
                 effect="The batch stays held. Nothing moves.",
                 todo="Answer the question first.",
             )
+        if why := darkness.unbounded(batch):
+            raise LinesideError(
+                "batch.dark",
+                f"Cannot resume: {why}",
+                effect="The batch stays held. Nothing moves.",
+                todo="Let two people enter how much time passed, by another clock (Batch, Time off), or stop it.",
+            )
         if self.now.room is not None:
             refuse_while_full(self.now.room)
 
@@ -1152,6 +1162,8 @@ class _Decision:
             if tag is None:
                 raise LinesideError("tag.unknown", f"The plant has no tag {full_name}.", todo="Check the plant file.")
             self.intend(batch_id, step.id, iteration, 1, full_name, set_point_in(recipe, step, tag.unit))
+        if isinstance(step, Invoke):
+            calling.call(self, batch, step, iteration)
         if isinstance(step, Label) and step.printer:
             printing.go_on(self, batch_id, step)
 
@@ -1159,7 +1171,7 @@ class _Decision:
         """Raise an exception record for each instrument of the step whose calibration is overdue; hold, where the plant
         says so."""
         names = by_hand.tags_of(self.line, batch, step)
-        if isinstance(step, Set | Ramp):
+        if isinstance(step, Set | Ramp | Invoke):
             names = (*names, tag_name(batch.units, step.tag))
         for name in dict.fromkeys(names):
             tag = self.line.book.plant.tag(name)
@@ -1289,6 +1301,9 @@ class _Decision:
         step = self.recipe(batch).steps()[step_id]
         if isinstance(step, Service):
             serve.written(self, batch_id, step, write.tag, value, write.before, reading)
+            return
+        if isinstance(step, Invoke):
+            calling.answered(self, batch, step, reading)
             return
         if isinstance(step, Label) and isinstance(write, Intent):
             printing.printed(self, batch_id, step, write)
@@ -1424,9 +1439,19 @@ class _Decision:
             printing.answered(self, batch.batch, asked, question, command.answer)
         elif command.answer == "happened" and question.tag:
             self.written(batch.batch, question, command.reading)
-        after = self.line.batches[batch.batch]
-        if after.state is State.HELD and after.cause == "question" and not after.questions:
-            self.change(batch.batch, State.RESTARTING, "question", f"Answered by {self.actor}: {command.answer}.")
+        but = "" if question.tag else question.step  # of which they said how it goes on
+        self.questions_settled(batch.batch, f"Answered by {self.actor}: {command.answer}.", but)
+
+    def questions_settled(self, batch_id: str, why: str, but: str = "") -> None:
+        """Let a batch that was held by questions go on once none is open, unless it must be said how long the box was
+        off."""
+        batch = self.line.batches[batch_id]
+        if batch.state is not State.HELD or batch.cause != "question" or batch.questions:
+            return
+        if dark := darkness.unbounded(batch, but):
+            self.change(batch_id, State.HELD, darkness.CAUSE, dark)
+        else:
+            self.change(batch_id, State.RESTARTING, "question", why)
 
     def do_again(self, batch_id: str) -> None:
         """Begin what people signed to be done again. It waited: a batch that is held moves nothing."""

@@ -299,7 +299,10 @@ def test_a_watched_value_is_asked_for_at_the_recipes_interval_and_judged() -> No
     timer(line, mode.DUE, 1800)
     assert kinds(both(line, "37.5"))[-2:] == ["ValueRecorded", "LimitRestored"]
     line.crash(boot="boot-2")
-    line.now_s = 5.0
+    assert line.batch().cause == "dark"
+    for person, role in (("ana", Role.OPERATOR), ("ben", Role.VERIFIER)):
+        signed = line.signed(person, role)
+        line.do(cm.EnterDark(session="S", batch="B1", minutes=5, verifies=person == "ben", signed=signed))
     assert {t.timer for t in effects(line.line).timers} == {"duration", mode.DUE, mode.LATE}
     assert line.refold() == line.line
 

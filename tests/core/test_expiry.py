@@ -253,6 +253,68 @@ def test_what_was_expired_all_the_same_stays_expired() -> None:
     assert played.batch().clocks["010.1"].expired
 
 
+MIX_2H: dict[str, Any] = {"id": "010", "phase": "wait", "title": "Mix", "duration": "2 h"}
+
+
+def waiting_without_a_clock(*steps: dict[str, Any]) -> VirtualLine:
+    """The power goes while it waits, and no clock says for how long."""
+    played = VirtualLine(recipe([MIX_2H, *steps]))
+    played.start()
+    pass_s(played, HOUR_S)
+    signed_in(played, "ben", Role.VERIFIER)  # a row, so that this hour is certain
+    made = played.crash("boot-2")
+    assert "time.unbounded" in [one.code for one in made if isinstance(one, ev.ExceptionRaised)]
+    assert (played.batch().state, played.batch().cause) == (State.HELD, "dark")
+    return played
+
+
+def test_a_wait_across_a_dark_time_without_a_bound_is_held_until_two_people_say_how_long_it_was() -> None:
+    played = waiting_without_a_clock(USE)
+    assert "Two people enter" in shown(played).batches[0].next_action
+    with pytest.raises(LinesideError) as refused:
+        played.do(cm.ActOnBatch(session="S", batch="B1", act=Act.RESUME, reason="go on"))
+    assert refused.value.code == "batch.dark"
+    enter_dark(played, 30, "ana", Role.OPERATOR)
+    enter_dark(played, 31, "ben", Role.VERIFIER, verifies=True)
+    assert played.batch().state is State.HELD, "they differ"
+    enter_dark(played, 30, "ana", Role.OPERATOR)
+    assert "BatchStateChanged" in kinds(enter_dark(played, 30, "ben", Role.VERIFIER, verifies=True))
+    assert played.batch().state is State.RUNNING
+    assert pass_s(played, 30 * 60) == [], "29 minutes of the dark are certain"
+    assert "StepCompleted" in kinds(pass_s(played, 61))
+    assert played.refold() == played.line
+
+
+def test_planted_bug_a_wait_that_goes_on_with_the_least_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.core.darkness.look", lambda *_: None)
+    with pytest.raises(AssertionError):
+        test_a_wait_across_a_dark_time_without_a_bound_is_held_until_two_people_say_how_long_it_was()
+
+
+def test_an_answer_about_a_write_does_not_let_a_wait_go_on_whose_time_nobody_bounds() -> None:
+    warm = {"id": "030", "phase": "set", "title": "Warm", "tag": "reactor.setpoint", "value": 37.0}
+    played = VirtualLine(recipe([{"id": "p", "phase": "parallel", "title": "P", "branches": [[MIX_2H], [warm]]}]))
+    played.start()
+    played.crash("boot-2")
+    assert (played.batch().state, played.batch().cause) == (State.HELD, "question")
+    played.answer("030.1", "happened")
+    assert (played.batch().state, played.batch().cause) == (State.HELD, "dark")
+    enter_dark(played, 30, "ana", Role.OPERATOR)
+    enter_dark(played, 30, "ben", Role.VERIFIER, verifies=True)
+    assert (played.batch().state, played.active()) == (State.RUNNING, ["p", "010"])
+
+
+def test_who_answers_how_a_step_goes_on_says_that_the_least_time_counts() -> None:
+    played = VirtualLine(recipe([MIX_2H | {"on_restart": "ask"}]))
+    played.start()
+    pass_s(played, HOUR_S)
+    signed_in(played, "ben", Role.VERIFIER)
+    played.crash("boot-2")
+    played.answer("010.1", "happened")
+    assert played.batch().state is State.RUNNING
+    assert "StepCompleted" in kinds(pass_s(played, HOUR_S)), "the hour before is certain"
+
+
 def test_several_dark_times_are_one_sum_of_which_waits_count_nothing() -> None:
     played = cut_without_a_clock()
     pass_s(played, 600)

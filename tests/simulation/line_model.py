@@ -84,6 +84,7 @@ BY_ITSELF: Final = {
     (State.PAUSED, State.HOLDING),
     (State.RESTARTING, State.HOLDING),
     (State.HELD, State.RESTARTING),
+    (State.HELD, State.HELD),  # for another reason: it must be said how long the box was off
 }
 LEGAL: Final = BY_ITSELF | {(was, now) for (was, _), now in TRANSITIONS.items()}
 # BR-2 takes less than recipes ask for: its writes are refused by the guard when they are intended.
@@ -268,6 +269,8 @@ class Run:
         self.boot, self.boot_s = 1, 0.0
         self.cuts = 0
         """How often the power went so far."""
+        self.dark_s = 0.0
+        """How long it was, from the last row to the first one after, when it last went with the machine."""
         self.made: list[Made] = []
         self.ends: list[int] = [0]
         """Row counts at which a decision was whole: only there can a crash cut."""
@@ -301,6 +304,7 @@ class Run:
             (10, self.somebody_amends),
             (3, self.somebody_does_anything),
             (2, self.somebody_repeats),
+            (8, self.somebody_says_how_long_it_was_off),
             (14, self.writes_begin),
             (14, self.a_write_ends),
             (2, self.a_late_outcome_comes),
@@ -442,6 +446,17 @@ class Run:
         if batch := self.any_batch():
             act = self.chance.choice([Act.PAUSE, Act.HOLD, Act.RESUME, Act.RESUME, Act.RESUME, Act.STOP, Act.ABORT])
             self.do(cm.ActOnBatch(session=self.person(), batch=batch.batch, act=act, reason="because"))
+
+    def somebody_says_how_long_it_was_off(self) -> None:
+        """One person, then another, who may say something else. Of several dark times together nothing is certain."""
+        asked = [(batch, batch.dark) for batch in self.line.live() if batch.dark is not None]
+        if not asked:
+            return
+        batch, dark = self.chance.choice(asked)
+        minutes = self.chance.choice([*[int(self.dark_s // 60)] * 4, 0])
+        role, verifies = (Role.VERIFIER, True) if dark.person else (Role.OPERATOR, False)
+        name = {"command_id": f"c{len(self.commands)}", "session": self.person(), "batch": batch.batch}
+        self.do(cm.EnterDark(**name, minutes=minutes, verifies=verifies, signed=self.signed(role)))
 
     def somebody_answers(self) -> None:
         asked = [(b, q) for b in self.line.batches.values() for q in b.questions.values()]
@@ -585,6 +600,7 @@ class Run:
         if self.chance.random() < 0.5:
             self.true_s += self.chance.choice([10.0, 5000.0])
             self.boot, self.boot_s = self.boot + 1, self.true_s - 5.0
+            self.dark_s = self.true_s - self.made[-1].true_s
         self.begin()
         self.nothing_of_an_earlier_run_is_wanted()
 
@@ -717,6 +733,8 @@ class Run:
         return run is not None and run.state in PASSED and run.iteration == iteration
 
     def judge_intent(self, event: ev.CommandIntended) -> None:
+        state = self.line.batches[event.batch].state
+        self.hold(event.late or state not in {State.HELD, State.PAUSED}, f"written while {state.value}: {event}")
         same = [e for e in self.events(ev.CommandIntended, event) if (e.attempt, e.tag) == (event.attempt, event.tag)]
         self.hold(not same, f"intended twice: {event}")
         if event.attempt > 1:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from edge.archive import Record, write_segment
 from edge.core import commands as cm
+from edge.core import darkness
 from edge.core import events as ev
 from edge.core.decide import Now, decide
 from edge.core.events import decode
@@ -86,6 +87,10 @@ class NinetyDays:
         self.timers: set[tuple[str, str, int, str]] = set()
         self.points: dict[tuple[str, str], int] = {}
         self.forecasts: list[float | None] = []
+        self.last = (0.0, True, 0)
+        """When the last row was made, by which clock, in which boot."""
+        self.dark_s = 0.0
+        """How long the box was off, in truth, where no trusted clock says so and nobody has said it."""
 
     async def play(self) -> None:
         """All of it; raises AssertionError for whatever is not as it must be."""
@@ -135,6 +140,9 @@ class NinetyDays:
         soon = self.chance.random() < 0.3
         self.power_s = self.true_s + self.chance.uniform(HOUR_S, 6 * HOUR_S if soon else 6 * DAY_S)
         self.person_s = self.true_s + 600.0
+        row_s, synced, boots = self.last
+        if boots != self.boots and not (synced and self.synced):
+            self.dark_s += self.true_s - row_s
         self.do(cm.StartRuntime(version="t"))
         self.do(cm.LoadRecipe(recipe="R", version="1", title="A recipe", seal="seal"))
         for person, role in PEOPLE.items():
@@ -179,6 +187,8 @@ class NinetyDays:
             told = {"session": "chi", "batch": batch.batch, "reason": "It was looked at."}
             for question in list(batch.questions.values()):
                 self.answer(batch.batch, question.question)
+            if darkness.unbounded(self.line.batches[batch.batch]):
+                self.enter_dark(batch.batch)
             if self.line.batches[batch.batch].state is State.HELD:
                 self.do(cm.ActOnBatch(**told, act=Act.RESUME))
             return
@@ -200,11 +210,20 @@ class NinetyDays:
                     continue
             return
 
-    def answer(self, batch: str, question: str) -> None:
-        signed = cm.Signed(
-            person="chi", roles=(Role.SUPERVISOR,), role=Role.SUPERVISOR, methods=("PIN",), meaning="it goes on",
+    def signed(self, person: str, role: Role) -> cm.Signed:
+        return cm.Signed(
+            person=person, roles=(role,), role=role, methods=("PIN",), meaning="it goes on",
             session="chi", subject_seq=self.line.seq, subject_hash="00" * 32, attestation="00" * 64,
         )  # fmt: skip
+
+    def enter_dark(self, batch: str) -> None:
+        """Two people know how long the box was off, by another clock."""
+        for person, role, verifies in (("ana", Role.OPERATOR, False), ("chi", Role.SUPERVISOR, True)):
+            said = {"minutes": round(self.dark_s / 60), "verifies": verifies, "signed": self.signed(person, role)}
+            self.do(cm.EnterDark(session="chi", batch=batch, **said))
+
+    def answer(self, batch: str, question: str) -> None:
+        signed = self.signed("chi", Role.SUPERVISOR)
         self.do(
             cm.AnswerQuestion(
                 session="chi", batch=batch, question=question, answer="happened", reading=None, signed=signed
@@ -220,6 +239,7 @@ class NinetyDays:
         rows = decide(self.line, command, Now(self.stamp(), self.reading))
         if rows:
             self.appended = self.journal.append(rows)
+            self.last = (self.true_s, self.synced, self.boots)
         for row in rows:
             self.judge(row.event)
             self.line = apply(self.line, row)
@@ -231,6 +251,12 @@ class NinetyDays:
         self.counted[type(event).__name__] += 1
         key = (event.batch, getattr(event, "material", ""))
         match event:
+            case ev.BatchStarted():
+                self.dark_s = 0.0
+            case ev.DarkVerified():
+                self.dark_s = 0.0
+                may_be = USE_WITHIN_S - 2 * 60.0  # what may have expired in the dark has not, as far as they know
+                self.expired = {one for one in self.expired if self.true_s - self.clock_s.get(one, 0.0) >= may_be}
             case ev.StepActivated():
                 self.began_s[event.batch, event.step, event.iteration] = self.true_s
             case ev.TimerDue():

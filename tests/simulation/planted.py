@@ -23,6 +23,18 @@ def dark_time_counts(before: Elapsed, _since: Any, _last: Any, gap: Elapsed) -> 
     return Elapsed(before.low_s + min(gap.high_s, 1e6), before.high_s + gap.high_s)
 
 
+def answered_at_once(self: decide._Decision, batch: Any, question: Any, command: cm.AnswerQuestion) -> None:
+    FOLLOW(self, batch, question, command)
+    held = self.line.batches[batch.batch].state is head.State.HELD
+    if command.answer == "again" and question.tag and held:
+        run = batch.steps[question.step]
+        attempt = int(question.question.rpartition(".")[2]) + 1
+        self.intend(batch.batch, run.step, run.iteration, attempt, question.tag, question.intent)
+
+
+FOLLOW = decide._Decision.follow_answer
+
+
 def walk_that_sees_no_iteration(self: decide._Decision, batch_id: str, sequence: Any, _iteration: int = 1) -> bool:
     for step in sequence:
         run = self.line.batches[batch_id].steps.get(step.id)
@@ -95,6 +107,10 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
         "of an earlier run|written to twice|after a crash at row|an earlier run decided",
     ),
     "a dark stretch counts as time that passed": ({"edge.core.line._carried": dark_time_counts}, "TimerDue"),
+    "a held batch writes when its question is answered": (
+        {"edge.core.decide._Decision.follow_answer": answered_at_once},
+        "written while held",
+    ),
     "units are not kept apart": (
         {"edge.core.queueing.allocate": lambda _, recipe, __, **___: dict.fromkeys(recipe.units, "BR-1")},
         "two batches share a unit",

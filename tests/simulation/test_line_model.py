@@ -27,7 +27,7 @@ ELSEWHERE = {
     "AlarmAcknowledged", "AlarmCleared", "AlarmFlooded", "AlarmRaised", "AttachmentsOffered",
     "ByHand", "CustodyPassed", "LabelsPrinted", "RampStepped", "ResultAdded", "ResultPending", "Transferred", "Weighed",
     "BatchQueued", "ExpiryBegun", "ExpiryEnded", "ExpiryNear", "ExpiryPassed", "ServiceMoved", "ServiceSet",
-    "DarkEntered", "DarkRefused", "DarkVerified", "HandEntered", "HandRefused", "HandVerified", "ModeChanged",
+    "HandEntered", "HandRefused", "HandVerified", "ModeChanged",
     "NumberRangeSet", "NumbersSkipped", "OrderCancelled", "OrderReceived", "OrderRefused", "ProfileSet", "TrendJudged",
     "TrendPinned",
 }  # fmt: skip

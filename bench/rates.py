@@ -168,7 +168,7 @@ async def _points(port: int) -> tuple[float, float, float]:
         await storing
         with HistoryReader(file) as reader:
             stored = sum(one.samples for one in reader.tags())
-    return points / took_s, stored / taken * 100, used_s / took_s * 100
+    return points / took_s, min(stored / taken, 1.0) * 100, used_s / took_s * 100
 
 
 async def _memory(driver: str, port: int) -> tuple[float, float]:

@@ -179,6 +179,7 @@ class ModbusDriver(OneTask):
         super().__init__("modbus", tags, now_s)
         self._connection = connection
         self._addresses = {name: checked_tag(name, tag) for name, tag in tags.items()}
+        self._floats = frozenset(name for name, tag in tags.items() if tag.type == "float")
         self._spans = {name: _Span(at.table, at.number, at.count) for name, at in self._addresses.items()}
         for name, span in self._spans.items():
             if span.count > wanted.registers_max:
@@ -462,7 +463,7 @@ class ModbusDriver(OneTask):
         first = spans[0]
         whole = _Span(first.table, first.number, max(span.end for span in spans) - first.number)
         tags = [tag for span in spans for tag in self._tags_at.get(span, ())]
-        values = Block(first.number, {tag: self._addresses[tag] for tag in tags})
+        values = Block(first.number, {tag: self._addresses[tag] for tag in tags}, self._floats)
         return _Together(spans, whole, values, [self._tags[name].unit for name in values.names])
 
 

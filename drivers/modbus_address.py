@@ -21,9 +21,10 @@ import math
 import re
 import struct
 from array import array
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import mul
 from typing import Final
 
 from edge.core.errors import LinesideError
@@ -175,8 +176,9 @@ class Address:
 class Block:
     """The values in the answer to one read, decoded together: a device of many is asked often."""
 
-    def __init__(self, number: int, places: Mapping[str, Address]) -> None:
-        """What lies where, in an answer that begins with register (or bit) `number`."""
+    def __init__(self, number: int, places: Mapping[str, Address], floats: Container[str] = ()) -> None:
+        """What lies where, in an answer that begins with register (or bit) `number`; of `floats` also whole numbers are
+        wanted as floats."""
         self.names: Final[list[str]] = []
         self._bits: list[tuple[int, int]] = []
         self._numbers: list[_Numbers] = []
@@ -192,7 +194,8 @@ class Block:
                     runs.append(run := [])
                 run.append((name, address))
         for run in runs:
-            self._numbers.append(_Numbers(number, [address for _, address in run]))
+            wanted = [name in floats for name, _ in run]
+            self._numbers.append(_Numbers(number, [address for _, address in run], wanted))
             self.names.extend(name for name, _ in run)
         for name, address in places.items():
             if not address.bits and not address.plain:
@@ -220,7 +223,7 @@ def _follows(address: Address, before: Address) -> bool:
 class _Numbers:
     """Numbers of one order that do not overlap, all taken by one call."""
 
-    def __init__(self, number: int, addresses: list[Address]) -> None:
+    def __init__(self, number: int, addresses: list[Address], floats: list[bool]) -> None:
         # with the bytes of each word swapped, what began with the lowest word begins with the lowest byte
         self._swapped = addresses[0].order in ("BADC", "CDAB")
         form = "<" if addresses[0].order in ("DCBA", "CDAB") else ">"
@@ -231,8 +234,13 @@ class _Numbers:
             at = address.number + address.count
             self._places.append((address, slice(2 * (address.number - number), 2 * (at - number))))
         self._struct = struct.Struct(form)
-        scales = [address.scale for address in addresses]
-        self._scales = scales if any(scale != 1.0 for scale in scales) else None
+        # times 1.0 a whole number is a float; a float that has no scale is left alone, and so is what stays whole
+        plain = [
+            one.scale == 1.0 and (one.type.startswith("float") or not to)
+            for one, to in zip(addresses, floats, strict=True)
+        ]
+        self._scales = None if all(plain) else [one.scale for one in addresses]
+        self._plain = plain if any(plain) else None
         self._none = [(index, one.none_numbers) for index, one in enumerate(addresses) if one.none]
         self._endless = self._scales is not None or any(one.type.startswith("float") for one in addresses)
 
@@ -245,7 +253,9 @@ class _Numbers:
         raw: tuple[int | float, ...] = self._struct.unpack_from(ordered)
         numbers = list(raw)
         if self._scales is not None:
-            numbers = [one if scale == 1.0 else one * scale for one, scale in zip(raw, self._scales, strict=True)]
+            numbers = list(map(mul, raw, self._scales))
+            if self._plain is not None:
+                numbers = [one if plain else by for one, by, plain in zip(raw, numbers, self._plain, strict=True)]
         # one by one only where something is amiss: a sum of finite numbers is finite, unless it overflows
         suspect = [index for index, none in self._none if raw[index] in none]
         if self._endless and not math.isfinite(sum(numbers)):

@@ -22,8 +22,21 @@ from typing import Any, Final, Protocol, Self
 
 from edge.core import quick
 from edge.core.errors import LinesideError
-from edge.core.guard import NOT_SENT, PLACEHOLDER, Stood, aged, agrees, fitted, frozen, judged, may_write, stood
-from edge.core.plant import Connection, Plant, Tag
+from edge.core.guard import (
+    NOT_SENT,
+    PLACEHOLDER,
+    Stood,
+    aged,
+    agrees,
+    answer_of,
+    arguments_of,
+    fitted,
+    frozen,
+    judged,
+    may_write,
+    stood,
+)
+from edge.core.plant import Connection, Method, Plant, Tag
 from edge.core.quick import dataclass
 from edge.core.terms import Quality, Reading, Value
 
@@ -55,6 +68,8 @@ class Capability(StrEnum):
     BROWSE = "browse"
     SOURCE_TIME = "source time"
     """Its readings say when the device itself took them."""
+    CALL = "call"
+    """It can call methods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +138,11 @@ class Driver(Protocol):
         """Send exactly one write request, never a second. Returns when the device accepted it.
 
         Raises `WriteRefused` (certainly not written) or `WriteUnknown` (nobody knows)."""
+
+    async def call(self, tag: str, arguments: Sequence[Value]) -> Sequence[object]:
+        """Call the tag's method with these arguments: exactly one request, never a second. Returns what it answered.
+
+        Raises as `write`. Not called where it is none of the `capabilities`."""
 
     async def browse(self, text: str = "") -> list[Found]:
         """What can be found at the device, with `text` in name or address. Raises the refusal of `health` when it is
@@ -254,6 +274,10 @@ class OneTask(ABC):
         await asyncio.wait({self._task})
         error = None if self._task is None or self._task.cancelled() else self._task.exception()
         return f"{type(error).__name__}: {error}" if error else "it was ended"
+
+    async def call(self, tag: str, arguments: Sequence[Value]) -> Sequence[object]:  # noqa: ARG002  nothing is called
+        """Most devices have no methods."""
+        raise WriteRefused(f"Nothing was sent: {tag} is no method.")
 
     def health(self) -> Health:
         """The present state of the connection."""
@@ -417,7 +441,9 @@ class Equipment:
         tag = self._tags[name]
         can = self.can(tag.connection)
         key, wanted = "address", {Capability.READ, Capability.WATCH}
-        if wanted <= {*can} and tag.access == "write":
+        if tag.method is not None:
+            key, wanted = "method", {Capability.CALL}
+        elif wanted <= {*can} and tag.access == "write":
             key, wanted = "access", {Capability.WRITE}
         missing = [one.value for one in Capability if one in wanted - {*can}]
         if not missing:
@@ -462,6 +488,8 @@ class Equipment:
         """Read one tag from its device now. Raises `guard.unknown_tag`; never raises for communication."""
         found = self._known(tag)
         driver = self._drivers.get(found.connection)
+        if found.method is not None:
+            return bad_reading(found, "A method has no value.", self._now_s())
         if driver is None:
             return bad_reading(found, f"The driver of {found.connection} is not running.", self._now_s())
         try:
@@ -476,7 +504,7 @@ class Equipment:
         wanted = frozenset(tags)
         for tag in wanted:
             self._known(tag)
-        self._watched = wanted
+        self._watched = frozenset(tag for tag in wanted if self._tags[tag].method is None)
         self._stale &= wanted
         for name, driver in list(self._drivers.items()):
             await driver.watch(self._watched_of(name))
@@ -546,6 +574,7 @@ class Equipment:
             return WriteOutcome(WriteResult.REFUSED, None, refusal.what)
         tag = self._known(name)
         fit = fitted(tag, value)
+        given = arguments_of(name, tag.method, value) if tag.method is not None else {}
         driver = self._drivers.get(tag.connection)
         if driver is None or fit is None:
             return WriteOutcome(WriteResult.REFUSED, None, f"The driver of {tag.connection} is not running.")
@@ -559,8 +588,12 @@ class Equipment:
             self._written_s[name] = self._now_s()
         self._writing[name] += 1
         try:
+            answer: Sequence[object] = ()
             try:
-                await driver.write(name, fit)
+                if tag.method is not None:
+                    answer = await driver.call(name, list(given.values()))
+                else:
+                    await driver.write(name, fit)
             except WriteRefused as refusal:
                 return WriteOutcome(WriteResult.REFUSED, None, str(refusal))
             except WriteUnknown as unknown:
@@ -570,6 +603,8 @@ class Equipment:
                 why = f"The driver of {tag.connection} failed while writing ({error})."
             else:
                 why = ""
+            if tag.method is not None:
+                return self._answered(name, tag.method, answer, why)
             if not look:
                 return WriteOutcome(WriteResult.UNKNOWN if why else WriteResult.CONFIRMED, None, why)
             if not shown_by:
@@ -578,6 +613,16 @@ class Equipment:
             self._writing[name] -= 1
         # to hold or abort a service must not wait until it has started
         return await self._read_back(tag, name, fit, shown_by, why)
+
+    def _answered(self, name: str, method: Method, answer: Sequence[object], doubt: str) -> WriteOutcome:
+        """A method shows nothing that could be read back: what it answers is what is known."""
+        if doubt:
+            return WriteOutcome(WriteResult.UNKNOWN, None, doubt)
+        text, wrong = answer_of(method, answer)
+        if wrong:
+            return WriteOutcome(WriteResult.UNKNOWN, None, f"{name} was called, but {wrong}.")
+        reading = Reading(text, "", Quality.GOOD, "", self._now_s())
+        return WriteOutcome(WriteResult.CONFIRMED, reading, f"{name} answered {text}.")
 
     async def _read_back(
         self, tag: Tag, name: str, wanted: Value, shown_by: Collection[Value], doubt: str
@@ -657,11 +702,12 @@ class Equipment:
         if tag is None:
             return
         reading = judged(tag, reading)
-        if (kept := stood(tag, self._stood.get(name), reading)) is None:
-            self._stood.pop(name, None)
-        else:
-            self._stood[name] = kept
-            reading = frozen(tag, kept, reading, self._now_s())
+        if tag.frozen_after_s is not None:
+            if (kept := stood(tag, self._stood.get(name), reading)) is None:
+                self._stood.pop(name, None)
+            else:
+                self._stood[name] = kept
+                reading = frozen(tag, kept, reading, self._now_s())
         before = self._latest.get(name)
         self._latest[name] = reading
         self._on_reading(name, reading)

@@ -58,7 +58,8 @@ HISTORY_LOSS_S_MAX: Final = 5.0
 """What a power cut can take: the readings of one flush, and the time that its commit takes."""
 WINDOW_S: Final = 600.0
 PENDING_MAX: Final = 40_000
-"""Readings waiting for the disk. From half of it on only those of the record scope are taken."""
+"""Readings waiting for the disk. From a quarter of it on they are not left to wait for the next flush; from half of it
+on only those of the record scope are taken."""
 POLL_GAP_US: Final = 5_000
 GROUP_US_MAX: Final = 100_000
 """Readings of one connection that come in one burst have the time of its first; a burst is no longer than this, and
@@ -161,6 +162,7 @@ class History:
         }
         self._group = {name: groups[tag.connection] for name, tag in plant.tags().items()}
         self._pending: list[tuple[int, str, Reading]] = []
+        self._many = asyncio.Event()
         self._urgent: frozenset[str] = frozenset()
         """The plant units whose values belong to a live batch."""
         self._live: frozenset[str] = frozenset()
@@ -186,10 +188,12 @@ class History:
             group.at_us = now_us
         group.last_us = now_us
         waiting = len(self._pending)
-        if waiting >= PENDING_MAX // 2 and (waiting >= PENDING_MAX or tag.partition(".")[0] not in self._urgent):
-            scope = EVERYTHING if waiting >= PENDING_MAX else OUTSIDE
-            self._shed.setdefault(scope, (now_us, "the disk did not keep up"))
-            return
+        if waiting >= PENDING_MAX // 4:
+            self._many.set()
+            if waiting >= PENDING_MAX // 2 and (waiting >= PENDING_MAX or tag.partition(".")[0] not in self._urgent):
+                scope = EVERYTHING if waiting >= PENDING_MAX else OUTSIDE
+                self._shed.setdefault(scope, (now_us, "the disk did not keep up"))
+                return
         self._pending.append((group.at_us, tag, reading))
 
     def notices(self) -> tuple[str, ...]:
@@ -220,10 +224,9 @@ class History:
         with ThreadPoolExecutor(1, thread_name_prefix="history") as thread:
             try:
                 while True:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(pause_s):
-                            await stop.wait()
+                    await _first(pause_s, stop, self._many)
                     pause_s = FLUSH_S
+                    self._many.clear()
                     pending, self._pending = self._pending, []
                     batches = live()
                     ended = bool(self._live - batches.keys())
@@ -397,6 +400,17 @@ class History:
             with contextlib.suppress(apsw.Error):  # a disk that failed fails here once more
                 connection.close()
         self._begin()
+
+
+async def _first(most_s: float, *events: asyncio.Event) -> None:
+    """Return when one of them is set, or after so long."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
 
 def _connect(path: Path) -> apsw.Connection:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from edge.core.errors import LinesideError
 from edge.core.formula import Given
-from edge.core.plant import Plant, Tag, permit_of
+from edge.core.plant import Argument, Method, Plant, Tag, permit_of
 from edge.core.quick import dataclass
 from edge.core.terms import Quality, Reading, Value
 
@@ -20,7 +21,7 @@ TEXT_CHARS_MAX: Final = 4096
 PLACEHOLDER: Final[dict[str, Value]] = {"float": 0.0, "int": 0, "bool": False, "text": ""}
 
 
-def fitted(tag: Tag, value: object) -> Value | None:
+def fitted(tag: Tag | Argument, value: object) -> Value | None:
     """`value` as the tag's declared type, or None when it is not of that type (or not a finite number)."""
     match tag.type:
         case "bool":
@@ -41,7 +42,7 @@ def fitted(tag: Tag, value: object) -> Value | None:
             return number if math.isfinite(number) else None
 
 
-def _outside(tag: Tag, value: Value) -> str:
+def _outside(tag: Tag | Argument, value: Value) -> str:
     """A sentence's end when a number lies outside low..high, else ""."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
@@ -50,6 +51,66 @@ def _outside(tag: Tag, value: Value) -> str:
     if tag.high is not None and value > tag.high:
         return f"above {tag.high:g} {tag.unit}".rstrip()
     return ""
+
+
+def call_text(values: Mapping[str, Value]) -> str:
+    """What a call gives, or what a method answered, as the one text that stands in rows."""
+    return json.dumps(dict(values), ensure_ascii=False)
+
+
+def arguments_of(tag_name: str, method: Method, text: Value) -> dict[str, Value]:
+    """What the text of a call gives to the method, each of its arguments in its order. Raises `guard.arguments`."""
+    try:
+        given = json.loads(str(text))
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict) or {*given} != {*method.arguments}:
+        wrong = f"takes {', '.join(method.arguments) or 'nothing'}, each once"
+    else:
+        fit = {name: fitted(one, given[name]) for name, one in method.arguments.items()}
+        fits = {name: value for name, value in fit.items() if value is not None and _short(value)}
+        odd = [f"{name!r} as {one.type}" for name, one in method.arguments.items() if name not in fits]
+        outside = [
+            f"{name!r} {end}" for name, value in fits.items() if (end := _outside(method.arguments[name], value))
+        ]
+        if not odd and not outside:
+            return fits
+        wrong = f"takes {', '.join(odd)}" if odd else f"is given {', '.join(outside)}, a limit of the plant file"
+    raise LinesideError(
+        "guard.arguments",
+        f"{tag_name} {wrong}.",
+        effect=NOT_SENT,
+        todo="Give what `arguments` of the method in the plant file says.",
+    )
+
+
+def answer_of(method: Method, values: Sequence[object]) -> tuple[str, str]:
+    """What a method answered, as text; and what is wrong with it, "" when it is as the plant file says."""
+    if len(values) != len(method.results):
+        return "", f"it answered {len(values)} values instead of {len(method.results)}"
+    found: dict[str, Value] = {}
+    for (name, one), given in zip(method.results.items(), values, strict=True):
+        value = fitted(one, given)
+        if value is None or not _short(value):
+            return "", f"what it answered as {name!r} is no {one.type}"
+        if outside := _outside(one, value):
+            return "", f"what it answered as {name!r} ({value}) is {outside}"
+        found[name] = value
+    text = call_text(found)
+    return (text, "") if _short(text) else ("", f"what it answered is longer than {TEXT_CHARS_MAX} characters")
+
+
+def answer_made_up(method: Method) -> str:
+    """An answer in the middle of its ranges, for a rehearsal."""
+    made: dict[str, Value] = {}
+    for name, one in method.results.items():
+        middle = ((one.low or 0.0) + (one.high or 0.0)) / 2
+        made[name] = {**PLACEHOLDER, "float": middle, "int": round(middle)}[one.type]
+    return call_text(made)
+
+
+def _short(value: Value) -> bool:
+    return not isinstance(value, str) or len(value) <= TEXT_CHARS_MAX
 
 
 Latest = Callable[[str], Reading | None]
@@ -113,6 +174,8 @@ def may_write(
             effect=NOT_SENT,
             todo=f"Give a value of type {tag.type}.",
         )
+    if tag.method is not None:
+        arguments_of(tag_name, tag.method, fit)
     outside = _outside(tag, fit)
     if outside:
         raise LinesideError(
@@ -225,7 +288,10 @@ def frozen(tag: Tag, kept: Stood | None, reading: Reading, now_s: float) -> Read
 def judged(tag: Tag, reading: Reading) -> Reading:
     """The reading as far as the plant file lets it be trusted: a value of another type, not finite or outside
     low..high is BAD with the reason; the quality never gets better. Its value always has the tag's type."""
-    value = fitted(tag, reading.value)
+    value: Value | None = reading.value
+    # this is done for each value of each poll
+    if type(value) is not float or tag.type != "float" or not math.isfinite(value):
+        value = fitted(tag, reading.value)
     if value is None:
         detail = reading.detail or (
             "The device gives no finite number."
@@ -233,14 +299,14 @@ def judged(tag: Tag, reading: Reading) -> Reading:
             else f"The device gives {type(reading.value).__name__} where {tag.type} is declared."
         )
         return replace(reading, value=PLACEHOLDER[tag.type], quality=Quality.BAD, detail=detail)
-    outside = _outside(tag, value)
+    outside = "" if tag.low is None and tag.high is None else _outside(tag, value)
     if outside and reading.quality is not Quality.BAD:
         return replace(
             reading, value=value, quality=Quality.BAD, detail=f"Not plausible: {value:g} {tag.unit} is {outside}."
         )
     if value is reading.value:
         return reading
-    seen = reading  # written out: this is done for each value of each poll
+    seen = reading
     return Reading(value, seen.unit, seen.quality, seen.source_utc, seen.at_boottime_s, seen.detail)
 
 

@@ -262,15 +262,17 @@ def test_values_read_together_are_those_read_alone(lain: list[tuple[int, str]], 
     data = registers(*words)
     block = Block(100, places)
     assert sorted(block.names) == sorted(places)
-    for name, found in zip(block.names, block.values(data), strict=True):
+    floats = Block(100, places, floats=places).values(data)
+    for name, found, as_float in zip(block.names, block.values(data), floats, strict=True):
         address = places[name]
         at = 2 * (address.number - 100)
         try:
             alone = address.decode(data[at : at + 2 * address.count])
         except NoValue as none:
-            assert str(found) == str(none)
+            assert str(found) == str(as_float) == str(none)
         else:
             assert (type(found), found) == (type(alone), alone)
+            assert as_float == (float(alone) if address.plain else alone)
 
 
 @given(numbers=st.lists(st.integers(0, 70), min_size=1, max_size=30), data=st.binary(min_size=9, max_size=9))

@@ -268,6 +268,30 @@ async def test_waiting_readings_are_bounded_and_the_record_goes_last(box: Box, m
     assert {missing.scope for missing in box.of(cm.MissValues)} == {"everything", "outside the record"}
 
 
+async def test_many_readings_do_not_wait_for_the_next_flush(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PENDING_MAX", 40)
+    monkeypatch.setattr(module, "FLUSH_S", 10_000.0)
+    stop, rounds = asyncio.Event(), asyncio.Queue[None]()
+
+    def has_room() -> bool:
+        """Asked in each round, when the waiting readings have just been taken."""
+        rounds.put_nowait(None)
+        return True
+
+    box.second(0)
+    running = asyncio.create_task(box.history.run(box.submit, lambda: box.live, has_room, stop))
+    async with asyncio.timeout(60):
+        await rounds.get()
+        for index in range(1, 4):
+            box.second(index)
+        await rounds.get()
+    assert not box.history._pending
+    stop.set()
+    await running
+    assert values(box.path, "A.count") == [0, 1, 2, 3]
+    assert not box.of(cm.MissValues)
+
+
 async def test_without_room_only_the_record_is_stored_and_that_is_said(box: Box) -> None:
     box.room = False
     box.second(1)

@@ -226,16 +226,23 @@ class _Check:
         yield from self._parameters()
         yield from self._roles()
         for path, step in self._document.steps():
-            yield from self._step(path, step)
-            yield from check_trend.problems(self, self._recipe, step, path)
-        yield from check_sampling.problems(self, self._recipe)
+            yield from self._told(self._step(path, step), path)
+            yield from self._told(check_trend.problems(self, self._recipe, step, path), path)
+        yield from self._told(check_sampling.problems(self, self._recipe), ("sampling",))
         shape = [*self._ids(), *self._monitors()]
         for path, sequence in self._sequences():
             shape += self._sequence(path, sequence)
-        yield from amend.problems(self._document)
-        yield from flow_problems(self._document, self._plant)
-        yield from check_expiry.problems(self._document)
+        yield from self._told(amend.problems(self._document), ("amendments",))
+        yield from self._told(flow_problems(self._document, self._plant), ("procedure",))
+        yield from self._told(check_expiry.problems(self._document), ("procedure",))
         yield from shape or self._deadlock()  # who waits for whom is known only when the order is
+
+    def _told(self, found: Iterator[LinesideError], path: Path) -> Iterator[LinesideError]:
+        """What is found. What ends the search, a parameter that is not what its step takes, is told with the rest."""
+        try:
+            yield from found
+        except LinesideError as error:
+            yield LinesideError(error.code, error.what, todo=error.todo, place=self._document.place(path))
 
     # The recipe as a whole -------------------------------------------------------------------------------------
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +16,8 @@ from drivers import sim
 from edge.core.errors import LinesideError
 from edge.core.plant import read_plant
 from edge.core.recipe import check_recipe, read_recipe, remarks
+from tests.core.test_rehearse import EVERYTHING
+from tests.core.test_rehearse import recipe as everything
 
 PLANT = read_plant(Path(sim.__file__).with_name("plant.yaml").read_bytes(), "plant.yaml")
 HEAD = """\
@@ -269,3 +276,38 @@ def test_what_is_only_odd_is_told_apart(name: str) -> None:
     assert wanted.says in found.what
     assert wanted.hint in found.todo
     assert found.effect == "The recipe can be executed."
+
+
+def _numbers(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where a recipe says a number or a time."""
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _numbers(value, (*path, key))
+    elif type(node) in {int, float} or re.match(r"[\d.]+ (s|min|h|d)$|\$", str(node)):
+        yield path
+
+
+def test_a_parameter_that_is_not_what_its_place_takes_is_told_with_the_rest() -> None:
+    """The checker goes on to its end, and says where: another kind of parameter in place of some number, each time."""
+    kinds = {"word": {"type": "text", "value": "a"}, "yes": {"type": "bool", "value": True},
+             "no_number": {"type": "number", "value": "a"}}  # fmt: skip
+    content = json.loads(everything(*EVERYTHING).model_dump_json(by_alias=True, exclude_defaults=True))
+    content["parameters"] = {**content.get("parameters", {}), **kinds}
+    known = len(check_recipe(read_recipe(json.dumps(content).encode(), "r.yaml"), PLANT))
+    tried = 0
+    for place, path in enumerate(list(_numbers(content["procedure"]))[::5]):
+        changed = copy.deepcopy(content)
+        node = changed["procedure"]
+        for key in path[:-1]:
+            node = node[key]
+        name = list(kinds)[place % len(kinds)]
+        node[path[-1]] = "$" + name
+        try:
+            document = read_recipe(json.dumps(changed).encode(), "r.yaml")
+        except LinesideError:
+            continue  # a place that takes no parameter
+        found = check_recipe(document, PLANT)
+        assert len(found) > known or name == "no_number", path
+        assert all(one.code and one.todo and one.place and one.place.line for one in found)
+        tried += 1
+    assert tried > 10

@@ -17,6 +17,7 @@ from edge.core.errors import LinesideError
 from edge.core.plant import read_plant
 from edge.core.recipe import check_recipe, read_recipe, remarks
 from tests.core.test_rehearse import EVERYTHING
+from tests.core.test_rehearse import PLANT as CELL
 from tests.core.test_rehearse import recipe as everything
 
 PLANT = read_plant(Path(sim.__file__).with_name("plant.yaml").read_bytes(), "plant.yaml")
@@ -293,7 +294,7 @@ def test_a_parameter_that_is_not_what_its_place_takes_is_told_with_the_rest() ->
              "no_number": {"type": "number", "value": "a"}}  # fmt: skip
     content = json.loads(everything(*EVERYTHING).model_dump_json(by_alias=True, exclude_defaults=True))
     content["parameters"] = {**content.get("parameters", {}), **kinds}
-    known = len(check_recipe(read_recipe(json.dumps(content).encode(), "r.yaml"), PLANT))
+    known = len(check_recipe(read_recipe(json.dumps(content).encode(), "r.yaml"), CELL))
     tried = 0
     for place, path in enumerate(list(_numbers(content["procedure"]))[::5]):
         changed = copy.deepcopy(content)
@@ -306,7 +307,7 @@ def test_a_parameter_that_is_not_what_its_place_takes_is_told_with_the_rest() ->
             document = read_recipe(json.dumps(changed).encode(), "r.yaml")
         except LinesideError:
             continue  # a place that takes no parameter
-        found = check_recipe(document, PLANT)
+        found = check_recipe(document, CELL)
         assert len(found) > known or name == "no_number", path
         assert all(one.code and one.todo and one.place and one.place.line for one in found)
         tried += 1

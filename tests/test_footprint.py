@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from demo.rig import PEOPLE
+from drivers.sim.cell import plant_bytes
 from provisioning.device import init_device
 
 NEVER = {
@@ -19,9 +22,10 @@ NEVER = {
 """What no runtime needs before it has a formula: the screen, the hub, the follower, the demo and the tests have
 these."""
 NOT_AT_A_START = {
-    "edge.core.rehearse", "edge.core.review", "edge.core.recipe.draw", "edge.exchange", "edge.pack", "edge.views",
+    "edge.core.rehearse", "edge.core.review", "edge.core.recipe.draw", "edge.exchange",
+    "edge.pack", "edge.views", "_sysconfigdata__linux_x86_64-linux-gnu", "_sysconfigdata__linux_aarch64-linux-gnu",
 }  # fmt: skip
-"""Of ours, what is for reading a record or for engineering a recipe."""
+"""What is for reading a record or for engineering a recipe, and how Python was built."""
 
 PRINT_WHEN_READY = """
 import json, os, signal, sys
@@ -29,6 +33,37 @@ from edge import notify
 
 def ready(*_):
     print(json.dumps(sorted(sys.modules)), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+notify.ready = ready
+from edge.__main__ import main
+main()
+"""
+
+BUILT_WHEN_READY = """
+import json, os, signal, sys
+import typer.main
+from edge import notify
+
+made, make = [], typer.main.get_command_from_info
+typer.main.get_command_from_info = lambda command_info, **named: (
+    made.append(command_info.name) or make(command_info, **named)
+)
+
+def below(kind):
+    for one in kind.__subclasses__():
+        yield from (one, *below(one))
+
+def ready(*_):
+    from pydantic import BaseModel
+    from edge.core import commands, events, quick
+    declared = [one for base in (events.Event, commands.Command) for one in below(base)]
+    print(json.dumps({
+        "commands": made,
+        "models": sorted(f"{one.__module__}.{one.__name__}" for one in below(BaseModel) if one.__pydantic_complete__),
+        "declared": len(declared),
+        "compiled": sum(one.__init__.__code__.co_filename != quick.__file__ for one in declared),
+    }), flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 notify.ready = ready
@@ -65,17 +100,21 @@ def box(tmp_path: Path) -> Path:
     return folder
 
 
-def modules_when_ready(box: Path, *command: str) -> set[str]:
-    """Run the real command until it says that it is ready; what it had imported then. It must end in order."""
+def when_ready(script: str, box: Path, *command: str) -> Any:
+    """What `script` prints when the real command says that it is ready. It must end in order."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PRINT_WHEN_READY, *command, "--box", str(box)],
+        [sys.executable, "-W", "error", "-c", script, *command, "--box", str(box)],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout))
+    return json.loads(done.stdout)
+
+
+def modules_when_ready(box: Path, *command: str) -> set[str]:
+    return set(when_ready(PRINT_WHEN_READY, box, *command))
 
 
 def packages(modules: set[str]) -> set[str]:
@@ -92,6 +131,23 @@ def test_a_runtime_with_modbus_alone_carries_nothing_else(box: Path) -> None:
     }
     assert not modules & NOT_AT_A_START
     assert {"pymodbus", "edge.engine", "edge.desk"} <= modules, "the runtime was not there"
+
+
+def test_a_start_builds_what_it_uses(box: Path) -> None:
+    (box / "recipes" / "cart-b1.yaml").write_bytes(
+        (resources.files("edge.core.recipe") / "shipped/cart-b1.yaml").read_bytes()
+    )
+    (box / "plant.yaml").write_bytes(plant_bytes())
+    with (box / "lineside.toml").open("a") as settings:
+        settings.write('recipe_approval = "from_folder"\n')
+    built = when_ready(BUILT_WHEN_READY, box, "edge", "run")
+    assert sorted(built["commands"]) == ["follow", "run"]
+    assert set(built["models"]) == {
+        *("drivers.modbus._Settings", "drivers.opcua._Settings"),
+        *("edge.config.Config", "edge.config.History", "edge.directory.Person", "edge.directory._File"),
+        *("edge.core.plant.Plant", "edge.core.recipe.model.Recipe", "edge.wire.Picture", "edge.wire.Sync"),
+    }, "a validator is built at import, or for a part of what is validated as a whole"
+    assert built["declared"] > 100 > 4 * built["compiled"] > 0
 
 
 def test_a_runtime_with_a_scale_alone_carries_no_library_of_another_protocol(box: Path) -> None:

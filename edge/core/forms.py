@@ -50,8 +50,6 @@ PRINT_AGAIN: Final = "print again"
 KEPT: Final = "Your entry was not taken; the step is unchanged."
 Result = Record | Test
 """What says how a result is typed and judged."""
-_CHECK: Final = Test(name="check", type="choice", choices=(LABELS_GOOD, PRINT_AGAIN))
-_REASON: Final = Test(name="reason", type="text")
 _NUMBER: Final = re.compile(r"(<=|>=|<|>)?\s*([0-9.eE+\-]+)")
 
 
@@ -256,10 +254,12 @@ def _printed_labels(recipe: Recipe, batch: Batch, step: Label, run: StepRun) -> 
             continue
         told = f"{spoken(recipe, step.text)} Look at the labels. Are they whole and can they be read?"
         offered = (LABELS_GOOD, PRINT_AGAIN) if attempt < PRINTS_MAX else (LABELS_GOOD,)
-        yield Ask(f"{name}.check {attempt}", "choice", told, step.role, choices=offered, result=_CHECK)
+        checked = Test(name="check", type="choice", choices=(LABELS_GOOD, PRINT_AGAIN))
+        yield Ask(f"{name}.check {attempt}", "choice", told, step.role, choices=offered, result=checked)
         if run.given.get(f"{name}.check {attempt}") != PRINT_AGAIN:
             break
-        yield Ask(f"{name}.reason {attempt}", "value", "Why are labels printed again?", step.role, result=_REASON)
+        why = Test(name="reason", type="text")
+        yield Ask(f"{name}.reason {attempt}", "value", "Why are labels printed again?", step.role, result=why)
         again = f"{copies} more of step {step.id}."
         yield Ask(f"again {attempt}", "sign", again, step.role, meaning="Labels are printed again, and all are counted")
     if code := label_code(recipe, batch, step):

@@ -225,7 +225,7 @@ class Receipt(BaseModel):
     `stored_seq`, and in its own verified backup up to `safe_seq`. `wanted_seq` is not 0 when the hub misses
     rows and asks the box to send again from there. `incarnation` is new when the hub's database is new."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     hub: _Id16
     incarnation: _Id16

@@ -53,27 +53,41 @@ def _declare(cls: type, *, frozen: bool = False, slots: bool = False, kw_only: b
     elif "__hash__" in names:
         names.remove("__hash__")
         made.__hash__ = None
+    until = _until_called(made, names, frozen=frozen)
     for name in names:
-        setattr(made, name, _until_called(made, name, names, frozen=frozen))
+        setattr(made, name, until[name])
     return made
 
 
-def _until_called(cls: Any, name: str, names: list[str], *, frozen: bool) -> Callable[..., Any]:
-    """Stands for the method `name`: when it is called, the methods `names` of the class are compiled."""
+def _until_called(cls: Any, names: list[str], *, frozen: bool) -> dict[str, Callable[..., Any]]:
+    """What stands for the methods of a class: when one is called, those named are compiled."""
 
-    def method(*args: Any, **named: Any) -> Any:
-        if vars(cls)[name] is method:
+    def compiled() -> Any:
+        if names:
             fields = {field.name: field for field in dataclasses.fields(cls)}
             types = {name: field.type for name, field in fields.items()}
             says = {"__module__": cls.__module__, "__annotations__": types, **fields}
             if hasattr(cls, "__post_init__"):
                 says["__post_init__"] = cls.__post_init__
             whole = _standard(type(cls.__name__, (), says), frozen=frozen)
-            for one in names:
-                setattr(cls, one, getattr(whole, one))
-        return getattr(cls, name)(*args, **named)
+            for name in names:
+                setattr(cls, name, getattr(whole, name))
+            names.clear()
+        return cls
 
-    return method
+    def init(*args: Any, **named: Any) -> None:
+        compiled().__init__(*args, **named)
+
+    def shown(self: Any) -> str:
+        return str(compiled().__repr__(self))
+
+    def equal(self: Any, other: object) -> Any:
+        return compiled().__eq__(self, other)
+
+    def hashed(self: Any) -> int:
+        return int(compiled().__hash__(self))
+
+    return {"__init__": init, "__repr__": shown, "__eq__": equal, "__hash__": hashed}
 
 
 def _refusals(cls: Any) -> tuple[Callable[..., None], Callable[..., None]]:

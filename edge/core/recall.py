@@ -38,7 +38,7 @@ State = Literal["rows", "end", "behind", "fork", "unknown"]
 class Request(BaseModel):
     """What follows row `after_seq`, whose hash is `after_hash`? `nonce` is new for each request."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     device: _Id16
     journal: _Id16
@@ -55,7 +55,7 @@ class Answer(BaseModel):
     `head_seq` and `head_hash` name the last row that it holds (zeros: none), and the box said that it had made
     `made_seq` rows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     hub: _Id16
     device: _Id16

@@ -29,6 +29,7 @@ from edge.core import events as ev
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode
 from edge.core.lifecycle import ACT_OF, RecipeEvent
+from edge.core.mode import HAND, is_write
 from edge.core.quick import dataclass
 from edge.core.record import ZERO_HASH, Row
 from edge.core.training import looks_like_training
@@ -206,20 +207,24 @@ TABLES: Final[dict[str, Table]] = {
         (("batch", "name"),),
     ),
     "command": Table(
-        "One line for each write to equipment, and what became of it.",
+        "One line for each write to equipment, and what became of it; also for what two people did in its place, and "
+        "for a time off that they entered (`unit` is min): then `tag` may be empty.",
         {
             "seq": _SEQ,
             "utc": _UTC,
             "batch": _BATCH,
             "step": _STEP,
-            "attempt": (int, "Which attempt of the step."),
+            "attempt": (int, "Which attempt of the step; 0 for what people did or entered."),
             "tag": (str, "Where it was written to."),
             "value": (ANY, "What was written; NULL when it was refused before it was intended."),
             "unit": (str, "Its unit."),
             "before": (ANY, "The reading before; NULL when there was none."),
-            "outcome": (str, '"intended" while it is open, then "confirmed", "refused" or "unknown".'),
+            "outcome": (
+                str,
+                '"intended" while open, then "confirmed", "refused", "unknown"; "entered by hand", then "by hand".',
+            ),
             "reading": (ANY, "What the equipment showed afterwards; NULL when nothing."),
-            "why": (str, "Why it was refused or is unknown."),
+            "why": (str, "Why it was refused or is unknown; who entered and who verified what was done by hand."),
             "answer": (
                 str,
                 'What a person signed about it: "happened", "again", "abort" or "by hand"; empty when not asked.',
@@ -968,8 +973,41 @@ def _apply_command(db: Database, seq: int, row: RowBody) -> None:
                 *(event.batch, event.step) * 2,
                 attempt,
             )
+        case ev.HandEntered(writes=True) if is_write(event.part, event.tag):
+            _insert(
+                db, "command", seq, utc, event.batch, event.step, 0, event.tag, event.value, event.unit, None,
+                "entered by hand", None, f"entered by {event.person}", "", "",
+            )  # fmt: skip
+        case ev.DarkEntered():
+            _insert(
+                db, "command", seq, utc, event.batch, "", 0, "", event.minutes, "min", None, "entered by hand", None,
+                f"entered by {event.person}", "", "",
+            )  # fmt: skip
+        case ev.HandVerified() | ev.DarkVerified():
+            shown = event.value if isinstance(event, ev.HandVerified) else None
+            why = f"entered by {event.entered_by}, verified by {event.person}"
+            _settle_by_hand(db, utc, event, HAND, shown, why)
+        case ev.HandRefused() | ev.DarkRefused():
+            _settle_by_hand(db, utc, event, "refused", None, event.why)
         case _:
             pass
+
+
+def _settle_by_hand(
+    db: Database,
+    utc: str,
+    event: ev.HandVerified | ev.HandRefused | ev.DarkVerified | ev.DarkRefused,
+    outcome: str,
+    reading: object,
+    why: str,
+) -> None:
+    _run(
+        db,
+        "UPDATE command SET outcome=?, reading=?, why=?, ended_utc=? "
+        "WHERE batch=? AND step=? AND outcome='entered by hand'",
+        *(outcome, reading, why, utc),
+        *(event.batch, getattr(event, "step", "")),
+    )
 
 
 def _conclude(

@@ -18,7 +18,7 @@ from edge.core.forms import parse_number, printable, weight_limits
 from edge.core.formula import names_in
 from edge.core.guard import agrees
 from edge.core.line import Batch, Line, Question, StepRun, shown_tag, tag_name
-from edge.core.mode import HAND, IN_STATES, LATE, MODES, Hand, HandAct, Mode
+from edge.core.mode import DONE, HAND, IN_STATES, LATE, MODES, STATE, Hand, HandAct, Mode
 from edge.core.people import Permission, permitted, roles_with
 from edge.core.plant import Tag
 from edge.core.quick import dataclass
@@ -43,10 +43,6 @@ from edge.core.service import COMPLETED
 from edge.core.serving import module_of
 from edge.core.terms import Quality, Reading, Role, Value
 
-DONE: Final = "done"
-"""The part of a manual step in which somebody says what was done."""
-STATE: Final = "state"
-"""The part of a service's step in which its state is read off the module's panel."""
 KEPT: Final = "Nothing was taken; the step is unchanged."
 SWITCHED: Final = {
     HandAct.TAKE: "this step goes on by hand: its equipment cannot be used",

@@ -17,6 +17,16 @@ DUE: Final = "by hand"
 LATE: Final = "by hand late"
 """... and the one after which it should have been."""
 
+DONE: Final = "done"
+"""The part of a manual step in which somebody says what was done."""
+STATE: Final = "state"
+"""The part of a service's step in which its state is read off the module's panel."""
+
+
+def is_write(part: str, tag: str) -> bool:
+    """Whether what people entered in a step that writes says that it is done, and not what a service reports."""
+    return part in {tag, DONE, STATE}
+
 
 class Mode(StrEnum):
     """How much of a step the box does by itself. Each member's comment says what it permits."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from edge.core import events as ev
 from edge.core.events import RowBody
 from edge.core.lifecycle import ACT_OF, DONE, Approval
-from edge.core.mode import HAND
+from edge.core.mode import HAND, is_write
 from edge.core.quick import dataclass
 from edge.core.terms import Value, span
 
@@ -46,7 +46,8 @@ class Datum:
 
 @dataclass(slots=True)
 class Written:
-    """One equipment command and what became of it: "confirmed", "refused", "unknown" or "intended" (still open)."""
+    """One equipment command and what became of it: "confirmed", "refused", "unknown" or "intended" (still open); or
+    what two people did in its place, as attempt 0: "by hand"."""
 
     tag: str
     value: Value
@@ -808,6 +809,11 @@ def _fold_step(step: BuiltStep, seq: int, row: RowBody) -> None:
             | ev.ExpiryEnded()
         ):
             step.decided.append(_happening(event))
+            writes = step.phase in {"set", "ramp", "service"}
+            if isinstance(event, ev.HandVerified) and writes and is_write(event.part, event.tag):
+                why = f"entered by {event.entered_by}, verified by {event.person}"
+                done = (event.tag, event.value, event.unit, 0, HAND, event.value, why)
+                step.written.append(Written(*done, "", utc))
         case ev.SignatureMade():
             step.signatures.append(_signature(event, utc))
         case _:

@@ -28,14 +28,16 @@ from edge.core import commands as cm
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, ValueRecorded, decode
 from edge.core.record import ZERO_HASH, Row, row_hash
-from edge.core.review import as_built
-from edge.core.terms import Act, ClockQuality, Stamp
+from edge.core.review import as_built, as_text, batch_record
+from edge.core.terms import Act, ClockQuality, Role, Stamp
 from edge.follow import follow
 from edge.identity import DeviceKey
 from edge.journal import open_journal
 from edge.views import TABLES, Views, search
 from provisioning.device import init_device
+from tests.core import test_by_hand as on_hand
 from tests.core.parts import VirtualLine
+from tests.core.test_expiry import enter_dark, waiting_without_a_clock
 
 JOURNAL, EPOCH = b"j" * 16, b"e" * 16
 AT = Stamp("2026-11-21T10:00:00.000000Z", ClockQuality.SYNCED, 1.0, "boot")
@@ -111,6 +113,38 @@ def code_of(act) -> str:
     with pytest.raises(LinesideError) as caught:
         act()
     return caught.value.code
+
+
+def test_what_people_did_in_place_of_a_write_stands_among_the_commands_and_in_the_report(tmp_path):
+    line = on_hand.made(on_hand.SET)
+    line.conclude("010", "unknown")
+    on_hand.bad(line)
+    on_hand.take(line)
+    on_hand.both(line, "37")
+    rows = rebuilt(tmp_path / "views.db", chained(line.rows))["command"]
+    names = list(TABLES["command"].columns)
+    said = [dict(zip(names, row, strict=True)) for row in rows]
+    assert [(one["attempt"], one["outcome"], one["answer"]) for one in said] == [
+        (1, "unknown", "by hand"), (0, "by hand", "")
+    ]  # fmt: skip
+    assert (said[1]["tag"], said[1]["value"], said[1]["reading"]) == ("BR-1.setpoint", 37.0, 37.0)
+    assert said[1]["why"] == "entered by ana, verified by ben"
+    built = batch_record(((seq, decode(data)) for seq, data in enumerate(line.rows, 1)), "B1")
+    assert "wrote 37.0 degC to BR-1.setpoint: by hand, read 37.0 entered by ana, verified by ben" in as_text(built)
+
+
+def test_a_time_off_that_two_people_entered_has_a_line(tmp_path):
+    line = waiting_without_a_clock()
+    for minutes in (31, 30):
+        enter_dark(line, 30, "ana", Role.OPERATOR)
+        enter_dark(line, minutes, "ben", Role.VERIFIER, verifies=True)
+    names = list(TABLES["command"].columns)
+    differed, said = rebuilt(tmp_path / "views.db", chained(line.rows))["command"]
+    assert "refused" in differed
+    one = dict(zip(names, said, strict=True))
+    facts = (one["step"], one["attempt"], one["tag"], one["value"], one["unit"], one["outcome"])
+    assert facts == ("", 0, "", 30, "min", "by hand")
+    assert one["why"] == "entered by ana, verified by ben"
 
 
 # What they say -------------------------------------------------------------------------------------------------------

@@ -429,19 +429,29 @@ def hub_backup(
 def simulate_cell(
     control: Annotated[Path, typer.Option(help="Folder for the control sockets; made when absent.")],
     reactor_port: Annotated[int, typer.Option(help="OPC UA port of the bioreactor; 0 takes a free one.")] = 4840,
-    pump_port: Annotated[int, typer.Option(help="Modbus TCP port of pump and balance; 0 takes a free one.")] = 5020,
+    pump_port: Annotated[
+        int, typer.Option(help="Modbus TCP port of pump, balance and incubator; 0 takes a free one.")
+    ] = 5020,
+    whole: Annotated[bool, typer.Option("--whole", help="Also a scale and a label printer.")] = False,
+    scale_port: Annotated[int, typer.Option(help="TCP port of the scale; 0 takes a free one.")] = 4305,
+    printer_port: Annotated[int, typer.Option(help="TCP port of the printer; 0 takes a free one.")] = 9100,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 1,
     speed: Annotated[float, typer.Option(help="How much faster than real time the physics runs.")] = 1.0,
 ) -> None:
-    """Run a bioreactor (OPC UA) and a pump with a balance (Modbus TCP), each a real server in its own process.
+    """Run a bioreactor with a cell processor and a filler (OPC UA), and a pump with a balance and an incubator (Modbus
+    TCP); with `--whole` a scale (MT-SICS) and a label printer (ZPL) too. Each is a real server in its own process.
 
-    Prints one line of JSON with the ports when both are ready. They count every write themselves.
+    Prints one line of JSON with the ports when all are ready; with `--whole` the plant file that fits them is in the
+    control folder. They count every write themselves.
 
-    Example: lineside simulate cell --control ./cell --speed 60
+    Example: lineside simulate cell --control ./cell --speed 60 --whole
     """
     from drivers.sim.cell import run_cell
 
-    run_cell(control=control, reactor_port=reactor_port, pump_port=pump_port, seed=seed, speed=speed)
+    ports = {"reactor": reactor_port, "pump": pump_port}
+    if whole:
+        ports |= {"scale": scale_port, "printer": printer_port}
+    run_cell(control=control, ports=ports, seed=seed, speed=speed)
 
 
 @simulate_app.command("mtp")
@@ -464,7 +474,7 @@ def simulate_mtp(
 @simulate_app.command("fault")
 def simulate_fault(
     control: Annotated[Path, typer.Option(help="The cell's control folder.")],
-    device: Annotated[str, typer.Argument(help="reactor, pump or scale.")],
+    device: Annotated[str, typer.Argument(help="reactor, pump, scale or printer.")],
     request: Annotated[str, typer.Argument(help="A JSON object; see the example.")],
 ) -> None:
     """Make a simulated device misbehave, or ask for its own write counters. Prints its answer as JSON.

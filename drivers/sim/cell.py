@@ -1,13 +1,14 @@
-"""The whole simulated cell: two child processes that end with their parent."""
+"""The simulated cell, or with a scale and a printer the whole plant: child processes that end with their parent."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,8 +21,10 @@ from edge.core.errors import LinesideError
 READY_S: Final = 30.0
 END_S: Final = 5.0
 DEVICES: Final = ("reactor", "pump")
-FAULTY: Final = (*DEVICES, "scale")
-"""What may be told to misbehave; a scale runs by itself."""
+BESIDE: Final = ("scale", "printer")
+"""What the whole plant has in addition. Its incubator is at the pump's server, with the cell too."""
+PORTS: Final = {"reactor": 4840, "pump": 5020, "scale": 4305, "printer": 9100}
+"""Those of the plant files."""
 
 
 class DeviceProcess:
@@ -98,7 +101,7 @@ class DeviceProcess:
 class Cell:
     """A running cell: its devices, their ports, and how faults are made."""
 
-    devices: tuple[DeviceProcess, DeviceProcess]
+    devices: tuple[DeviceProcess, ...]
 
     @property
     def reactor_port(self) -> int:
@@ -125,7 +128,7 @@ class Cell:
         waits = [asyncio.ensure_future(device.wait()) for device in self.devices]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            return next(name for name, wait in zip(DEVICES, waits, strict=True) if wait.done())
+            return next(one.device for one, wait in zip(self.devices, waits, strict=True) if wait.done())
         finally:
             for wait in waits:
                 wait.cancel()
@@ -137,59 +140,72 @@ def plant_bytes() -> bytes:
     return files("drivers.sim").joinpath("plant.yaml").read_bytes()
 
 
+def whole_plant_bytes(ports: Mapping[str, int] = PORTS) -> bytes:
+    """The plant file of the whole plant, with these ports of its devices."""
+    text, beside = plant_bytes().decode(), files("drivers.sim").joinpath("beside.yaml").read_text()
+    connections, units = beside.partition("connections:\n")[2].split("\nunits:\n")
+    text = text.replace("\nunits:\n", f"{connections}\nunits:\n", 1) + f"\n{units}"
+    real = {str(PORTS[device]): str(port) for device, port in ports.items()}
+    return re.sub(rf"(?<=[: ])({'|'.join(real)})\b", lambda found: real[found[1]], text).encode()
+
+
 @asynccontextmanager
 async def running_cell(
     control: Path,
     *,
-    reactor_port: int = 0,
-    pump_port: int = 0,
+    ports: Mapping[str, int] = dict.fromkeys(DEVICES, 0),
     seed: int = 1,
     speed: float = 60.0,
     host: str = "127.0.0.1",
 ) -> AsyncIterator[Cell]:
-    """Both devices, each in its own process, until left. Control sockets are `reactor.sock` and `pump.sock`."""
-    reactor, pump = (
+    """The devices of `ports` (0: a free one), each in its own process, until left; reactor and pump first. Each has a
+    control socket of its name, like `pump.sock`."""
+    devices = tuple(
         DeviceProcess(device, host=host, port=port, control=control / f"{device}.sock", seed=seed + at, speed=speed)
-        for at, (device, port) in enumerate(zip(DEVICES, (reactor_port, pump_port), strict=True))
+        for at, (device, port) in enumerate(ports.items())
     )
     try:
-        for device in (reactor, pump):
+        for device in devices:
             await device.launch()
-        for device in (pump, reactor):  # the quick one first: a port in use is then said at once
+        for device in reversed(devices):  # the quick ones first: a port in use is then said at once
             await device.ready()
-        yield Cell((reactor, pump))
+        yield Cell(devices)
     finally:
-        await asyncio.gather(reactor.end(), pump.end())
+        await asyncio.gather(*(device.end() for device in devices))
 
 
 def run_cell(
     *,
-    reactor_port: int,
-    pump_port: int,
+    ports: Mapping[str, int],
     control: Path,
     seed: int,
     speed: float,
     host: str = "127.0.0.1",
     say: Callable[[str], None] = print,
 ) -> None:
-    """What `lineside simulate cell` does: run until SIGINT or SIGTERM; says one JSON line when ready.
+    """What `lineside simulate cell` does: run until SIGINT or SIGTERM; says one JSON line when ready. The whole plant
+    is told in a plant file too, beside the control sockets.
 
     Raises `sim.not_ready`, or `sim.ended` when a device ends by itself."""
-    asyncio.run(_run_cell(reactor_port, pump_port, control, seed, speed, host, say))
+    asyncio.run(_run_cell(ports, control, seed, speed, host, say))
 
 
 async def _run_cell(
-    reactor_port: int, pump_port: int, control: Path, seed: int, speed: float, host: str, say: Callable[[str], None]
+    ports: Mapping[str, int], control: Path, seed: int, speed: float, host: str, say: Callable[[str], None]
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     cell_control = control.resolve()
-    async with running_cell(
-        cell_control, reactor_port=reactor_port, pump_port=pump_port, seed=seed, speed=speed, host=host
-    ) as cell:
-        ready = {"reactor_port": cell.reactor_port, "pump_port": cell.pump_port, "control": str(cell_control)}
-        say(json.dumps({**ready, "pid": os.getpid(), "pids": [device.pid for device in cell.devices]}))
+    async with running_cell(cell_control, ports=ports, seed=seed, speed=speed, host=host) as cell:
+        found = {one.device: one.port for one in cell.devices}
+        ready: dict[str, Any] = {f"{device}_port": port for device, port in found.items()}
+        ready |= {"control": str(cell_control), "pid": os.getpid(), "pids": [device.pid for device in cell.devices]}
+        if len(found) == len(PORTS):
+            plant = cell_control / "plant.yaml"
+            plant.write_bytes(whole_plant_bytes(found))
+            ready["plant"] = str(plant)
+        say(json.dumps(ready))
         stopped, ended = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(cell.ended())
         try:
             await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -207,14 +223,14 @@ async def _run_cell(
 
 
 def run_fault(control: Path, device: str, request: dict[str, object]) -> dict[str, Any]:
-    """What `lineside simulate fault` does: one request to `reactor`, `pump` or `scale`; returns the answer.
+    """What `lineside simulate fault` does: one request to a device; returns the answer.
 
     Raises `sim.device`, `sim.away` or `sim.refused`."""
-    if device not in FAULTY:
+    if device not in PORTS:
         raise LinesideError(
             "sim.device",
             f"There is no simulated device {device[:40]!r}.",
             effect="No fault was changed.",
-            todo=f"Name one of: {', '.join(FAULTY)}.",
+            todo=f"Name one of: {', '.join(PORTS)}.",
         )
     return asyncio.run(SimControl(control.resolve() / f"{device}.sock").ask(**request))

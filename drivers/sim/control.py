@@ -4,7 +4,8 @@ One JSON object a line: `{"do": "counters"}`, `{"do": "drop_replies", "n": 2}`, 
 `{"do": "bad_quality", "tag": "...", "status": "BadSensorFailure"}`, `{"do": "silent", "seconds": 3}` (0: until
 cleared), `{"do": "clamp", "tag": "...", "max": 10}`, `{"do": "service", "service": "CP-1.wash", "fault": "stuck"}` (or
 slow, endless, deaf, operator, internal), `{"do": "service", "service": "CP-1.wash", "tell": "abort"}` (what somebody
-at the module does), `{"do": "put", "grams": 250}` (onto a scale), `{"do": "watchdog", "seconds": 1}` (so long
+at the module does), `{"do": "put", "grams": 250}` (onto a scale), `{"do": "door", "open": true}`
+(of an incubator), `{"do": "watchdog", "seconds": 1}` (so long
 without its counter and the pump trips), `{"do": "clear"}`. Nothing resets the counters;
 `CP-1.wash.starts` counts how often a service was started.
 """
@@ -73,6 +74,8 @@ class Faults:
         self.watchdog = Watchdog()
         self.load_g, self.load_since_s = 0.0, -math.inf
         """What stands on a scale, and since when."""
+        self.door_open, self.door_since_s = False, -math.inf
+        """An incubator's door, and since when it is so."""
 
     def drop_this_reply(self) -> bool:
         """True when the reply to the write that was just carried out must not be sent."""
@@ -117,6 +120,9 @@ class Faults:
                 self.services[name].tell(command)
             case {"do": "put", "grams": int() | float() as grams} if 0 <= grams <= LOAD_MAX_G:
                 self.load_g, self.load_since_s = float(grams), time.monotonic()
+            case {"do": "door", "open": bool(is_open)}:
+                if is_open is not self.door_open:
+                    self.door_open, self.door_since_s = is_open, time.monotonic()
             case {"do": "watchdog", "seconds": int() | float() as seconds} if 0 < seconds <= 3600:
                 self.watchdog.after_s = float(seconds)
             case {"do": "clear"}:
@@ -144,7 +150,8 @@ def _refused(why: str) -> LinesideError:
         "sim.request",
         f"The simulated device did not understand: {why}.",
         effect="No fault was changed.",
-        todo="Send one of counters, drop_replies, freeze, bad_quality, silent, clamp, service, put, watchdog, clear.",
+        todo="Send one of counters, drop_replies, freeze, bad_quality, silent, clamp, service, put, door, watchdog or "
+        "clear.",
     )
 
 

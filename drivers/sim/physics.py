@@ -50,6 +50,53 @@ def reactor_loops() -> list[Loop]:
     ]
 
 
+AIR: Final = {"temperature": 22.0, "co2": 0.04, "humidity": 40.0}
+"""What comes in by an incubator's open door ..."""
+AIR_TAU_S: Final = {"temperature": 240.0, "co2": 15.0, "humidity": 30.0}
+"""... and how fast."""
+AWAY: Final = {"temperature": 1.0, "co2": 0.5, "humidity": 10.0}
+"""So far from its set-point an incubator's value raises the alarm."""
+INCUBATOR_RANGES: Final = {"temperature": (4.0, 50.0), "co2": (0.0, 20.0), "humidity": (0.0, 97.0)}
+
+
+class Incubator:
+    """A CO2 incubator, warm and moist. Each value follows its set-point; while the door is open, the air of the room.
+    The alarm is on while a value is away from a set-point that it had reached."""
+
+    def __init__(self) -> None:
+        self.loops = {
+            "temperature": Loop("temperature", 37.0, 37.0, 600.0, 0.02),
+            "co2": Loop("co2", 5.0, 5.0, 120.0, 0.01),
+            "humidity": Loop("humidity", 95.0, 95.0, 900.0, 0.2),
+        }
+        self.door_open = False
+        self._reached = set(self.loops)
+
+    @property
+    def alarm(self) -> bool:
+        """What it sounds itself."""
+        return any(self._away(name) for name in self._reached)
+
+    def set(self, name: str, setpoint: float) -> None:
+        """Take a new set-point; until it is reached, to be away from it is no alarm."""
+        low, high = INCUBATOR_RANGES[name]
+        self.loops[name].setpoint = min(max(setpoint, low), high)
+        self._reached.discard(name)
+
+    def pass_s(self, elapsed_s: float) -> None:
+        """Let time pass."""
+        for name, loop in self.loops.items():
+            if self.door_open:
+                loop.value = AIR[name] + (loop.value - AIR[name]) * math.exp(-elapsed_s / AIR_TAU_S[name])
+            else:
+                loop.pass_s(elapsed_s)
+            if not self._away(name):
+                self._reached.add(name)
+
+    def _away(self, name: str) -> bool:
+        return abs(self.loops[name].value - self.loops[name].setpoint) > AWAY[name]
+
+
 @dataclass(slots=True)
 class Pump:
     """A peristaltic pump: its rate follows the set-point while it runs and is not off."""
@@ -78,14 +125,18 @@ class Pump:
 
 
 class VirtualCell:
-    """The simulated cell of any plant on virtual time, without noise: its bioreactors, pumps and balances by their
-    class, its modules by the services that they declare. A balance weighs what all pumps have pumped. Other tags, and
-    the same in other units, it does not have."""
+    """The simulated cell of any plant on virtual time, without noise: bioreactors, incubators, pumps and balances by
+    their class, its modules by the services that they declare. A balance weighs what all pumps have pumped. Other tags,
+    and the same in other units, it does not have."""
 
     def __init__(self, plant: Plant) -> None:
         of = {cls: [name for name, unit in plant.units.items() if unit.cls == cls] for cls in _CLASSES}
         self._loops: dict[str, Loop] = {
             f"{unit}.{loop.name}": loop for unit in of["bioreactor"] for loop in reactor_loops()
+        }
+        self._incubators = {unit: Incubator() for unit in of["incubator"]}
+        self._loops |= {
+            f"{unit}.{name}": loop for unit, it in self._incubators.items() for name, loop in it.loops.items()
         }
         self._pumps = {unit: Pump() for unit in of["pump"]}
         self._tares_g = dict.fromkeys(of["balance"], 0.0)
@@ -100,8 +151,11 @@ class VirtualCell:
 
     def pass_s(self, elapsed_s: float) -> None:
         """Let time pass."""
-        for loop in self._loops.values():
-            loop.pass_s(elapsed_s)
+        for name, loop in self._loops.items():
+            if name.partition(".")[0] not in self._incubators:
+                loop.pass_s(elapsed_s)
+        for incubator in self._incubators.values():
+            incubator.pass_s(elapsed_s)
         for pump in self._pumps.values():
             pump.pass_s(elapsed_s)
         for module in self._modules.values():
@@ -134,7 +188,9 @@ class VirtualCell:
             return True
         if tag not in self._tags:
             return False
-        if loop is not None:
+        if loop is not None and unit in self._incubators:
+            self._incubators[unit].set(loop.name, float(value))
+        elif loop is not None:
             loop.setpoint = float(value)
         elif pump is not None and name == "speed_setpoint":
             pump.setpoint = min(max(float(value), 0.0), SPEED_MAX)
@@ -157,6 +213,8 @@ class VirtualCell:
         if name.endswith("_setpoint") and (loop := self._loops.get(tag.removesuffix("_setpoint"))):
             return loop.setpoint
         shown: Mapping[str, Value] = {}
+        if incubator := self._incubators.get(unit):
+            shown = {"door_open": incubator.door_open, "alarm": incubator.alarm}
         if pump := self._pumps.get(unit):
             shown = {
                 "speed": pump.rate,
@@ -178,10 +236,10 @@ def _arrived(value: float, target: float) -> bool:
 # What the cell shows each tag in; a plant whose tag has another unit has another device.
 _CONTROLLED: Final = {
     "temperature": "degC", "ph": "pH", "dissolved_oxygen": "%", "agitation": "rpm", "co2": "%", "o2": "%",
-    "speed": "mL/min",
+    "humidity": "%", "speed": "mL/min",
 }  # fmt: skip
 _UNITS: Final = {
     **_CONTROLLED, **{f"{name}_setpoint": unit for name, unit in _CONTROLLED.items()},
-    "volume": "mL", "weight": "g", "run": "", "running": "", "stable": "", "tare": "",
+    "volume": "mL", "weight": "g", "run": "", "running": "", "stable": "", "tare": "", "door_open": "", "alarm": "",
 }  # fmt: skip
-_CLASSES: Final = ("bioreactor", "pump", "balance")
+_CLASSES: Final = ("bioreactor", "incubator", "pump", "balance")

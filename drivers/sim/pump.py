@@ -1,10 +1,13 @@
-"""The simulated peristaltic pump and the balance it pumps onto: one pymodbus server, over TCP or a serial line.
+"""The simulated peristaltic pump, the balance it pumps onto, and an incubator: one pymodbus server, over TCP or a
+serial line.
 
 Registers (numbers count from 0, floats are ABCD):
 holding 0 float32 speed set-point mL/min · holding 2 uint16 mode (0 by the run coil, 1 always off) · holding 4 uint16
 watchdog counter: once it has moved it must go on moving, else the set-point falls to 0; 0 lets go
 input 0 float32 speed mL/min · input 2 float32 volume mL · input 10 float32 weight g
 coil 0 run · coil 1 tare (acts when written 1) · discrete 0 running · discrete 1 weight stable
+Of the incubator: holding 6, 8, 10 float32 set-points of temperature degC, CO2 %, humidity % · input 12, 14, 16 float32
+the same as measured · discrete 2 door open · discrete 3 alarm
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from drivers.sim.control import Faults, serve_control
-from drivers.sim.physics import DENSITY_G_ML, SPEED_MAX, Pump
+from drivers.sim.physics import DENSITY_G_ML, SPEED_MAX, Incubator, Pump
 from edge.core.errors import LinesideError
 
 WEIGHT_NOISE_G: Final = 0.01
@@ -53,6 +56,13 @@ _PLACES: Final = {
     "W-1.weight": ("input", 10, 2),
     "W-1.tare": ("coil", 1, 1),
     "W-1.stable": ("discrete", 1, 1),
+    **{
+        f"IN-1.{name}_setpoint": ("holding", 6 + 2 * at, 2)
+        for at, name in enumerate(("temperature", "co2", "humidity"))
+    },
+    **{f"IN-1.{name}": ("input", 12 + 2 * at, 2) for at, name in enumerate(("temperature", "co2", "humidity"))},
+    "IN-1.door_open": ("discrete", 2, 1),
+    "IN-1.alarm": ("discrete", 3, 1),
 }
 
 
@@ -101,7 +111,7 @@ class _Pump:
 
     def __init__(self, faults: Faults, noise: random.Random, speed: float) -> None:
         self._faults, self._noise, self._speed = faults, noise, speed
-        self._pump = Pump()
+        self._pump, self._incubator = Pump(), Incubator()
         self._tare_g, self._tare = 0.0, False
         self._last_s = time.monotonic()
 
@@ -113,7 +123,7 @@ class _Pump:
                 [SimData(0, values=[True, *[False] * 15], datatype=DataType.BITS)],
                 [SimData(0, values=[False] * 16, datatype=DataType.BITS)],
                 [SimData(0, count=16, values=0, datatype=DataType.REGISTERS)],
-                [SimData(0, count=16, values=0, datatype=DataType.REGISTERS)],
+                [SimData(0, count=32, values=0, datatype=DataType.REGISTERS)],
             ),
             action=self._action,
         )
@@ -169,6 +179,11 @@ class _Pump:
             self._faults.watchdog.take(after[0])
             return list(after)
         wanted = struct.unpack(">f", struct.pack(">2H", *after))[0]
+        if tag.startswith("IN-1."):
+            name = tag.partition(".")[2].removesuffix("_setpoint")
+            if math.isfinite(wanted):
+                self._incubator.set(name, self._faults.limited(tag, wanted))
+            return _words(self._incubator.loops[name].setpoint)
         wanted = min(max(wanted, 0.0), SPEED_MAX) if math.isfinite(wanted) else self._pump.setpoint
         self._pump.setpoint = self._faults.limited(tag, wanted)
         return _words(self._pump.setpoint)
@@ -190,11 +205,15 @@ class _Pump:
         if tripped_s is not None and self._pump.setpoint:
             self._pass_until(max(tripped_s, self._last_s))
             self._pump.setpoint = 0.0
+        if self._faults.door_open is not self._incubator.door_open:
+            self._pass_until(max(self._faults.door_since_s, self._last_s))
+            self._incubator.door_open = self._faults.door_open
         self._pass_until(time.monotonic())
 
     def _pass_until(self, now_s: float) -> None:
         elapsed_s, self._last_s = (now_s - self._last_s) * self._speed, now_s
         self._pump.pass_s(elapsed_s)
+        self._incubator.pass_s(elapsed_s)
 
     def _show(self, table: str, registers: list[int]) -> None:
         weight_g = self._pump.volume_ml * DENSITY_G_ML - self._tare_g + self._noise.gauss(0.0, WEIGHT_NOISE_G)
@@ -203,15 +222,28 @@ class _Pump:
                 ("P-1.speed", self._pump.rate),
                 ("P-1.volume", self._pump.volume_ml),
                 ("W-1.weight", weight_g),
+                *(
+                    (f"IN-1.{name}", loop.value + self._noise.gauss(0.0, loop.noise))
+                    for name, loop in self._incubator.loops.items()
+                ),
             ):
                 if tag not in self._faults.frozen:
                     number = _PLACES[tag][1]
                     registers[number : number + 2] = _words(value)
-        elif table == "holding" and "P-1.speed_setpoint" not in self._faults.frozen:
-            registers[0:2] = _words(self._pump.setpoint)  # a watchdog may have changed it
+        elif table == "holding":
+            if "P-1.speed_setpoint" not in self._faults.frozen:
+                registers[0:2] = _words(self._pump.setpoint)  # a watchdog may have changed it
+            for name, loop in self._incubator.loops.items():
+                number = _PLACES[f"IN-1.{name}_setpoint"][1]
+                registers[number : number + 2] = _words(loop.setpoint)
         elif table == "discrete":
             running = self._pump.running
-            for tag, on in (("P-1.running", running), ("W-1.stable", not running)):
+            for tag, on in (
+                ("P-1.running", running),
+                ("W-1.stable", not running),
+                ("IN-1.door_open", self._incubator.door_open),
+                ("IN-1.alarm", self._incubator.alarm),
+            ):
                 if tag not in self._faults.frozen:
                     bit = 1 << _PLACES[tag][1]
                     registers[0] = registers[0] | bit if on else registers[0] & ~bit

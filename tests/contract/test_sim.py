@@ -11,16 +11,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pymodbus.client import AsyncModbusTcpClient
 from ruamel.yaml import YAML
 
-from drivers.sim.cell import plant_bytes, run_fault
+from drivers.sim.cell import PORTS, plant_bytes, run_fault, whole_plant_bytes
+from drivers.sim.control import SimControl
+from drivers.sim.physics import AIR, INCUBATOR_RANGES, Incubator, VirtualCell
 from edge.conformance import Subject, now_s
 from edge.core.errors import LinesideError
-from edge.core.plant import Plant
-from edge.equipment import Equipment, installed_drivers
+from edge.core.plant import Plant, read_plant
+from edge.core.zpl import fingerprint, label, layout
+from edge.equipment import Equipment, WriteResult, installed_drivers
 from tests.contract.conformance import simulated
 
 PATIENCE_S = 90
@@ -117,10 +121,129 @@ async def test_the_pump_moves_mass_onto_the_balance(own_cell: int) -> None:
         await equipment.writer("W-1.tare").write_and_read_back(value=False)
 
 
+# The incubator -----------------------------------------------------------------------------------------------------
+
+
+def test_an_open_door_lets_the_gas_out_first_and_what_was_reached_alarms() -> None:
+    incubator = Incubator()
+    gas, warmth = incubator.loops["co2"], incubator.loops["temperature"]
+    incubator.pass_s(3600)
+    assert not incubator.alarm
+    incubator.door_open = True
+    incubator.pass_s(30)
+    assert gas.value < 1.0
+    assert warmth.value > 35.0
+    assert incubator.alarm
+    incubator.pass_s(24 * 3600)
+    assert {name: round(loop.value, 3) for name, loop in incubator.loops.items()} == AIR
+    incubator.door_open = False
+    incubator.pass_s(600)
+    assert gas.value > 4.9
+    assert incubator.alarm, "it is not warm yet"
+    incubator.pass_s(4 * 3600)
+    assert not incubator.alarm
+    assert abs(warmth.value - 37.0) < 0.1
+
+
+def test_a_new_set_point_is_no_alarm_until_it_was_reached() -> None:
+    incubator = Incubator()
+    incubator.set("temperature", 30.0)
+    incubator.pass_s(60)
+    assert incubator.loops["temperature"].value > 36.0
+    assert not incubator.alarm
+    incubator.pass_s(4 * 3600)
+    assert not incubator.alarm
+    incubator.loops["temperature"].value = 32.0
+    assert incubator.alarm
+    incubator.set("temperature", 999.0)
+    assert incubator.loops["temperature"].setpoint == INCUBATOR_RANGES["temperature"][1]
+
+
+@pytest.mark.parametrize("steps", [1, 7, 100])
+def test_the_same_time_in_steps_comes_to_the_same(steps: int) -> None:
+    incubator = Incubator()
+    incubator.set("temperature", 30.0)
+    for _ in range(steps):
+        incubator.pass_s(700 / steps)
+    assert incubator.loops["temperature"].value == pytest.approx(30 + 7 * math.exp(-700 / 600))
+
+
+def test_a_rehearsal_has_an_incubator_too() -> None:
+    cell = VirtualCell(read_plant(whole_plant_bytes(), "plant.yaml"))
+    assert cell.write("IN-1.co2_setpoint", 8.0)
+    assert not cell.still("IN-1.co2")
+    cell.pass_s(3600)
+    assert cell.still("IN-1.co2")
+    assert cell.read("IN-1.co2") == pytest.approx(8.0)
+    assert (cell.read("IN-1.door_open"), cell.read("IN-1.alarm")) == (False, False)
+
+
+# The whole plant ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+async def test_the_whole_plant_is_one_command(tmp_path: Path) -> None:
+    """Every tag is good; a door opens, a scale is tared and weighs, a label is printed; each write is counted once."""
+    words = ("simulate", "cell", "--whole", "--control", str(tmp_path), "--speed", "60")
+    ports = [word for device in PORTS for word in (f"--{device}-port", "0")]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "edge", *words, *ports), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(240):
+            ready = json.loads(await process.stdout.readline())
+            plant = read_plant(Path(ready["plant"]).read_bytes(), "plant.yaml")
+            news = asyncio.Event()
+            async with Equipment(
+                plant, installed_drivers(), now_s=now_s, utc=lambda: "", on_change=news.set
+            ) as equipment:
+
+                def shown(tag: str) -> Any:
+                    reading = equipment.latest(tag)
+                    return reading.value if reading is not None and reading.good else None
+
+                async def until(holds: Callable[[], bool]) -> None:
+                    while not holds():
+                        await news.wait()
+                        news.clear()
+                        equipment.take_changed()
+
+                async def written(tag: str, *shown_by: Any, value: Any) -> None:
+                    outcome = await equipment.writer(tag).write_and_read_back(value, shown_by)
+                    assert outcome.result is WriteResult.CONFIRMED, outcome.why
+
+                await equipment.watch(plant.tags())
+                labels = {"PR-1.label"}  # nobody knows what a printer printed last
+                await until(lambda: all(shown(tag) is not None for tag in plant.tags().keys() - labels))
+                assert shown("IN-1.co2") > 4.5
+                assert shown("IN-1.alarm") is False
+                cell, scale = (SimControl(tmp_path / f"{device}.sock") for device in ("pump", "scale"))
+                await cell.ask(do="door", open=True)
+                await until(lambda: shown("IN-1.door_open") is True and shown("IN-1.alarm") is True)
+                await until(lambda: shown("IN-1.co2") < 1.0)
+                await cell.ask(do="door", open=False)
+                await written("IN-1.co2_setpoint", value=6.0)
+                await until(lambda: shown("IN-1.co2") > 5.5)
+                await scale.ask(do="put", grams=120.0)
+                await until(lambda: shown("W-2.weight") == 120.0)
+                await written("W-2.tare", value=True)
+                await scale.ask(do="put", grams=370.0)
+                await until(lambda: shown("W-2.weight") == 250.0)
+                text = label(layout(["Batch"]), {"Batch": "B1"}, "B1", 2)
+                await written("PR-1.label", fingerprint(text), value=text)
+            counted = [await SimControl(tmp_path / f"{device}.sock").counters() for device in PORTS]
+    finally:
+        process.terminate()
+        await process.wait()
+    writes = {tag: count for counters in counted for tag, count in counters.items() if count}
+    assert writes == {"IN-1.co2_setpoint": 1, "W-2.tare": 1, "PR-1.label": 1, "PR-1.printed": 2}
+
+
 def start_cell(control: Path, *more: str) -> subprocess.Popen[str]:
     program = (
         "import sys; from pathlib import Path; from drivers.sim.cell import run_cell;"
-        "run_cell(reactor_port=0, pump_port=int(sys.argv[2]), control=Path(sys.argv[1]), seed=1, speed=60,"
+        "run_cell(ports={'reactor': 0, 'pump': int(sys.argv[2])}, control=Path(sys.argv[1]), seed=1, speed=60,"
         "say=lambda line: print(line, flush=True))"
     )
     return subprocess.Popen(

@@ -173,8 +173,9 @@ class Verdict(BaseModel):
 
 
 async def verified(arguments: list[str]) -> Verdict:
-    """What the stand-alone verifier says, in a process of its own. Raises `upkeep.no_verdict`."""
-    out, complaint, code = await _done(str(VERIFIER), "--json", *arguments)
+    """What the stand-alone verifier says, in one process: nobody waits, and the other core and the memory are for
+    the box's work. Raises `upkeep.no_verdict`."""
+    out, complaint, code = await _done(str(VERIFIER), "--json", "--processes", "1", *arguments)
     try:
         return Verdict.model_validate_json(out)
     except ValidationError as error:

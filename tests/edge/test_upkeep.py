@@ -180,9 +180,9 @@ async def test_a_verifier_that_says_nothing_is_no_pass(
     used: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent = tmp_path / "silent.py"
-    silent.write_text("")
+    silent.write_text("import sys\nsys.exit(' '.join(sys.argv[1:4]))")
     monkeypatch.setattr(upkeep, "VERIFIER", silent)
-    with pytest.raises(LinesideError, match="said nothing") as refusal:
+    with pytest.raises(LinesideError, match="said nothing: --json --processes 1") as refusal:
         await self_check(used)
     assert refusal.value.code == "upkeep.no_verdict"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from edge.archive import record_of
 from edge.checkpoints import read_head
@@ -19,17 +20,18 @@ from edge.library import read_bounded
 
 
 @asynccontextmanager
-async def unoccupied(config: Config, unit: str) -> AsyncIterator[None]:
+async def unoccupied(config: Config, unit: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Within it the unit was free when it began; where no runtime runs, and one ran before, none starts until it ends.
+    Where one runs a batch may start: what it gives asks once more, right before each write.
 
-    Raises `equipment.unit_in_use`, `equipment.runtime_silent`; and `equipment.taken_meanwhile` at its end."""
+    Both raise `equipment.unit_in_use` and `equipment.runtime_silent`; its end `equipment.taken_meanwhile`."""
     try:
         await _ask_the_runtime(config, unit)
     except LinesideError as refusal:
         if refusal.code != "desk.unreachable":
             raise
     else:
-        yield
+        yield partial(_ask_the_runtime, config, unit)
         try:
             await _ask_the_runtime(config, unit)
         except LinesideError as refusal:
@@ -42,12 +44,12 @@ async def unoccupied(config: Config, unit: str) -> AsyncIterator[None]:
         return
     path = config.state_dir / "journal.db"
     if not path.exists():
-        yield  # no batch ever was; and what belongs to the runtime's account is not made by another
+        yield _nobody_starts  # no batch ever was; and what belongs to the runtime's account is not made by another
         return
     try:
         with claimed(path):
             _ask_the_journal(config, unit)
-            yield
+            yield _nobody_starts
     except (LinesideError, PermissionError) as refusal:
         if isinstance(refusal, LinesideError) and refusal.code != "journal.in_use":
             raise
@@ -58,6 +60,10 @@ async def unoccupied(config: Config, unit: str) -> AsyncIterator[None]:
             effect=NOT_SENT,
             todo="Look at the runtime and its log; try again when it answers or is stopped, with its own account.",
         ) from refusal
+
+
+async def _nobody_starts() -> None:
+    """The journal is ours, or there is none."""
 
 
 async def _ask_the_runtime(config: Config, unit: str) -> None:

@@ -70,6 +70,7 @@ class WriteTest:
 
 
 Ask = Callable[[str], Awaitable[str]]
+StillFree = Callable[[], Awaitable[None]]
 
 
 def read_value(tag: Tag, text: str) -> Value:
@@ -103,10 +104,11 @@ async def write_test(
     who: str,
     patience_s: float,
     consent: Ask | None,
-    unoccupied: Callable[[str], AbstractAsyncContextManager[None]],
+    unoccupied: Callable[[str], AbstractAsyncContextManager[StillFree]],
 ) -> WriteTest:
     """Write once, look, and keep what came of it for the report. `consent` asks for the typed yes; None when it was
-    given already. `unoccupied(unit)` holds off batches. Raises why nothing was sent."""
+    given already. `unoccupied(unit)` holds off batches, and what it gives raises when one has the unit all the same.
+    Raises why nothing was sent."""
     plant = read_plant(read_bounded(station.config.plant), str(station.config.plant))
     tag = plant.tag(name)
     value = read_value(tag, text) if tag is not None else text
@@ -117,10 +119,10 @@ async def write_test(
     _may_keep(station.config.state_dir)
     test = _Test(station, plant, name, tag, value, training, restore, patience_s)
     news = asyncio.Event()
-    async with unoccupied(unit):
+    async with unoccupied(unit) as still_free:
         needed = _asked_of(plant, name)
         async with connected(station, needed, tag.connection, lambda _tag, _reading: news.set()) as equipment:
-            tested = await test.done(equipment, news, who, consent)
+            tested = await test.done(equipment, news, who, consent, still_free)
         _keep(station.config.state_dir, tested)
     return tested
 
@@ -161,13 +163,16 @@ class _Test:
     restore: bool
     patience_s: float
 
-    async def done(self, equipment: Equipment, news: asyncio.Event, who: str, consent: Ask | None) -> WriteTest:
+    async def done(
+        self, equipment: Equipment, news: asyncio.Event, who: str, consent: Ask | None, still_free: StillFree
+    ) -> WriteTest:
         """Look, ask, write, look, and write the former value back."""
         look_at = f"{self.name.partition('.')[0]}.{self.tag.read_back}" if self.tag.read_back else self.name
         former, shown = await equipment.read(self.name), await equipment.read(look_at)
         self._refuse_in_vain(former, shown)
         await self._consented(consent, former)
         await self._known(equipment, news)
+        await still_free()  # people take their time to say yes
         writer = equipment.writer(self.name, training=self.training)
         begun_s, utc = self.station.now_s(), self.station.utc()
         before = former.value if former.good else None
@@ -178,7 +183,7 @@ class _Test:
             result, seconds, seen, why = await self._looked(equipment, look_at, shown, outcome, begun_s)
         finally:  # also when it is interrupted: what was asked for is the former value
             if self.restore and before is not None and (outcome is None or outcome.result is not WriteResult.REFUSED):
-                restored = await self._restored(writer, before)
+                restored = await self._restored(writer, before, still_free)
         return WriteTest(
             self.name, self.value, self.tag.unit, before, result, round(seconds, 3), seen, why, restored, utc, who
         )
@@ -264,8 +269,12 @@ class _Test:
             return "moving", seconds, reading.value, outcome.why
         return "clamped", seconds, reading.value, outcome.why
 
-    async def _restored(self, writer: GuardedWriter, before: Value) -> str:
+    async def _restored(self, writer: GuardedWriter, before: Value, still_free: StillFree) -> str:
         await asyncio.sleep(self.tag.change_every_s)
+        try:
+            await still_free()
+        except LinesideError as refusal:
+            return f"not written back: {refusal.what}"
         outcome = await writer.write_and_read_back(before)
         return outcome.result.value if outcome.result is WriteResult.CONFIRMED else f"{outcome.result}: {outcome.why}"
 

@@ -26,7 +26,7 @@ from provisioning.device import init_device
 from provisioning.equipment import Station
 from provisioning.report import make_report, read_report, write_report
 from provisioning.watching import watch
-from provisioning.write_test import WriteTest, kept, write_test
+from provisioning.write_test import StillFree, WriteTest, kept, write_test
 from tests.edge.conftest import box, made_once, running  # noqa: F401  fixtures
 from tests.edge.test_desk import log_in, look, name
 from tests.provisioning.test_commissioning import LONG_S, Foreign, foreign, lain
@@ -70,9 +70,13 @@ async def commissioned(folder: Path) -> AsyncIterator[tuple[Station, Foreign]]:
 
 
 async def tried(station: Station, value: str, *, tag: str = "P-1.setpoint", **how: Any) -> WriteTest:
-    free: Callable[[str], AbstractAsyncContextManager[None]] = lambda _unit: nullcontext()  # noqa: E731
+    free: Callable[[str], AbstractAsyncContextManager[StillFree]] = lambda _unit: nullcontext(nobody_starts)  # noqa: E731
     how = {"restore": False, "who": "eva", "patience_s": LONG_S, "consent": None, "unoccupied": free} | how
     return await write_test(station, tag, value, **how)
+
+
+async def nobody_starts() -> None:
+    pass
 
 
 async def refused(work: Awaitable[object]) -> str:
@@ -170,30 +174,59 @@ async def test_while_a_batch_has_the_unit_nothing_is_written(box: Config) -> Non
         recipe.replace("\nprocedure:", "\nunits: {bench: {class: bench}}\nprocedure:")
     )
     async with running(box) as socket:
-        async with unoccupied(box, unit):
-            pass
+        async with unoccupied(box, unit) as still_free:
+            await still_free()
         async with connect(socket) as client:
             await log_in(client)
             (line,) = (await look(client)).recipes
             started = wire.StartBatch(id=name(), batch="B1", order="O1", recipe=line.seal, patient="PAT-1")
 
             async def taken_meanwhile() -> None:
-                async with unoccupied(box, unit):
+                async with unoccupied(box, unit) as still_free:
+                    await still_free()
                     await client.ask(started)
+                    assert await refused(still_free()) == "equipment.unit_in_use"
 
             assert await refused(taken_meanwhile()) == "equipment.taken_meanwhile"
         assert await refused(enter(unoccupied(box, unit))) == "equipment.unit_in_use"
         async with unoccupied(box, "B-2"):
             pass
     assert await refused(enter(unoccupied(box, unit))) == "equipment.unit_in_use", "nobody runs; the journal knows"
-    async with unoccupied(box, "B-2"):
+    async with unoccupied(box, "B-2") as still_free:
+        await still_free()
         with pytest.raises(LinesideError), claimed(box.state_dir / "journal.db"):
             pass
     with claimed(box.state_dir / "journal.db"):
         assert await refused(enter(unoccupied(box, "B-2"))) == "equipment.runtime_silent"
 
 
-async def enter(manager: AbstractAsyncContextManager[None]) -> None:
+async def test_a_batch_that_starts_while_somebody_says_yes_has_its_unit_to_itself(folder: Path) -> None:
+    """Neither the value nor the former value is written any more."""
+    asked = 0
+
+    def taken_at(look: int) -> Callable[[str], AbstractAsyncContextManager[StillFree]]:
+        async def still_free() -> None:
+            nonlocal asked
+            asked += 1
+            if asked == look:
+                raise LinesideError("equipment.unit_in_use", "Batch B1 has P-1; it is running.")
+
+        return lambda _unit: nullcontext(still_free)
+
+    async def yes(_question: str) -> str:
+        return "yes"
+
+    async with commissioned(folder) as (station, device):
+        how: dict[str, Any] = {"consent": yes, "restore": True}
+        assert await refused(tried(station, "35", unoccupied=taken_at(1), **how)) == "equipment.unit_in_use"
+        assert device.told == []
+        asked = 0
+        done = await tried(station, "35", unoccupied=taken_at(2), **how)
+    assert (done.result, done.restored) == ("confirmed", "not written back: Batch B1 has P-1; it is running.")
+    assert len(device.told) == 1
+
+
+async def enter(manager: AbstractAsyncContextManager[StillFree]) -> None:
     async with manager:
         raise AssertionError("the unit was taken")
 

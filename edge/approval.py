@@ -15,7 +15,7 @@ from edge.attachments import FOLDER
 from edge.core import commands as cm
 from edge.core.approve import effective_version, refuse_from_folder, state_of
 from edge.core.errors import LinesideError
-from edge.core.lifecycle import LIFE, NEEDED, PERMISSION, Endorsement, RecipeAct, RecipeLife, RecipeState
+from edge.core.lifecycle import LIFE, NEEDED, PERMISSION, Endorsement, RecipeAct, RecipeLife, RecipeState, barred
 from edge.core.people import roles_with
 from edge.core.plant import Plant
 from edge.core.recipe import Recipe, RecipeDocument, read_recipe, seal, sealed_bytes
@@ -88,6 +88,19 @@ class Approvals:
                 todo="Look at the list again: the file was renamed, moved or deleted.",
             )
         sealed = await asyncio.to_thread(read_checked_recipe, path, self._engine.shown.book.plant)
+        return await self.offer(text_to_offer(sealed))
+
+    async def offer_again(self, name: str) -> dict[str, Any]:
+        """As `offer`: the recipe with this seal, which was sent back, as it is. Raises `recipe.no_draft`."""
+        life = self._engine.shown.lives.get(name)
+        if life is None or life.state is not RecipeState.DRAFT:
+            raise LinesideError(
+                "recipe.no_draft",
+                f"No recipe that was sent back has the seal {name[:12]!r}.",
+                effect="Nothing was submitted.",
+                todo="Look at the list again: somebody submitted it meanwhile.",
+            )
+        sealed = await asyncio.to_thread(self._library.sealed, name)
         return await self.offer(text_to_offer(sealed))
 
     def offered(self, name: str) -> cm.Offered | None:
@@ -191,9 +204,7 @@ def _acts(life: RecipeLife | None, state: RecipeState, *, offered: bool) -> list
     for act in LIFE[state]:
         if act is RecipeAct.SUBMIT and not offered:
             continue  # it is submitted by its file
-        without = [life.author] if life and act in {RecipeAct.APPROVE, RecipeAct.RELEASE} else []
-        if life and act is RecipeAct.APPROVE:
-            without += [one.person for one in life.by(act)]
+        without = list(barred(life, act)) if life else []
         only = [life.author] if life and act is RecipeAct.SUBMIT else []
         roles = [role.value for role in roles_with(PERMISSION[act])]
         found.append({"act": act.value, "roles": roles, "without": without, "only": only})

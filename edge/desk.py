@@ -721,6 +721,8 @@ class _Client:
         if not permitted(session.roles, Permission.SUBMIT):
             raise recipes_not_permitted(session.person, Permission.SUBMIT)
         approvals = self.desk.approvals
+        if request.again:
+            return await approvals.offer_again(request.again)
         return await (approvals.offer_file(request.file) if request.file else approvals.offer(request.text))
 
     async def _sign_recipe(self, request: wire.SignRecipe) -> None:

@@ -99,6 +99,10 @@ class Library:
             raise _damaged(self.path("recipe", name))
         return document
 
+    def sealed(self, name: str) -> Sealed:
+        """As `recipe`, with the bytes that were kept of it."""
+        return Sealed(self.recipe(name), name, self._read("recipe", name))
+
     def report(self, name: str) -> bytes:
         """The report of a rehearsal with this hash, verified against it."""
         data = read_bounded(self.path("report", name), REPORT_BYTES_MAX)

@@ -26,7 +26,7 @@ from edge.core.forms import (
     weight_limits,
     without_waiting,
 )
-from edge.core.lifecycle import version_key
+from edge.core.lifecycle import NEEDED, version_key, waiting_for
 from edge.core.line import OVER, Batch, Line, Question, StepRun, elapsed, plan_of, tag_name
 from edge.core.numbers import PRODUCT, proposed
 from edge.core.ordering import changes
@@ -137,6 +137,7 @@ def picture(
         profile=line.profile.value,
         starters=tuple(role.value for role in PROFILES[line.profile].starters),
         recipe_approval=line.approval.value,
+        recipes_waiting=_recipes_waiting(line, person),
         connections=connections,
         dark_s=line.dark.low_s,
         self_check=_self_check(line),
@@ -144,6 +145,12 @@ def picture(
         notices=(*_expiring(line, at), *notices, *waiting(line)),
         alarms=tuple(_alarm(line, alarm) for alarm in in_order(line.alarms)),
     )
+
+
+def _recipes_waiting(line: Line, person: PersonView | None) -> tuple[str, ...]:
+    if person is None or line.approval not in NEEDED:
+        return ()
+    return tuple(f"{one.recipe} {one.version}" for one in waiting_for(line.lives, person.person, person.roles))
 
 
 def _order(line: Line, order: Order) -> OrderLine:

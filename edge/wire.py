@@ -313,13 +313,14 @@ class SaveDraft(_Request):
 
 
 class OfferRecipe(_Request):
-    """Check, keep and rehearse a recipe: the `text` of its file with the operations that it calls, or the draft `file`
-    in the box's folder of recipes. No row is made; the answer carries `recipe`, as that of `show_recipe`. Other
-    requests are answered meanwhile."""
+    """Check, keep and rehearse a recipe: the `text` of its file with the operations that it calls, the draft `file` in
+    the box's folder of recipes, or `again` the one with this seal, which was sent back. No row is made; the answer
+    carries `recipe`, as that of `show_recipe`. Other requests are answered meanwhile."""
 
     do: Literal["offer_recipe"] = "offer_recipe"
     text: Annotated[str, Field(max_length=RECIPE_CHARS_MAX)] = ""
     file: Short = ""
+    again: Root | Literal[""] = ""
 
 
 class ShowRecipe(_Request):
@@ -872,6 +873,8 @@ class Picture(Message):
     """The number that a batch gets when none is given; empty without a range of the box's own, or a used-up one."""
     recipe_approval: Literal["from_folder", "one_signature", "two_signatures"] = "from_folder"
     """How recipes become effective on this box."""
+    recipes_waiting: tuple[str, ...] = ()
+    """Name and version of those that wait for the approval or release of whoever is logged in."""
     connections: Mapping[str, str]
     """Connection -> "connected", with a remark behind a comma ("connected, not encrypted"), or the reason why not."""
     dark_s: float

@@ -6,13 +6,13 @@ What is known of a recipe goes by its seal: a changed word is another recipe, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
 from edge.core import events as ev
-from edge.core.people import Permission
+from edge.core.people import Permission, permitted
 from edge.core.quick import dataclass
 
 RECIPES_LIVE_MAX: Final = 500
@@ -129,6 +129,21 @@ class RecipeLife:
     def by(self, act: RecipeAct) -> tuple[Endorsement, ...]:
         """Those who did this, in order."""
         return tuple(one for one in self.signed if one.act is act)
+
+
+def barred(life: RecipeLife, act: RecipeAct) -> tuple[str, ...]:
+    """Who may not sign this about it, whatever their roles are."""
+    author = (life.author,) if act in {RecipeAct.APPROVE, RecipeAct.RELEASE} else ()
+    return author + (tuple(one.person for one in life.by(act)) if act is RecipeAct.APPROVE else ())
+
+
+def waiting_for(lives: Mapping[str, RecipeLife], person: str, roles: Iterable[str]) -> Iterator[RecipeLife]:
+    """The recipes that wait for this person to approve or release them."""
+    acts = {RecipeState.IN_REVIEW: RecipeAct.APPROVE, RecipeState.APPROVED: RecipeAct.RELEASE}
+    for life in lives.values():
+        act = acts.get(life.state)
+        if act is not None and permitted(roles, PERMISSION[act]) and person not in barred(life, act):
+            yield life
 
 
 RecipeEvent = ev.RecipeSubmitted | ev.RecipeApproved | ev.RecipeSentBack | ev.RecipeReleased | ev.RecipeRetired

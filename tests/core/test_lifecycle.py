@@ -16,7 +16,7 @@ from edge.core import events as ev
 from edge.core import lifecycle as life
 from edge.core.errors import LinesideError
 from edge.core.events import decode
-from edge.core.lifecycle import Approval, RecipeAct, RecipeState, meaning, newer
+from edge.core.lifecycle import Approval, RecipeAct, RecipeState, meaning, newer, waiting_for
 from edge.core.line import Batch, Book
 from edge.core.review import FROM_FOLDER, as_built, as_text
 from edge.core.terms import Role, State
@@ -205,6 +205,24 @@ def test_signatures_do_not_count_after_it_was_sent_back() -> None:
     box.sign(RecipeAct.SUBMIT)
     box.sign(RecipeAct.APPROVE, DOT)
     assert box.line.lives[A].state is RecipeState.IN_REVIEW, "an earlier signature was of what was sent back"
+
+
+def test_a_recipe_waits_for_those_who_may_sign_it_and_have_not() -> None:
+    line = Box()
+
+    def waits_for(person: str, role: Role) -> list[str]:
+        return [one.seal for one in waiting_for(line.line.lives, person, (role,))]
+
+    assert waits_for(*QIN) == []
+    line.bring_to(RecipeState.IN_REVIEW)
+    assert waits_for(*QIN) == waits_for(*SUE) == [A]
+    assert waits_for("ana", Role.OPERATOR) == waits_for(EVA[0], Role.QUALITY) == [], "nor for its author"
+    line.sign(RecipeAct.APPROVE, SUE)
+    assert (waits_for(*SUE), waits_for(*QIN)) == ([], [A])
+    line.sign(RecipeAct.APPROVE, QIN)
+    assert (waits_for(*SUE), waits_for(*QIN)) == ([], [A]), "quality releases it"
+    line.sign(RecipeAct.RELEASE, QIN)
+    assert waits_for(*QIN) == []
 
 
 def test_its_author_does_not_become_another_by_submitting_again_what_was_sent_back() -> None:

@@ -136,6 +136,18 @@ async def test_a_recipe_goes_from_a_file_to_retired_at_the_screen(box: Config) -
         await look_at(screen, "IN REVIEW PAPER 2")
         await sign(screen, "send_back", "eva", reason="why 85")
         await screen.until(lambda: screen.says("DRAFT PAPER 2") and not screen.says("IN REVIEW"))
+    (box.recipes / "a.yaml").unlink()
+    async with running(box) as socket, screen_at(socket) as screen:
+        await screen.until(lambda: screen.says("DRAFT PAPER 2"))
+        await screen.click(next(f"#{one.id}" for one in screen.app.query(Target) if "PAPER 2" in str(one.label)))
+        await screen.until(lambda: screen.app.place == "recipe" and screen.shows("#again"))
+        assert not screen.shows("#confirm")
+        whole(screen)
+        await screen.click("#again")
+        await screen.until(lambda: screen.shows("#confirm"))
+        assert screen.says("14 of 14 points")
+        await sign(screen, "", "eva")
+        await screen.until(lambda: screen.says("IN REVIEW PAPER 2"))
         await screen.pilot.resize_terminal(*NARROW)
         effective = next(one.id for one in screen.app.query(Target) if one.id and "EFFECTIVE" in str(one.label))
         await screen.click(f"#{effective}")
@@ -150,6 +162,7 @@ async def test_a_recipe_goes_from_a_file_to_retired_at_the_screen(box: Config) -
         ev.RecipeReleased,
         ev.RecipeSubmitted,
         ev.RecipeSentBack,
+        ev.RecipeSubmitted,
         ev.RecipeRetired,
     ]
     assert {one.reason for one in made if isinstance(one, ev.RecipeSentBack | ev.RecipeRetired)} == {
@@ -212,6 +225,26 @@ async def test_long_titles_and_many_changes_fit_a_narrow_screen_and_its_author_c
         assert screen.says("20")
         await screen.click("#back")
         await screen.at("recipe-act")
+
+
+async def test_home_says_which_recipes_wait_for_whoever_is_logged_in(box: Config) -> None:
+    (box.recipes / "a.yaml").write_text(RECIPE)
+    async with running(box) as socket, screen_at(socket) as screen:
+        await look_at(screen, "DRAFT PAPER 1")
+        await sign(screen, "", "eva")
+        await screen.until(lambda: screen.says("IN REVIEW PAPER 1"))
+        await screen.click("#home")
+        await screen.at("home")
+        assert not screen.says("Waits for your signature")
+        await screen.click("#log-out")
+        await screen.at("lock")
+        await screen.click("#person-dot")
+        await screen.pilot.press(*PIN, "enter")
+        await screen.at("home")
+        await screen.until(lambda: screen.says("Waits for your signature: PAPER 1"))
+        await screen.pilot.resize_terminal(*NARROW)
+        whole(screen)
+        assert screen.says("Waits for your signature: PAPER 1")
 
 
 async def test_who_only_works_at_the_line_is_not_shown_recipes_and_an_auditor_is(open_screen: Opener) -> None:

@@ -82,6 +82,7 @@ TEXT: Final[dict[str, str]] = {
     "alarms.since": "since {since}, raised {times} times",
     # Recipes
     "do.recipes": "Recipes",
+    "do.submit_again": "Again",
     "recipes.rule.from_folder": "Recipes of this box: nobody signs them",
     "recipes.rule.one_signature": "Recipes of this box: quality approves and releases",
     "recipes.rule.two_signatures": "Recipes of this box: two approve, then quality releases",
@@ -99,7 +100,7 @@ TEXT: Final[dict[str, str]] = {
     "recipe.next.reason": "Give a reason, then sign.",
     "recipe.next.nobody": "Nobody on this box may sign it who has not. Needed: {roles}",
     "recipe.next.read": "Nothing is to be signed.",
-    "recipe.next.draft": "It was sent back: its author mends its file and submits that.",
+    "recipe.next.draft": "It was sent back: its author mends its file, or submits it again as it is.",
     "recipe.seal": "Seal",
     "recipe.steps": "{count} steps",
     "recipe.rehearsal": "Rehearsal",
@@ -193,6 +194,7 @@ TEXT: Final[dict[str, str]] = {
     "lock.next.pin": "Enter your PIN, then log in.",
     # Home
     "home.title": "What this box is doing",
+    "home.recipes": "Waits for your signature: {recipes}",
     "home.nothing": "No batch is under way.",
     "home.nothing.next": "Start a batch, or log out.",
     "home.next": "Open a batch, or start another.",

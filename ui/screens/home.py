@@ -27,6 +27,7 @@ class Home(View):
         yield Said(self.words("home.title"), classes="title", markup=False)
         yield Choices(self.words, of="open", per_page=2)
         yield Said("", id="open-alarms")
+        yield Said("", id="recipes-waiting")
         with Vertical(classes="scroll"):
             yield Said("", id="equipment")
             yield Said("", id="notices")
@@ -51,6 +52,8 @@ class Home(View):
         self.offer("#alarms", shown=bool(picture.alarms))
         self.offer("#recipes", shown=may_look(picture))
         self.write("#open-alarms", headline(words, picture.alarms))
+        waiting = ", ".join(picture.recipes_waiting)
+        self.write("#recipes-waiting", Content(f"▲ {words('home.recipes', recipes=waiting)}") if waiting else "")
         lines: list[Content] = [Content.assemble((words("home.equipment"), "bold $quiet"))]
         for name, health in picture.connections.items():
             state, _, remark = health.partition(", ")

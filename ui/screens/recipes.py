@@ -174,13 +174,14 @@ class Recipes(View):
 
 
 class OneRecipe(View):
-    """What is to be signed: `#up`, `#down`, `#confirm`, `#back`. A draft is checked and rehearsed first."""
+    """What is to be signed: `#up`, `#down`, `#confirm`, `#back`. A draft is checked and rehearsed first; one that was
+    sent back when its author wants it `#again`."""
 
     place: ClassVar[str] = "recipe"
 
     def __init__(self, front: Front, of: str) -> None:
         super().__init__(front)
-        self._of, self._asked = of, False
+        self._of, self._asked, self._again = of, False, False
         self._acts: tuple[str, ...] = ()
 
     def body(self) -> Iterator[Widget]:
@@ -192,11 +193,15 @@ class OneRecipe(View):
         yield Target(self.words("do.back"), id="back", key="escape")
         yield Target(self.words("do.up"), id="up", key="f6")
         yield Target(self.words("do.down"), id="down", key="f7")
+        yield Target(self.words("do.submit_again"), id="again", key="f4")
         yield Target(self.words("do.sign"), id="confirm", key="f8", kind="primary")
 
     async def show(self, picture: Picture) -> None:
         words, shown = self.words, self.front.looked.get(self._of)
         self.offer("#back", shown=True)
+        person = picture.person.person if picture.person else ""
+        sent_back = shown is not None and shown["state"] == "draft" and not shown["acts"] and shown["author"] == person
+        self.offer("#again", shown=sent_back)
         for name in ("up", "down"):
             self.offer(f"#{name}", shown=shown is not None)
         if shown is None:
@@ -204,7 +209,8 @@ class OneRecipe(View):
             self.offer("#confirm", shown=False)
             file = self._of.removeprefix(FILE)
             self.write("#title", Content(file if file != self._of else ""))
-            self.tell_now(words("recipe.checking" if file != self._of else "recipes.asking"), "", "wait")
+            checking = file != self._of or self._again
+            self.tell_now(words("recipe.checking" if checking else "recipes.asking"), "", "wait")
             return
         self.write("#title", _heading(shown))
         self.write("#facts", described(words, shown))
@@ -238,6 +244,11 @@ class OneRecipe(View):
             page = self.query_one("#page", VerticalScroll)
             move = page.scroll_page_up if event.button.id == "up" else page.scroll_page_down
             move(animate=False)
+        elif event.button.id == "again":
+            self._asked = self._again = True
+            self.front.looked.pop(self._of, None)
+            offer = OfferRecipe(id=uuid4().hex, again=self._of)
+            self.post_message(Look(self._of, offer, "recipes"))
         elif event.button.id == "confirm":
             place = "sign-recipe" if self._acts == ("submit",) else "recipe-act"
             self.post_message(Go(place, step=self._acts[0], choice=self._of))

@@ -10,8 +10,7 @@ from edge.core.approve import startable
 from edge.core.line import OVER, Batch, Line
 from edge.core.recipe.amend import Change, Offer, allowed, offers
 from edge.core.recipe.compare import compare
-from edge.core.recipe.flow import order
-from edge.core.recipe.model import COMPOSITE, Recipe
+from edge.core.recipe.model import COMPOSITE, Recipe, order
 from edge.core.recipe.words import word
 from edge.core.terms import State
 from edge.wire import AmendmentCard, AmendOffer

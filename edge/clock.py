@@ -31,9 +31,12 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._boot = BOOT_ID.read_text().strip()
+        # it returns in a microsecond: to let another thread run meanwhile would cost far more
         self._adjtimex: Callable[[ctypes.Array[ctypes.c_char]], int] | None = getattr(
-            ctypes.CDLL(None, use_errno=True), "adjtimex", None
+            ctypes.PyDLL(None, use_errno=True), "adjtimex", None
         )
+        self._timex = ctypes.create_string_buffer(_TIMEX_BYTES)
+        """What the kernel answers; the modes in it stay 0, so it is only asked."""
 
     def now_s(self) -> float:
         """CLOCK_BOOTTIME in seconds."""
@@ -51,7 +54,7 @@ class SystemClock:
         """SYNCED when the kernel says that a time source disciplines the clock."""
         if self._adjtimex is None:
             return ClockQuality.FREE
-        state = self._adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+        state = self._adjtimex(self._timex)
         return ClockQuality.FREE if state in {-1, _TIME_ERROR} else ClockQuality.SYNCED
 
     def stamp(self) -> Stamp:

@@ -10,18 +10,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from edge.clock import Clock
 from edge.core import commands as cm
-from edge.core.alarms import TOO_MANY, AlarmWatch, AlarmWatcher, alarms_of_box, is_there
-from edge.core.decide import Now, decide
+from edge.core.alarms import TOO_MANY, Alarm, AlarmWatch, AlarmWatcher, alarms_of_box, is_there
+from edge.core.decide import Now, decided
 from edge.core.errors import LinesideError
 from edge.core.events import BatchStateChanged, CommandIntended, RowBody
 from edge.core.limits import BAD_QUALITY_S, Watcher
-from edge.core.line import SAFE_STEP, Book, Condition, Line, Timer, Watch, Write, apply, effects, seal_due
+from edge.core.line import (
+    SAFE_STEP,
+    Batch,
+    Book,
+    Condition,
+    Effects,
+    Line,
+    Timer,
+    Watch,
+    Write,
+    effects,
+    effects_of,
+    seal_due,
+    together,
+)
 from edge.core.record import SEAL_DOMAIN, ZERO_HASH, Signer, sealed_bytes
 from edge.core.room import Level
 from edge.core.terms import Reading, Stamp, State, Value
@@ -84,10 +98,19 @@ class Engine:
         self._wake = asyncio.Event()
         self._not_durable: deque[tuple[int, Line]] = deque()
         self._durable_head: tuple[int, bytes] = (journal.durable_seq, journal.durable_hash or ZERO_HASH)
+        self._stirred = True
+        """Something beside the head may have changed: a reading, a connection, the time."""
+        self._wanted = Effects()
+        self._wanted_for: tuple[Book, Mapping[str, Batch], bool] | None = None
+        self._wanted_of: dict[str, tuple[Batch, Effects]] = {}
+        """The effects of each live batch as it was."""
         self._watchers: dict[Watch, Watcher] = {}
+        self._watched: tuple[Watch, ...] = ()
         self._alarms: dict[str, AlarmWatcher] = {}
-        self._asked: dict[Condition, float] = {}
-        """Since when what a condition looks at cannot be used; the last look while it can."""
+        self._alarmed: tuple[tuple[AlarmWatch, ...], Mapping[str, Alarm]] = ((), {})
+        """What alarms were looked at for: those of steps, and those that were open."""
+        self._asked: dict[Condition, tuple[float, Batch | None]] = {}
+        """Since when what a condition looks at cannot be used, the last look while it can; and the batch as it was."""
         self._started: set[tuple[str, str, int, int, str]] = set()
         self._keep_unrecorded = keep_unrecorded
         self._safe: dict[asyncio.Task[None], Write] = {}
@@ -121,7 +144,8 @@ class Engine:
         return self.shown, self._durable_head[1]
 
     def wake(self) -> None:
-        """Readings or health changed: look again."""
+        """Readings or health changed, or time has passed: look again at everything."""
+        self._stirred = True
         self._wake.set()
 
     def load(self, book: Book) -> None:
@@ -132,12 +156,10 @@ class Engine:
     # Deciding -----------------------------------------------------------------------------------------------
 
     def _decide(self, command: cm.Command, at: Stamp, *, urgent: bool = False) -> tuple[list[RowBody], Appended | None]:
-        rows = decide(self.line, command, Now(at, self._equipment.latest, self._disk.room if self._disk else None))
+        room = self._disk.room if self._disk else None
+        rows, after = decided(self.line, command, Now(at, self._equipment.latest, room))
         if not rows:
             return rows, None
-        after = self.line
-        for row in rows:
-            after = apply(after, row)
         safe = self._begin_what_makes_safe(after, rows)
         try:
             appended = self._journal.append(rows, urgent=urgent or bool(safe))
@@ -164,7 +186,7 @@ class Engine:
         if not seal_due(self.line, at):
             return
         try:
-            self._seal(at)
+            self._seal(self._clock.stamp())
         except LinesideError as refusal:
             if refusal.code != "journal.full":
                 raise
@@ -190,7 +212,9 @@ class Engine:
     def _became_durable(self, seq: int, row_hash: bytes) -> None:
         self._durable_head = (seq, row_hash)
         while self._not_durable and self._not_durable[0][0] <= seq:
-            self.shown = replace(self._not_durable.popleft()[1], book=self.line.book)
+            self.shown = self._not_durable.popleft()[1]
+        if self.shown.book is not self.line.book:
+            self.shown = replace(self.shown, book=self.line.book)
         self.changed.set()
         self._wake.set()
 
@@ -205,35 +229,69 @@ class Engine:
             await self._end_safely()
 
     async def _run(self) -> None:
+        tick = self._tick_later()
         async with asyncio.TaskGroup() as writes:
             if self._disk is not None:
                 writes.create_task(self._disk.keep_forecasting(), name="edge.engine.forecast")
-            while True:
-                self._wake.clear()
-                if self._journal.failed.done():
-                    raise self._journal.failed.result()
-                self._look_at_safe_writes()
-                if self._equipment.take_changed():
-                    self.changed.set()
-                wanted = effects(self.line)
-                for write in wanted.writes:
-                    self._begin_write(writes, write)
-                next_s = TICK_S
-                try:
-                    self._look_at_disk()
-                    self._look(wanted.watches, self._clock.now_s())
-                    self._ask(wanted.conditions, self._clock.now_s())
-                    self._look_for_alarms(wanted.alarms, self._clock.now_s())
-                    next_s = self._time(wanted.timers)
-                    self._seal_when_due(self._clock.stamp())
-                except LinesideError as refusal:
-                    if refusal.code != "journal.full":
-                        raise
-                    # level effects say it again at the next look, when the journal has caught up
-                self._on_progress()
-                if self._journal_moves(self._clock.now_s()):
-                    next_s = min(next_s, self._beat())
-                await self._sleep(min(TICK_S, next_s))
+            try:
+                while True:
+                    self._wake.clear()
+                    if self._journal.failed.done():
+                        raise self._journal.failed.result()
+                    everything, self._stirred = self._stirred, False
+                    if everything:
+                        tick.cancel()
+                        tick = self._tick_later()
+                    await self._sleep(self._look_around(writes, everything=everything))
+            finally:
+                tick.cancel()
+
+    def _tick_later(self) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(TICK_S, self.wake)
+
+    def _look_around(self, writes: asyncio.TaskGroup, *, everything: bool) -> float:
+        """Begin and decide what the head wants now; returns the seconds until the next look at the latest. Where not
+        `everything` may have changed but the head alone, only at what it has changed."""
+        self._look_at_safe_writes()
+        if everything and self._equipment.take_changed():
+            self.changed.set()
+        wanted = self._effects()
+        for write in wanted.writes:
+            self._begin_write(writes, write)
+        next_s = TICK_S
+        try:
+            if everything:
+                self._look_at_disk()
+            self._look(wanted.watches, self._clock.now_s(), everything=everything)
+            self._ask(wanted.conditions, self._clock.now_s(), everything=everything)
+            self._look_for_alarms(wanted.alarms, self._clock.now_s(), everything=everything)
+            next_s = self._time(wanted.timers)
+            if everything:
+                self._seal_when_due(self._clock.stamp())
+        except LinesideError as refusal:
+            if refusal.code != "journal.full":
+                raise
+            self._stirred = True  # it is said again at the next look, when the journal has caught up
+        self._on_progress()
+        if self._journal_moves(self._clock.now_s()):
+            next_s = min(next_s, self._beat())
+        return next_s
+
+    def _effects(self) -> Effects:
+        """`effects` of the head, worked out anew for the batches alone that have changed."""
+        line, known = self.line, self._wanted_for
+        if known and known[0] is line.book and known[1] is line.batches and known[2] == line.running:
+            return self._wanted
+        if not known or known[0] is not line.book:
+            self._wanted_of = {}
+        self._wanted_for = (line.book, line.batches, line.running)
+        found: dict[str, tuple[Batch, Effects]] = {}
+        for batch in line.live() if line.running else []:
+            was = self._wanted_of.get(batch.batch)
+            found[batch.batch] = was if was and was[0] is batch else (batch, effects_of(line, batch))
+        self._wanted_of = found
+        self._wanted = together([wanted for _, wanted in found.values()])
+        return self._wanted
 
     def _journal_moves(self, now_s: float) -> bool:
         """False when no row has become durable for long although one waits: what is decided is then not supervised."""
@@ -243,11 +301,14 @@ class Engine:
         return not first or now_s - self._awaited_since_s < JOURNAL_S_MAX
 
     async def _sleep(self, longest_s: float) -> None:
+        if longest_s >= TICK_S:
+            await self._wake.wait()  # the tick wakes it
+            return
+        early = asyncio.get_running_loop().call_later(longest_s, self._wake.set)
         try:
-            async with asyncio.timeout(longest_s):
-                await self._wake.wait()
-        except TimeoutError:
-            pass  # nothing woke us: time to look at timers and limits
+            await self._wake.wait()
+        finally:
+            early.cancel()
 
     def _begin_write(self, group: asyncio.TaskGroup, write: Write) -> None:
         """Start a once-effect: at most once ever in this run, and only for a durable intent. What was intended before
@@ -370,10 +431,12 @@ class Engine:
         if self._disk.room.level is Level.FULL:
             self._decide(cm.HoldOnFullDisk(), self._clock.stamp(), urgent=True)
 
-    def _look(self, watches: tuple[Watch, ...], now_s: float) -> None:
-        self._watchers = {
-            watch: self._watchers.get(watch) or Watcher(watch, now_s) for watch in watches
-        }  # level: what is no longer wanted is forgotten
+    def _look(self, watches: tuple[Watch, ...], now_s: float, *, everything: bool) -> None:
+        if watches != self._watched:  # level: what is no longer wanted is forgotten
+            self._watchers = {watch: self._watchers.get(watch) or Watcher(watch, now_s) for watch in watches}
+            self._watched = watches
+        elif not everything:
+            return
         for watch, watcher in self._watchers.items():
             reading = self._equipment.latest(watch.tag)
             finding = watcher.look(reading, now_s)
@@ -384,8 +447,11 @@ class Engine:
                 self._decide(command, self._clock.stamp())
                 self._wake.set()
 
-    def _look_for_alarms(self, of_steps: tuple[AlarmWatch, ...], now_s: float) -> None:
+    def _look_for_alarms(self, of_steps: tuple[AlarmWatch, ...], now_s: float, *, everything: bool) -> None:
         """Raise and clear alarms: of steps under way, of the plant's tags, of the box itself."""
+        if not everything and self._alarmed == (of_steps, self.line.alarms):
+            return
+        self._alarmed = (of_steps, self.line.alarms)
         there: list[tuple[AlarmWatch, bool | None, Value | None]] = []
         for watch in (*of_steps, *self.line.book.plant.alarm_watches):
             known = self.line.alarms.get(watch.alarm)
@@ -426,15 +492,17 @@ class Engine:
         if rows:
             self._wake.set()
 
-    def _ask(self, conditions: tuple[Condition, ...], now_s: float) -> None:
+    def _ask(self, conditions: tuple[Condition, ...], now_s: float, *, everything: bool) -> None:
         """Let the decider ask what steps wait for. A reading that cannot be used counts as such after a while, for
         connecting takes that long; good readings from which nothing usable comes out do at once."""
-        self._asked = {condition: self._asked.get(condition, now_s) for condition in conditions}
-        for condition, since_s in self._asked.items():
+        self._asked = {condition: self._asked.get(condition, (now_s, None)) for condition in conditions}
+        for condition, (since_s, known) in self._asked.items():
+            batch = self.line.batches.get(condition.batch)
+            if batch is known and not everything:
+                continue
             readings = [self._equipment.latest(tag) for tag in condition.tags]
             usable = all(reading is not None and reading.good for reading in readings)
-            if usable:
-                self._asked[condition] = now_s
+            self._asked[condition] = (now_s if usable else since_s, batch)
             command = cm.AskCondition(
                 batch=condition.batch,
                 step=condition.step,
@@ -447,6 +515,8 @@ class Engine:
 
     def _time(self, timers: tuple[Timer, ...]) -> float:
         """Tell which timers have passed; returns seconds until the next one is due."""
+        if not timers:
+            return TICK_S
         at = self._clock.stamp()
         next_s = TICK_S
         for timer in timers:

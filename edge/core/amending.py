@@ -32,8 +32,7 @@ from edge.core.recipe.amend import (
     value_change,
 )
 from edge.core.recipe.compare import compare
-from edge.core.recipe.flow import order
-from edge.core.recipe.model import Amendments, Hold, Loop, Monitor, Ramp, Recipe, Scan, Select, Set, Step, Wait
+from edge.core.recipe.model import Amendments, Hold, Loop, Monitor, Ramp, Recipe, Scan, Select, Set, Step, Wait, order
 from edge.core.recipe.read import RecipeDocument
 from edge.core.recipe.values import named_in, ramp_end_in, seconds, set_point_in
 from edge.core.terms import State

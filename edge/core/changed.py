@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+_Kind = TypeVar("_Kind")
 
 if TYPE_CHECKING:
     from dataclasses import replace as replace  # noqa: PLC0414 - types are checked as with the original
@@ -23,6 +25,18 @@ else:
         except KeyError as unknown:
             raise TypeError(f"{held.__class__.__name__} has no field {unknown}") from None
         return made
+
+
+def finished(copied: _Kind, of: _Kind, /, **changes: Any) -> _Kind:
+    """As `replace(copied, ...)`; but where `copied` is not `of`, it was copied from it just now and nobody else has it:
+    then it is not copied once more."""
+    kind: Any = of.__class__
+    copy, setters = _parts(kind)
+    if copied is of:
+        copied = copy(of)
+    for name, value in changes.items():
+        setters[name](copied, value)
+    return copied
 
 
 @cache

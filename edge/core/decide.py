@@ -107,7 +107,7 @@ from edge.core.recipe.model import (
     Wait,
     Weigh,
 )
-from edge.core.recipe.values import ITERATION, number_of, ramp_end_in, ramp_step_in, seconds, variables, whole
+from edge.core.recipe.values import ITERATION, number_of, ramp_end_in, ramp_step_in, seconds, variables_in, whole
 from edge.core.recipe.values import said as spoken
 from edge.core.room import Level, Room, refuse_batch_that_will_not_fit, refuse_while_full, said
 from edge.core.serving import TRANSITION_S
@@ -161,11 +161,16 @@ def decide(line: Line, command: cm.Command, now: Now) -> list[RowBody]:
     """The rows that state the result of `command`; none when nothing changes or its id was answered before.
 
     Raises LinesideError when the command is refused; then nothing was decided."""
+    return decided(line, command, now)[0]
+
+
+def decided(line: Line, command: cm.Command, now: Now) -> tuple[list[RowBody], Line]:
+    """As `decide`, and the head after the rows, which the decision folded one by one."""
     if command.command_id and command.command_id in line.answered:
-        return []
+        return [], line
     decision = _Decision(line, command, now)
     decision.run(command)
-    return decision.rows
+    return decision.rows, decision.line
 
 
 class _Decision:
@@ -190,13 +195,16 @@ class _Decision:
         """Add a row. The first one carries the request's id, so that a repeated request finds its answer."""
         if self.command_id and not self.rows:
             event = replace(event, command_id=self.command_id)
-        if event.batch in self.line.batches and not isinstance(
-            event, ev.StepActivated | ev.StepSkipped | ev.CommandIntended | Expiry
+        batch = self.line.batches.get(event.batch)
+        run = batch.steps.get(getattr(event, "step", "")) if batch else None
+        iteration = run.iteration if run else 1
+        if (
+            iteration != 1
+            and hasattr(event, "iteration")
+            and not isinstance(event, ev.StepActivated | ev.StepSkipped | ev.CommandIntended | Expiry)
         ):
-            run = self.line.batches[event.batch].steps.get(getattr(event, "step", ""))
-            if run is not None and run.iteration != 1 and hasattr(event, "iteration"):
-                within: dict[str, Any] = {"iteration": run.iteration}
-                event = replace(event, **within)
+            within: dict[str, Any] = {"iteration": iteration}
+            event = replace(event, **within)
         row = RowBody(event, self.now.at, self.actor)
         self.rows.append(row)
         self.line = apply(self.line, row)
@@ -885,22 +893,21 @@ class _Decision:
 
     def walk(self, batch_id: str, sequence: Sequence[Step], iteration: int = 1) -> bool:
         """Go along one sequence in one iteration: True when all of it is done. Begins what can be begun."""
-        places = {step.id: place for place, step in enumerate(sequence)}
-        place = 0
-        while place < len(sequence):
-            step = sequence[place]
-            if self.line.batches[batch_id].state is not State.RUNNING:
+        batch, running = self.line.batches[batch_id], State.RUNNING
+        for step in self.recipe(batch).way(sequence):
+            if batch.state is not running:
                 return False
-            run = self.line.batches[batch_id].steps.get(step.id)
-            if run is None or run.iteration != iteration or run.state == "active":
-                if amendment := self.line.batches[batch_id].skips.get(step.id):
-                    self.skip(batch_id, step, iteration, amendment)
-                elif run is None or run.iteration != iteration:
-                    self.activate(batch_id, step, iteration)
-                run = self.line.batches[batch_id].steps[step.id]
-            if run.state == "active" and not self.finish(batch_id, step, iteration):
+            run = batch.steps.get(step.id)
+            if run is not None and run.iteration == iteration and run.state != "active":
+                continue  # nearly all of a long recipe: these four lines alone depend on its length
+            if amendment := batch.skips.get(step.id):
+                self.skip(batch_id, step, iteration, amendment)
+            elif run is None or run.iteration != iteration:
+                self.activate(batch_id, step, iteration)
+            now = self.line.batches[batch_id].steps[step.id]
+            if now.state == "active" and not self.finish(batch_id, step, iteration):
                 return False
-            place = place + 1 if step.next is None else places[step.next]
+            batch = self.line.batches[batch_id]
         return True
 
     def finish(self, batch_id: str, step: Step, iteration: int) -> bool:
@@ -1077,7 +1084,7 @@ class _Decision:
         that of the loop around the step."""
         batch = self.line.batches[batch_id]
         recipe = self.recipe(batch)
-        formula = compile_formula(text, variables(recipe))
+        formula = compile_formula(text, variables_in(recipe, text))
         if number is None:
             around = recipe.loop_of(step.id)
             number = batch.steps[around].passes if around else 0

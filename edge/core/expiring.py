@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from edge.core import events as ev
 from edge.core.events import Event
 from edge.core.line import Batch, ExpiryClock, Line, StepRun, elapsed
-from edge.core.recipe.model import Recipe, Step, UseWithin
+from edge.core.recipe.model import Recipe, Sample, Scan, Step, Transfer, UseWithin
 from edge.core.recipe.values import seconds
 from edge.core.terms import Elapsed, span
 
@@ -35,7 +35,7 @@ class Decision(Protocol):
 
 def use_within(step: Step | None) -> UseWithin | None:
     """How long what the step takes may be used; None when for any time."""
-    return getattr(step, "use_within", None)
+    return step.use_within if isinstance(step, Sample | Scan | Transfer) else None
 
 
 def passed_step(d: Decision, batch_id: str, step: Step, run: StepRun) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from typing import Final, Literal, TypeVar
@@ -20,7 +20,7 @@ from typing import Final, Literal, TypeVar
 from edge.core import alarms as al
 from edge.core import events as ev
 from edge.core import trend as tr
-from edge.core.changed import replace
+from edge.core.changed import finished, replace
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
 from edge.core.formula import names_in
@@ -495,7 +495,7 @@ def apply(line: Line, row: RowBody) -> Line:
         if record_seq <= line.sealed_seq:
             since = row.at
         record_seq = seq
-    return replace(changed, seq=seq, at=row.at, answered=answered, record_seq=record_seq, unsealed_since=since)
+    return finished(changed, line, seq=seq, at=row.at, answered=answered, record_seq=record_seq, unsealed_since=since)
 
 
 def seal_due(line: Line, now: Stamp) -> bool:
@@ -605,6 +605,8 @@ def _with_batch(line: Line, was: Batch, row: RowBody, seq: int) -> Line:
     if isinstance(event, ev.ValueCorrected) and isinstance(event.value, float):
         name = tr.series(event.step, event.of_iteration, 0, event.unit)
         trends = tr.corrected(trends, batch.recipe, batch.batch, name, event.value)
+    if batch is was and trends is line.trends:
+        return line
     return replace(line, batches={**line.batches, event.batch: batch}, trends=trends)
 
 
@@ -1149,70 +1151,82 @@ class Effects:
 def effects(line: Line) -> Effects:
     """What must be under way for this head. Level effects may be begun again at any time; a write may not:
     the engine keeps what it has started, and a write in doubt is never listed."""
+    return together([effects_of(line, batch) for batch in line.live()]) if line.running else Effects()
+
+
+def together(parts: Sequence[Effects]) -> Effects:
+    """The effects of several batches, in their order."""
+    return Effects(
+        tuple(one for part in parts for one in part.timers),
+        tuple(one for part in parts for one in part.watches),
+        tuple(one for part in parts for one in part.conditions),
+        tuple(one for part in parts for one in part.writes),
+        tuple(one for part in parts for one in part.alarms),
+    )
+
+
+def effects_of(line: Line, batch: Batch) -> Effects:
+    """Those of one live batch, while a runtime runs. The batch and the book alone say them."""
     timers: list[Timer] = []
     watches: list[Watch] = []
     conditions: list[Condition] = []
-    writes: list[Write] = []
     alarms: list[al.AlarmWatch] = []
-    if not line.running:
-        return Effects()
-    for batch in line.live():
-        writes += [
-            Write(
-                batch.batch,
-                i.step,
-                i.attempt,
-                i.tag,
-                i.value,
-                i.seq,
-                i.iteration,
-                _shown_by(line, batch, i),
-                batch.training,
-            )
-            for i in batch.intents.values()
-            if not i.in_doubt
-        ]
-        if batch.state in {State.STOPPING, State.ABORTING}:
-            continue
-        timers += [_expiry(batch.batch, clock) for clock in batch.clocks.values() if not clock.expired]
-        recipe = line.recipe(batch)
-        steps = recipe.steps()
-        moving = batch.state in {State.RUNNING, State.PAUSING}
-        for run in batch.active():
-            step = steps[run.step]
-            if moving:
-                timers += _timers(batch.batch, run)
-                timers += entry_timers(batch.batch, recipe, step, run)
-                timers += [
-                    Timer(batch.batch, run.step, f"{plan}:{n}", run.since, run.before_boot, n * every_s, run.iteration)
-                    for n, plan, every_s in samples_next(recipe, batch.speed, run)
-                    if not 0 < run.duration_s <= n * every_s
-                ]
-            if run.hand is not None:
-                continue  # people look after it: no watch of it, and no write
-            match step:
-                case Wait() if step.tag and moving:
-                    watches.append(_watch(line, batch, recipe, run, step, kind="until"))
-                case Wait() if step.until and moving:
-                    tags = [tag_name(batch.units, name) for name in names_in(step.until) if name in recipe.readings]
-                    conditions.append(Condition(batch.batch, run.step, run.iteration, tuple(tags)))
-                case Service():  # also while the batch is held: the record says what the module does
-                    named = [step.until] if step.until and run.given.get("state") == EXECUTE else []
-                    tags = [module_of(line.book.plant, batch.units, step).state_tag]
-                    tags += [tag_name(batch.units, n) for f in named for n in names_in(f) if n in recipe.readings]
-                    conditions.append(Condition(batch.batch, run.step, run.iteration, tuple(tags)))
-                case Weigh() if moving and awaits_balance(step, run):
-                    watches.append(_balance(line, batch, recipe, run, step))
-                case Hold() | Monitor():
-                    if isinstance(step, Monitor) and moving:
-                        timers += _point_due(batch, recipe, step, run)
-                    watch = _watch(line, batch, recipe, run, step, kind="keep")
-                    watches.append(watch)
-                    if step.alarm is not None:
-                        alarms.append(_alarm_watch(line, recipe, watch, step.alarm))
-                case _:
-                    pass
-    return Effects(tuple(timers), tuple(watches), tuple(conditions), tuple(writes), tuple(alarms))
+    writes = tuple(
+        Write(
+            batch.batch,
+            i.step,
+            i.attempt,
+            i.tag,
+            i.value,
+            i.seq,
+            i.iteration,
+            _shown_by(line, batch, i),
+            batch.training,
+        )
+        for i in batch.intents.values()
+        if not i.in_doubt
+    )
+    if batch.state in {State.STOPPING, State.ABORTING}:
+        return Effects(writes=writes)
+    timers += [_expiry(batch.batch, clock) for clock in batch.clocks.values() if not clock.expired]
+    recipe = line.recipe(batch)
+    steps = recipe.steps()
+    moving = batch.state in {State.RUNNING, State.PAUSING}
+    for run in batch.active():
+        step = steps[run.step]
+        if moving:
+            timers += _timers(batch.batch, run)
+            timers += entry_timers(batch.batch, recipe, step, run)
+            timers += [
+                Timer(batch.batch, run.step, f"{plan}:{n}", run.since, run.before_boot, n * every_s, run.iteration)
+                for n, plan, every_s in samples_next(recipe, batch.speed, run)
+                if not 0 < run.duration_s <= n * every_s
+            ]
+        if run.hand is not None:
+            continue  # people look after it: no watch of it, and no write
+        match step:
+            case Wait() if step.tag and moving:
+                watches.append(_watch(line, batch, recipe, run, step, kind="until"))
+            case Wait() if step.until and moving:
+                tags = [tag_name(batch.units, name) for name in names_in(step.until) if name in recipe.readings]
+                conditions.append(Condition(batch.batch, run.step, run.iteration, tuple(tags)))
+            case Service():  # also while the batch is held: the record says what the module does
+                named = [step.until] if step.until and run.given.get("state") == EXECUTE else []
+                tags = [module_of(line.book.plant, batch.units, step).state_tag]
+                tags += [tag_name(batch.units, n) for f in named for n in names_in(f) if n in recipe.readings]
+                conditions.append(Condition(batch.batch, run.step, run.iteration, tuple(tags)))
+            case Weigh() if moving and awaits_balance(step, run):
+                watches.append(_balance(line, batch, recipe, run, step))
+            case Hold() | Monitor():
+                if isinstance(step, Monitor) and moving:
+                    timers += _point_due(batch, recipe, step, run)
+                watch = _watch(line, batch, recipe, run, step, kind="keep")
+                watches.append(watch)
+                if step.alarm is not None:
+                    alarms.append(_alarm_watch(line, recipe, watch, step.alarm))
+            case _:
+                pass
+    return Effects(tuple(timers), tuple(watches), tuple(conditions), writes, tuple(alarms))
 
 
 def _shown_by(line: Line, batch: Batch, intent: Intent) -> tuple[Value, ...]:

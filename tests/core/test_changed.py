@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge.core import line
-from edge.core.changed import replace
+from edge.core.changed import finished, replace
 
 HEAD = [
     kind
@@ -32,6 +32,15 @@ def test_it_gives_what_dataclasses_gives(kind: Any) -> None:
         assert type(changed) is kind
         assert told(changed) == told(dataclasses.replace(held, **{one.name: 1})) != told(held)
     assert told(replace(held)) == told(held)
+
+
+def test_what_was_copied_just_now_is_finished_in_place_and_the_original_never() -> None:
+    was = line.UsedIds(b"a")
+    copied = replace(was, packed=b"b")
+    assert finished(copied, was, packed=b"c") is copied
+    assert copied == line.UsedIds(b"c")
+    assert finished(was, was, packed=b"d") == line.UsedIds(b"d")
+    assert was == line.UsedIds(b"a")
 
 
 def test_the_classes_of_the_head_are_as_it_needs_them() -> None:

@@ -14,7 +14,7 @@ from edge.core.errors import LinesideError, Place
 from edge.core.formula import names_in
 from edge.core.plant import Plant, Tag, Unit, numeric, unknown_unit
 from edge.core.recipe import amend, check_expiry, check_forms, check_sampling, check_services, check_trend
-from edge.core.recipe.flow import flow_problems, order
+from edge.core.recipe.flow import flow_problems
 from edge.core.recipe.model import (
     Calculate,
     Call,
@@ -34,6 +34,7 @@ from edge.core.recipe.model import (
     Step,
     Wait,
     Weigh,
+    order,
 )
 from edge.core.recipe.read import RecipeDocument
 from edge.core.recipe.values import limit_in, named_in, number_of, resolve, seconds, shown

@@ -7,7 +7,6 @@ from typing import Final
 
 from edge.core.document import Path, closest
 from edge.core.errors import LinesideError
-from edge.core.recipe.flow import order
 from edge.core.recipe.model import (
     Hold,
     Loop,
@@ -21,6 +20,7 @@ from edge.core.recipe.model import (
     Transfer,
     UseWithin,
     Wait,
+    order,
 )
 from edge.core.recipe.read import RecipeDocument
 from edge.core.recipe.values import named_in, seconds, shown

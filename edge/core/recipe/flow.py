@@ -10,7 +10,7 @@ from edge.core.document import Path, closest
 from edge.core.errors import LinesideError, Place
 from edge.core.formula import Formula, compile_formula, names_in
 from edge.core.plant import Plant, numeric, unknown_unit
-from edge.core.recipe.model import PASSES_MAX, Loop, Parallel, Select, Service, Step, Wait
+from edge.core.recipe.model import PASSES_MAX, Loop, Parallel, Select, Service, Step, Wait, order
 from edge.core.recipe.read import RecipeDocument
 from edge.core.recipe.values import ITERATION, number_of, variables
 from edge.core.terms import MEASURES, same_dimension
@@ -22,20 +22,6 @@ SILENT: Final = frozenset({"calculate", "select", "loop", "call", "parallel"})
 def flow_problems(document: RecipeDocument, plant: Plant | None) -> Iterator[LinesideError]:
     """Every problem of selections, loops, calculations and conditions, on any plant or on this one."""
     yield from _Flow(document, plant).problems()
-
-
-def order(steps: Sequence[Step]) -> tuple[list[Step], Step | None]:
-    """The steps in the order in which they are done, and the one that would then come a second time, if any."""
-    index_of = {step.id: index for index, step in enumerate(steps)}
-    found: dict[int, None] = {}
-    index = 0
-    while index < len(steps):
-        if index in found:
-            return [steps[i] for i in found], steps[index]
-        found[index] = None
-        after = steps[index].next
-        index = index + 1 if after is None else index_of.get(after, len(steps))
-    return [steps[i] for i in found], None
 
 
 def takes_time(steps: Sequence[Step]) -> bool:

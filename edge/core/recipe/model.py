@@ -813,7 +813,11 @@ class Recipe(Frozen):
 
     def main(self) -> tuple[Step, ...]:
         """The main sequence: every operation's steps, joined in order."""
-        return tuple(s for up in self.procedure for op in up.operations for s in op.steps)
+        return self._main
+
+    def way(self, sequence: Sequence[Step]) -> Sequence[Step]:
+        """The steps of one of its sequences in the order in which they are done."""
+        return self._ways[sequence[0].id] if sequence else ()
 
     def in_order(self) -> Iterator[Step]:
         """Every step once, as the file lists them: a step, then the steps inside it, then what follows."""
@@ -850,6 +854,14 @@ class Recipe(Frozen):
         return self._loop_of.get(step)
 
     @cached_property
+    def _main(self) -> tuple[Step, ...]:
+        return tuple(s for up in self.procedure for op in up.operations for s in op.steps)
+
+    @cached_property
+    def _ways(self) -> Mapping[str, Sequence[Step]]:
+        return {steps[0].id: order(steps)[0] for steps in self.sequences() if steps}
+
+    @cached_property
     def _recorded(self) -> Mapping[str, tuple[Kind, str]]:
         steps = [*self.in_order(), *self._planned.values()]
         return {name: what for step in steps for name, what in step.records().items()}
@@ -883,6 +895,20 @@ class Recipe(Frozen):
     def _by_id(self) -> Mapping[str, Step]:
         planned = {step.id: step for step in self._planned.values()}
         return {step.id: step for sequence in self.sequences() for step in sequence} | planned
+
+
+def order(steps: Sequence[Step]) -> tuple[list[Step], Step | None]:
+    """The steps in the order in which they are done, and the one that would then come a second time, if any."""
+    index_of = {step.id: index for index, step in enumerate(steps)}
+    found: dict[int, None] = {}
+    index = 0
+    while index < len(steps):
+        if index in found:
+            return [steps[i] for i in found], steps[index]
+        found[index] = None
+        after = steps[index].next
+        index = index + 1 if after is None else index_of.get(after, len(steps))
+    return [steps[i] for i in found], None
 
 
 def _inside(sequence: Sequence[Step]) -> Iterator[Sequence[Step]]:

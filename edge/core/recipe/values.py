@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from edge.core.errors import LinesideError
-from edge.core.formula import Variable
+from edge.core.formula import Variable, names_in
 from edge.core.recipe.model import Limit, Number, Parameter, Ramp, Recipe, Set
 from edge.core.terms import convert, duration_s
 
@@ -108,6 +108,21 @@ def variable_of(parameter: Parameter) -> Variable:
     if parameter.type == "duration":
         return Variable("number", "s")
     return Variable("bool" if parameter.type == "bool" else "text")
+
+
+def variables_in(recipe: Recipe, formula: str) -> dict[str, Variable]:
+    """What the names in a formula of the recipe are: as `variables`, whatever the size of the recipe."""
+    found: dict[str, Variable] = {}
+    for name in names_in(formula):
+        if name in recipe.readings:
+            found[name] = Variable("number", recipe.readings[name])
+        elif name in recipe.recorded():
+            found[name] = Variable(*recipe.recorded()[name])
+        elif name.startswith("$") and name[1:] in recipe.parameters:
+            found[name] = variable_of(recipe.parameters[name[1:]])
+        elif name == ITERATION:
+            found[name] = Variable("number")
+    return found
 
 
 def variables(recipe: Recipe) -> dict[str, Variable]:

@@ -7,32 +7,40 @@ real runtime, started and ended at its desk.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Final
 from uuid import uuid4
 
 from bench import Figure, Say
 from bench.box import ANA, log_in, running, start_batch
-from bench.journal import Raw
+from bench.journal import Raw, SlowDisk
 from edge import wire
 from edge.clock import SystemClock
 from edge.core import commands as cm
 from edge.core.line import Book, Line
 from edge.core.plant import read_plant
-from edge.core.recipe import read_recipe, seal
+from edge.core.recipe import Recipe, read_recipe, seal
 from edge.core.terms import Role
 from edge.desk_client import connect
 from edge.engine import Engine
 from edge.equipment import Equipment, installed_drivers
 from edge.identity import DeviceKey
 from edge.journal import open_journal
+from edge.runtime import SWITCH_S
 from provisioning.device import init_device
 
 ROUNDS: Final = 7
 STEPS: Final = 60
+LONG: Final = 1_000
+"""As many steps as a recipe may have."""
+AT_ONCE: Final = 10
 BATCHES: Final = 10_000
 FIRST: Final = 500
 """By then all that is made once is there."""
@@ -53,41 +61,116 @@ def _recipe(steps: int) -> str:
     return HEAD + "".join(each)
 
 
-async def _steps(folder: Path, say: Say) -> list[Figure]:
-    recipe = read_recipe(_recipe(STEPS).encode(), "steps.yaml").recipe
-    name, clock = seal(recipe), SystemClock()
+@asynccontextmanager
+async def _engine(folder: Path, recipes: Sequence[Recipe], vfs: str | None) -> AsyncIterator[Engine]:
+    """An engine at work with nothing but these recipes, and somebody logged in."""
+    clock, folder = SystemClock(), Path(mkdtemp(dir=folder))
     plant = read_plant(b"plant: bench\nconnections: {}\nunits: {}\n", "plant.yaml")
-    line = Line(Book(plant, {name: recipe}, frozenset({name})))
-    raw, ours, theirs = Raw(folder / "raw.db"), list[float](), list[float]()
-    async with open_journal(folder / "journal.db", folder / "epoch") as journal:
+    by_seal = {seal(recipe): recipe for recipe in recipes}
+    line = Line(Book(plant, by_seal, frozenset(by_seal)))
+    async with open_journal(folder / "journal.db", folder / "epoch", vfs=vfs) as journal:
         equipment = Equipment(plant, installed_drivers(), now_s=clock.now_s, utc=clock.utc, on_change=lambda: None)
         engine = Engine(line, journal, equipment, clock, DeviceKey.create(folder / "device.key"))
         running_engine = asyncio.create_task(engine.run(), name="engine")
         try:
             await engine.submit(cm.StartRuntime(version="bench"))
-            await engine.submit(cm.LoadRecipe(recipe="STEPS", version="1", title="Steps", seal=name))
+            for name, recipe in by_seal.items():
+                await engine.submit(cm.LoadRecipe(recipe=recipe.recipe, version="1", title="Steps", seal=name))
             await engine.submit(cm.OpenSession(session="S", person="ana", roles=(Role.OPERATOR,), method="bench"))
-            for number in range(ROUNDS):
-                say(f"steps: round {number + 1} of {ROUNDS}")
-                batch = f"B-{number}"
-                start = cm.StartBatch(session="S", batch=batch, order="O", seal=name, patient="", speed=1.0)
-                await engine.submit(start)
-                theirs.append(raw.rate(1, STEPS))
-                begun_s = time.perf_counter()
-                for step in range(1, STEPS + 1):
-                    await engine.submit(cm.ConfirmStep(session="S", batch=batch, step=str(step)))
-                ours.append(STEPS / (time.perf_counter() - begun_s))
+            yield engine
         finally:
             running_engine.cancel()
             await asyncio.gather(running_engine, return_exceptions=True)
+
+
+async def _run(engine: Engine, name: str, steps: int, batches: int = 1) -> tuple[float, float]:
+    """Go through the steps of so many batches in turn: steps a second, and seconds of the processor for one."""
+    ids = [uuid4().hex for _ in range(batches)]
+    for batch in ids:
+        await engine.submit(cm.StartBatch(session="S", batch=batch, order="O", seal=name, patient="", speed=1.0))
+    begun_s, spent_s = time.perf_counter(), time.process_time()
+    for step in range(1, steps + 1):
+        for batch in ids:
+            await engine.submit(cm.ConfirmStep(session="S", batch=batch, step=str(step)))
+    count = steps * batches
+    return count / (time.perf_counter() - begun_s), (time.process_time() - spent_s) / count
+
+
+async def _steps(folder: Path, disk: str, vfs: str | None, say: Say) -> list[Figure]:
+    """One step after the other, in turn with raw commits."""
+    recipe = read_recipe(_recipe(STEPS).encode(), "steps.yaml").recipe
+    raw, ours, theirs = Raw(folder / "raw.db", vfs), list[tuple[float, float]](), list[float]()
+    async with _engine(folder, [recipe], vfs) as engine:
+        for number in range(ROUNDS):
+            say(f"steps, {disk}: round {number + 1} of {ROUNDS}")
+            theirs.append(raw.rate(1, STEPS))
+            ours.append(await _run(engine, seal(recipe), STEPS))
     raw.close()
-    return [Figure("durable steps, one after the other", median(ours), "steps/s", median(theirs), at_least=0.4)]
+    rate, spent_s = (median(values) for values in zip(*ours, strict=True))
+    return [
+        Figure(f"{disk}: durable steps, one after the other", rate, "steps/s", median(theirs), at_least=0.4),
+        Figure("   the processor's time for one, commits included", spent_s * 1e6, "us"),
+    ]
+
+
+async def _sizes(folder: Path, say: Say) -> list[Figure]:
+    """What a step costs does not depend on the length of the recipe or on the number of batches."""
+    short, long = (read_recipe(_recipe(steps).encode(), "steps.yaml").recipe for steps in (STEPS, LONG))
+    found: dict[str, list[float]] = {"short": [], "long": [], "many": []}
+    async with _engine(folder, [short, long], None) as engine:
+        for number in range(3):
+            say(f"steps of long recipes and many batches: round {number + 1} of 3")
+            for name, recipe, steps, batches in (
+                ("short", short, STEPS, 1),
+                ("long", long, LONG, 1),
+                ("many", short, STEPS, AT_ONCE),
+            ):
+                found[name].append((await _run(engine, seal(recipe), steps, batches))[1] * 1e6)
+    one = min(found["short"])
+    return [
+        Figure(f"the same of a recipe of {LONG} steps, to {STEPS}", min(found["long"]), "us", one, at_most=1.3),
+        Figure(f"the same of {AT_ONCE} batches in turn, to one", min(found["many"]), "us", one, at_most=1.3),
+    ]
+
+
+async def _peer(folder: Path, say: Say) -> list[Figure]:
+    """Steps of DBOS on SQLite, in turn with ours; nothing where it is not installed (`pip install dbos`)."""
+    if find_spec("dbos") is None:
+        say("DBOS is not installed: nothing to compare with")
+        return []
+    recipe = read_recipe(_recipe(STEPS).encode(), "steps.yaml").recipe
+    ours, theirs = list[float](), list[float]()
+    async with _engine(folder, [recipe], None) as engine:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.peer", str(folder / "peer.db"), str(STEPS)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        for number in range(ROUNDS):
+            say(f"steps of DBOS: round {number + 1} of {ROUNDS}")
+            child.stdin.write(b"\n")
+            theirs.append(float(await child.stdout.readline()))
+            ours.append((await _run(engine, seal(recipe), STEPS))[0])
+        child.stdin.close()
+        await child.wait()
+    return [Figure("durable steps, to those of DBOS on SQLite", median(ours), "steps/s", median(theirs), at_least=5)]
 
 
 def measure_steps(say: Say) -> list[Figure]:
     """Medians of seven rounds, raw and ours in turn. The folder is on the disk of the working directory."""
-    with TemporaryDirectory(dir="build", prefix="bench-") as folder:
-        return asyncio.run(_steps(Path(folder), say))
+    slow, figures, switch_s = SlowDisk("bench-slow"), list[Figure](), sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)  # as in the runtime
+    with TemporaryDirectory(dir="build", prefix="bench-") as name:
+        folder = Path(name)
+        for disk, vfs in (("this disk", None), ("1 ms flush", "bench-slow")):
+            (folder / disk).mkdir()
+            figures += asyncio.run(_steps(folder / disk, disk, vfs, say))
+        figures += asyncio.run(_sizes(folder, say)) + asyncio.run(_peer(folder, say))
+    sys.setswitchinterval(switch_s)
+    slow.unregister()
+    return figures
 
 
 async def _batches(folder: Path, say: Say) -> list[Figure]:

@@ -893,21 +893,21 @@ class _Decision:
 
     def walk(self, batch_id: str, sequence: Sequence[Step], iteration: int = 1) -> bool:
         """Go along one sequence in one iteration: True when all of it is done. Begins what can be begun."""
-        batch, running = self.line.batches[batch_id], State.RUNNING
-        for step in self.recipe(batch).way(sequence):
-            if batch.state is not running:
+        batch = self.line.batches[batch_id]
+        way = self.recipe(batch).way(sequence)
+        for step in way[batch.runs().passed(way, iteration) :] if batch.state is State.RUNNING else way:
+            batch = self.line.batches[batch_id]
+            if batch.state is not State.RUNNING:
                 return False
             run = batch.steps.get(step.id)
-            if run is not None and run.iteration == iteration and run.state != "active":
-                continue  # nearly all of a long recipe: these four lines alone depend on its length
-            if amendment := batch.skips.get(step.id):
-                self.skip(batch_id, step, iteration, amendment)
-            elif run is None or run.iteration != iteration:
-                self.activate(batch_id, step, iteration)
-            now = self.line.batches[batch_id].steps[step.id]
-            if now.state == "active" and not self.finish(batch_id, step, iteration):
+            if run is None or run.iteration != iteration or run.state == "active":
+                if amendment := batch.skips.get(step.id):
+                    self.skip(batch_id, step, iteration, amendment)
+                elif run is None or run.iteration != iteration:
+                    self.activate(batch_id, step, iteration)
+                run = self.line.batches[batch_id].steps[step.id]
+            if run.state == "active" and not self.finish(batch_id, step, iteration):
                 return False
-            batch = self.line.batches[batch_id]
         return True
 
     def finish(self, batch_id: str, step: Step, iteration: int) -> bool:

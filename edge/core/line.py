@@ -163,6 +163,53 @@ class StepRun:
     """How it goes on by hand or in manual mode; None while it is automatic."""
 
 
+class Steps(dict[str, StepRun]):
+    """The latest activation of each step, in the order of first activation. Never changed once it is made.
+
+    It knows which are active, and how far the walk along a sequence found all passed: a decision about a long recipe
+    does not go through it from its beginning. What it knows is true of itself alone, and follows from its content."""
+
+    __slots__ = ("_active", "_passed")
+
+    def __init__(self, runs: Mapping[str, StepRun]) -> None:
+        super().__init__(runs)
+        self._active: dict[str, StepRun] | None = None
+        self._passed: dict[tuple[str, int], int] = {}
+
+    def with_run(self, run: StepRun) -> Steps:
+        """With this activation as the latest of its step."""
+        made, was = Steps(self), self.get(run.step)
+        made[run.step] = run
+        if was is None or was.state == "active" or (run.state != "active" and run.iteration == was.iteration):
+            made._passed = self._passed.copy()  # what was passed still is
+        if self._active is None or (run.state == "active" and was is not None and was.state != "active"):
+            return made  # one of the middle is active again
+        made._active = {name: one for name, one in self._active.items() if name != run.step or run.state == "active"}
+        if run.state == "active":
+            made._active[run.step] = run
+        return made
+
+    def active(self) -> list[StepRun]:
+        """Those under way, in order."""
+        if self._active is None:
+            self._active = {name: run for name, run in self.items() if run.state == "active"}
+        return list(self._active.values())
+
+    def passed(self, way: Sequence[Step], iteration: int) -> int:
+        """How many steps at the beginning of this way are passed in this iteration."""
+        if not way:
+            return 0
+        key = (way[0].id, iteration)
+        place = self._passed.get(key, 0)
+        for step in way[place:]:
+            run = self.get(step.id)
+            if run is None or run.iteration != iteration or run.state == "active":
+                break
+            place += 1
+        self._passed[key] = place
+        return place
+
+
 @dataclass(frozen=True, slots=True)
 class Dark:
     """So many times the box was off since `since` without a trusted bound; `minutes` in all, `person` entered."""
@@ -302,7 +349,11 @@ class Batch:
 
     def active(self) -> list[StepRun]:
         """Steps under way."""
-        return [run for run in self.steps.values() if run.state == "active"]
+        return self.runs().active()
+
+    def runs(self) -> Steps:
+        """`steps`, with what it knows of itself."""
+        return self.steps if isinstance(self.steps, Steps) else Steps(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -932,7 +983,7 @@ def _amended(batch: Batch, event: ev.AmendmentMade) -> Batch:
     """Another control recipe from here on; what is under way goes on, with its new durations."""
     made = tuple(Change(**change) for change in event.changes)  # type: ignore[arg-type]
     lasting = tuple(change for change in made if change.kind != "skip")
-    steps = dict(batch.steps)
+    steps = Steps(batch.steps)  # what was passed of another recipe says nothing of this one
     for name, (duration_s, timeout_s) in event.lengths.items():
         steps[name] = replace(steps[name], duration_s=duration_s, timeout_s=timeout_s)
     kept = () if event.dropped else batch.changes
@@ -967,7 +1018,7 @@ def _given(batch: Batch, step: str, name: str, value: Value) -> Batch:
 
 
 def _with_step(batch: Batch, run: StepRun) -> Batch:
-    return replace(batch, steps={**batch.steps, run.step: run})
+    return replace(batch, steps=batch.runs().with_run(run))
 
 
 def _runtime_started(line: Line, event: ev.RuntimeStarted, at: Stamp) -> Line:

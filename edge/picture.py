@@ -352,14 +352,15 @@ def _way(recipe: Recipe, step: Step, run: StepRun) -> str:
 def is_placeholder(recipe: Recipe, step: Step) -> bool:
     """True when a value of the step must still be set by the process owner (shown with a dagger)."""
     tests = step.tests if isinstance(step, Sample) else ()
-    limits = [limit for one in (step, *tests) if (limit := getattr(one, "limit", None)) is not None]
+    facts = step.__dict__  # most steps have not most of these, and a model looks long for what it has not
+    limits = [limit for one in (step, *tests) if (limit := one.__dict__.get("limit")) is not None]
     tolerance = step.tolerance if isinstance(step, Weigh) else None
-    numbers = [getattr(step, name, None) for name in ("value", "target", "quantity", "rate")]
+    numbers = [facts.get(name) for name in ("value", "target", "quantity", "rate")]
     numbers += [end for limit in limits for end in (limit.low, limit.high)]
     numbers += [tolerance.below, tolerance.above] if tolerance else []
     named = [number[1:] for number in numbers if isinstance(number, str) and number[1:] in recipe.parameters]
     return (
-        bool(getattr(step, "placeholder", False))
+        bool(facts.get("placeholder"))
         or any(limit.placeholder for limit in limits)
         or bool(tolerance and tolerance.placeholder)
         or any(recipe.parameters[name].placeholder for name in named)

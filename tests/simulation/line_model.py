@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core.decide import Now, decide
+from edge.core.decide import Now, decide, decided
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode, encode
 from edge.core.forms import open_ask
@@ -617,7 +617,7 @@ class Run:
         """Decide, write, read back and fold, as the engine does. A refusal changes nothing."""
         before = self.line
         try:
-            rows = decide(before, command, Now(self.stamp(), self.reading))
+            rows, after = decided(before, command, Now(self.stamp(), self.reading))
         except LinesideError as refusal:
             self.hold(bool(refusal.code and refusal.what), "a refusal without words")
             self.hold(self.line is before, "a refusal changed the head")
@@ -634,6 +634,7 @@ class Run:
         if rows:
             self.ends.append(len(self.made))
         self.judge_head()
+        self.hold(after == self.line, "the head that the decision ends with is not that of its rows")
         return [row.event for row in rows]
 
     def hold(self, holds: bool, what: str) -> None:

@@ -130,7 +130,7 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one person signs an amendment twice": (
         {"edge.core.decide._Decision.settle_amendment": one_person_is_enough},
-        "not signed by",
+        "not signed by|not that of its rows",
     ),
     "an amendment goes beyond the bounds": (
         {"edge.core.recipe.amend.offers": without_bounds, "edge.core.recipe.amend.problems": lambda _: iter(())},

@@ -182,17 +182,22 @@ def test_a_rehearsal_has_an_incubator_too() -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_the_whole_plant_is_one_command(tmp_path: Path) -> None:
-    """Every tag is good; a door opens, a scale is tared and weighs, a label is printed; each write is counted once."""
+async def test_the_whole_plant_is_one_command_and_ends_with_it(tmp_path: Path) -> None:
+    """Every tag is good; a door opens, a scale is tared and weighs, a label is printed; each write is counted once.
+
+    When the command is killed, the devices notice by themselves."""
     words = ("simulate", "cell", "--whole", "--control", str(tmp_path), "--speed", "60")
     ports = [word for device in PORTS for word in (f"--{device}-port", "0")]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "edge", *words, *ports), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
+    devices: dict[int, int] = {}
     try:
         async with asyncio.timeout(240):
             ready = json.loads(await process.stdout.readline())
+            assert ready["pid"] == process.pid
+            devices = {pid: os.pidfd_open(pid) for pid in ready["pids"]}
             plant = read_plant(Path(ready["plant"]).read_bytes(), "plant.yaml")
             news = asyncio.Event()
             async with Equipment(
@@ -232,11 +237,19 @@ async def test_the_whole_plant_is_one_command(tmp_path: Path) -> None:
                 await until(lambda: shown("W-2.weight") == 250.0)
                 text = label(layout(["Batch"]), {"Batch": "B1"}, "B1", 2)
                 await written("PR-1.label", fingerprint(text), value=text)
-            counted = [await SimControl(tmp_path / f"{device}.sock").counters() for device in PORTS]
-    finally:
-        process.terminate()
+            counted = [await asyncio.to_thread(run_fault, tmp_path, device, {"do": "counters"}) for device in PORTS]
+        process.kill()
         await process.wait()
-    writes = {tag: count for counters in counted for tag, count in counters.items() if count}
+        for pid, ended in devices.items():
+            assert (await asyncio.to_thread(select.select, [ended], [], [], PATIENCE_S))[0], pid
+            assert gone(pid)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        for ended in devices.values():
+            os.close(ended)
+    writes = {tag: count for answer in counted for tag, count in answer["counters"].items() if count}
     assert writes == {"IN-1.co2_setpoint": 1, "W-2.tare": 1, "PR-1.label": 1, "PR-1.printed": 2}
 
 
@@ -257,26 +270,6 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-@pytest.mark.timeout(300)
-def test_the_cell_says_where_it_is_and_ends_with_its_parent(tmp_path: Path) -> None:
-    with start_cell(tmp_path) as cell:
-        assert cell.stdout is not None
-        ready = json.loads(cell.stdout.readline())
-        assert ready["pid"] == cell.pid
-        answer = run_fault(tmp_path, "pump", {"do": "counters"})
-        assert answer["counters"]["P-1.speed_setpoint"] == 0
-        pids = [os.pidfd_open(pid) for pid in ready["pids"]]
-        try:
-            cell.kill()  # nothing is cleaned up: the children must notice by themselves
-            cell.wait()
-            for pidfd, pid in zip(pids, ready["pids"], strict=True):
-                assert select.select([pidfd], [], [], PATIENCE_S)[0], pid
-                assert gone(pid)
-        finally:
-            for pidfd in pids:
-                os.close(pidfd)
 
 
 @pytest.mark.timeout(300)

@@ -38,10 +38,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import select
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TextIO
 from uuid import uuid4
 
 from textual import events
@@ -196,9 +198,14 @@ class LinesideApp(App[None]):
         """Connect, paint, keep time."""
         self.run_worker(self._link(), name="link", exclusive=False)
         self.run_worker(self._paint(), name="paint", exclusive=False)
-        self.set_interval(TICK_S, self._dirty.set)
+        self.set_interval(TICK_S, self._tick)
         if self._scanner is not None:
             self.run_worker(self._scanner(self._scanned, self._scanner_says), name="scanner", exclusive=False)
+        self._dirty.set()
+
+    def _tick(self) -> None:
+        if not self.is_headless and _hung_up(sys.__stdin__):
+            self.exit()
         self._dirty.set()
 
     def on_resize(self) -> None:
@@ -559,6 +566,15 @@ class LinesideApp(App[None]):
                 return False
             self.run_worker(view.stray_key(), name="stray key", exclusive=False)
         return True
+
+
+def _hung_up(terminal: TextIO | None) -> bool:
+    """Whether the terminal is gone, as after a broken connection: its reader would go round and round for ever."""
+    if terminal is None:
+        return True
+    asked = select.poll()
+    asked.register(terminal, 0)
+    return any(state & select.POLLHUP for _, state in asked.poll(0))
 
 
 def run_ui(desk_socket: Path, language: str = "en", scanner: Scanner | None = None) -> None:

@@ -58,6 +58,12 @@ class Terminal:
         self.seen += data.decode(errors="replace")
         self._changed.set()
 
+    def hang_up(self) -> None:
+        """The terminal goes away, as when a connection breaks."""
+        asyncio.get_running_loop().remove_reader(self._ours)
+        with Path(os.devnull).open("rb") as nothing:
+            os.dup2(nothing.fileno(), self._ours)
+
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
             while not holds():
@@ -85,6 +91,19 @@ async def test_half_an_entry_survives_the_screen_being_killed(tmp_path: Path) ->
         async with Terminal("-m", "ui", "--desk", str(desk.path)) as second:
             await second.until(lambda: "Value in %" in second.seen and "41.7" in second.seen)
             assert second.process.returncode is None
+
+
+async def test_a_screen_without_its_terminal_ends(tmp_path: Path) -> None:
+    """Nobody sends it SIGHUP here: it is not the terminal of a session, or one that ignores that."""
+    picture = make_picture(make_batch(RECORD, next_action="Enter the share."))
+    async with (
+        scripted_desk(tmp_path / "desk.sock", picture) as desk,
+        Terminal("-m", "ui", "--desk", str(desk.path)) as terminal,
+    ):
+        await terminal.until(lambda: "Value in %" in terminal.seen)
+        terminal.hang_up()
+        async with asyncio.timeout(60):
+            await terminal.process.wait()
 
 
 HANDS = """

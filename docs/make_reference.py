@@ -189,7 +189,12 @@ PAGES: Final = {
         "Plant file: plant.yaml",
         "YAML 1.2. Everything that the box may read or write; nothing else can be touched. What a driver wants in "
         "`settings` and `address` stands in [drivers](drivers.md).",
-        (("edge/core/plant.py", ("Plant", "Connection", "Unit", "Tag", "SafeAction", "UnitService", "Procedure")),),
+        (
+            (
+                "edge/core/plant.py",
+                ("Plant", "Connection", "Unit", "Tag", "Method", "Argument", "SafeAction", "UnitService", "Procedure"),
+            ),
+        ),
     ),
     "recipe": Page(
         "Recipe file",

@@ -14,7 +14,9 @@ Settings of a connection:
   unencrypted connection.
 
 Addresses are node ids: `nsu=urn:maker:device;s=Temperature` (the namespace by its name, which survives a restart of the
-server) or `ns=2;s=Temperature`.
+server) or `ns=2;s=Temperature`. Of a method (`method` of the tag) `address` is the object and `node` the method. A call
+is one request, its arguments in the types that the server names, and is waited for as long as `timeout_s` says. Without
+an answer nobody knows whether the method was carried out: a person is asked, and the call is not repeated.
 
 A server is believed only when its certificate is trusted, for this host and application, valid today and not revoked:
 `lineside equipment trust`. To the server this box shows a certificate of its own: `lineside equipment certificate`.
@@ -42,6 +44,7 @@ from urllib.parse import urlsplit
 from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.client.ua_client import UaClientState
+from asyncua.common.ua_utils import data_type_to_variant_type
 from asyncua.common.utils import ServiceError
 from asyncua.crypto import security_policies
 from asyncua.ua.attribute_ids import AttributeIds
@@ -150,6 +153,15 @@ _TOO_MUCH: Final = frozenset(
         StatusCodes.BadResponseTooLarge,
     }
 )
+# With these the server says that it did not carry out the method.
+_NOT_CALLED: Final = _CERTAINLY_NOT | {
+    StatusCodes.BadMethodInvalid,
+    StatusCodes.BadArgumentsMissing,
+    StatusCodes.BadTooManyArguments,
+    StatusCodes.BadInvalidArgument,
+    StatusCodes.BadNotExecutable,
+    StatusCodes.BadNothingToDo,
+}
 ResultT = TypeVar("ResultT")
 
 
@@ -460,6 +472,8 @@ class OpcUaDriver(OneTask):
         self._own_shown = 0
         self._remarks: tuple[str, ...] = ()
         self._addresses = {name: read_node_id(tag.address) for name, tag in tags.items()}
+        self._methods = {name: read_node_id(tag.method.node) for name, tag in tags.items() if tag.method}
+        self._called: dict[str, ua.NodeId] = {}
         self._client: Client | None = None
         self._nodes: dict[str, ua.NodeId] = {}
         self._kinds: dict[str, ua.VariantType] = {}
@@ -524,6 +538,51 @@ class OpcUaDriver(OneTask):
         if not results[0].is_good():
             raise self._verdict(results[0])
 
+    async def call(self, tag: str, arguments: Sequence[Value]) -> Sequence[object]:
+        """Exactly one CallRequest with one method, its arguments in the types that the server names."""
+        client = self._client
+        if client is None:
+            raise WriteRefused(f"Nothing was sent: {self._health.detail}")
+        timeout_s = self._connection.timeout_s
+        try:
+            kinds = await self._argument_kinds(client, self._called[tag])
+        except (UaError, OSError, TimeoutError) as error:
+            raise WriteRefused(f"Nothing was sent: {_refusal(error, timeout_s).what}") from error
+        if len(kinds) != len(arguments):
+            raise WriteRefused(f"Nothing was sent: the server's method takes {len(kinds)} arguments.")
+        request = ua.CallMethodRequest()
+        request.ObjectId, request.MethodId = self._nodes[tag], self._called[tag]
+        request.InputArguments = [_variant(value, kind) for value, kind in zip(arguments, kinds, strict=True)]
+        if client.state is not UaClientState.CONNECTED:
+            raise WriteRefused("Nothing was sent: the connection was just lost.")
+        try:
+            results = await client.uaclient.session.call([request])
+        except UaStatusCodeError as error:
+            raise self._verdict(ua.StatusCode(ua.UInt32(error.code)), "call", _NOT_CALLED) from error
+        except (UaError, OSError, TimeoutError) as error:
+            raise WriteUnknown(f"The method was called, then: {_refusal(error, timeout_s).what}") from error
+        if len(results) != 1:
+            raise WriteUnknown(f"The server gave {len(results)} results for one call.")
+        if not results[0].StatusCode.is_good():
+            raise self._verdict(results[0].StatusCode, "call", _NOT_CALLED)
+        return [one.Value for one in results[0].OutputArguments or ()]
+
+    async def _argument_kinds(self, client: Client, method: ua.NodeId) -> list[ua.VariantType]:
+        """The types of what the method is given, as the server says. Raises UaError."""
+        try:
+            declared = await (await client.get_node(method).get_child("0:InputArguments")).read_value()
+        except UaStatusCodeError as error:
+            if error.code != StatusCodes.BadNoMatch:
+                raise
+            return []  # it takes nothing
+        kinds = []
+        for one in declared or ():
+            wanted, rank = getattr(one, "DataType", None), getattr(one, "ValueRank", 1)
+            if not isinstance(wanted, ua.NodeId) or rank > 0:  # many servers leave 0 where they mean one value
+                raise UaError("the method wants more than single values")
+            kinds.append(await data_type_to_variant_type(client.get_node(wanted)))
+        return kinds
+
     async def browse(self, text: str = "") -> list[Found]:
         """Every variable below Objects that is not the server's own, with `text` in its name or address, at most
         BROWSE_FOUND_MAX out of BROWSE_NODES_MAX nodes."""
@@ -587,10 +646,12 @@ class OpcUaDriver(OneTask):
         self._last[name] = reading
         return reading
 
-    def _verdict(self, status: ua.StatusCode) -> WriteRefused | WriteUnknown:
-        if status.value in _CERTAINLY_NOT:
-            return WriteRefused(f"The server refused the write: {status.name}.")
-        return WriteUnknown(f"The server answered the write with {status.name}.")
+    def _verdict(
+        self, status: ua.StatusCode, what: str = "write", certainly_not: frozenset[int] = _CERTAINLY_NOT
+    ) -> WriteRefused | WriteUnknown:
+        if status.value in certainly_not:
+            return WriteRefused(f"The server refused the {what}: {status.name}.")
+        return WriteUnknown(f"The server answered the {what} with {status.name}.")
 
     # The session --------------------------------------------------------------------------------------------
 
@@ -777,13 +838,14 @@ class OpcUaDriver(OneTask):
     async def _prepare(self, client: Client) -> None:
         """Resolve namespaces, learn the server's limits and the types of the set-points."""
         spaces = await client.get_namespace_array()
-        self._nodes = {}
-        for name, node in self._addresses.items():
+        self._nodes, self._called = {}, {}
+        named = [(self._nodes, *one) for one in self._addresses.items()]
+        for nodes, name, node in [*named, *((self._called, *one) for one in self._methods.items())]:
             uri = getattr(node, "NamespaceUri", None)
             if uri is None:
-                self._nodes[name] = node
+                nodes[name] = node
             elif uri in spaces:
-                self._nodes[name] = ua.NodeId(node.Identifier, ua.Int16(spaces.index(uri)), node.NodeIdType)
+                nodes[name] = ua.NodeId(node.Identifier, ua.Int16(spaces.index(uri)), node.NodeIdType)
             else:
                 raise LinesideError(
                     "opcua.no_namespace",
@@ -793,7 +855,7 @@ class OpcUaDriver(OneTask):
                 )
         self._batch = min(self._batch, await self._limit(client))
         self._kinds = {}
-        for tag in (name for name, tag in self._tags.items() if tag.access == "write"):
+        for tag in (name for name, tag in self._tags.items() if tag.access == "write" and tag.method is None):
             try:
                 await self._kind(client, tag)
             except UaError:

@@ -101,7 +101,7 @@ class _NotSent(WireLost):
 class PrinterDriver(OneTask):
     """One printer; see the module's docstring and the port `edge.equipment.Driver`."""
 
-    capabilities = frozenset(Capability) - {Capability.SOURCE_TIME}
+    capabilities = frozenset({Capability.READ, Capability.WATCH, Capability.WRITE, Capability.BROWSE})
 
     def __init__(
         self,

@@ -188,7 +188,7 @@ def _check_tag(name: str, tag: Tag, settings: _Settings) -> None:
 class ScaleDriver(OneTask):
     """One scale; see the module's docstring and the port `edge.equipment.Driver`."""
 
-    capabilities = frozenset(Capability) - {Capability.SOURCE_TIME}
+    capabilities = frozenset({Capability.READ, Capability.WATCH, Capability.WRITE, Capability.BROWSE})
 
     def __init__(
         self,

@@ -12,10 +12,11 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from edge.core.guard import call_text
 from edge.core.plant import Plant
 from edge.core.terms import Quality, Reading, Value
 from edge.equipment import Capability, DriverLoader, Equipment, Home, WriteOutcome, WriteResult, installed_drivers
@@ -70,6 +71,12 @@ class Subject:
     """One that it does not."""
     shown: Callable[[Value], Value] = lambda value: value
     """What the set-point reads when it has taken a value."""
+    method: str = ""
+    """A tag that is a method, of a driver that can call."""
+    calls: tuple[Mapping[str, Value], ...] = ()
+    """Two things that it accepts; its counter is that of the tag."""
+    called_wrongly: Mapping[str, Value] = field(default_factory=dict)
+    """What the plant file does not let it be given."""
     clamps: bool = True
     """The device can be told to take less than it was sent."""
     home: Home = HOME
@@ -145,7 +152,7 @@ async def rig(
 @asynccontextmanager
 async def _running(subject: Subject) -> AsyncIterator[Rig]:
     async with rig(subject.plant, subject.drivers, home=subject.home) as made:
-        await made.until(lambda: all(made.good(tag) for tag in subject.plant.tags()))
+        await made.until(lambda: all(made.good(tag) for tag in subject.plant.tags() if tag != subject.method))
         yield made
 
 
@@ -271,6 +278,43 @@ async def clamped_and_frozen_writes_are_unknown(subject: Subject) -> None:
         assert await _writes(subject) == before + 1
 
 
+async def calls_once(subject: Subject) -> None:
+    async with _running(subject) as made:
+        if not subject.method:
+            return
+        assert Capability.CALL in made.equipment.can("device")
+
+        async def called() -> int:
+            return (await subject.control.counters())[subject.method]
+
+        writer, before = made.equipment.writer(subject.method), await called()
+        first, second = (call_text(one) for one in subject.calls)
+        for wrong in (call_text(subject.called_wrongly), "{}", "[[[[", 1.0):
+            assert (await writer.write_and_read_back(wrong)).result is WriteResult.REFUSED, wrong
+        assert await called() == before
+        outcome = await writer.write_and_read_back(first)
+        assert outcome.result is WriteResult.CONFIRMED, outcome.why
+        assert outcome.reading is not None
+        assert outcome.reading.good
+        assert await called() == before + 1
+        # More replies are dropped than one call has: any repetition is counted by the device.
+        await subject.control.drop_replies(10)
+        outcome = await writer.write_and_read_back(second)
+        assert outcome.result is WriteResult.UNKNOWN, outcome.why
+        await subject.control.clear()
+        await made.until(lambda: made.good(subject.measured))
+        assert await called() == before + 2
+        await subject.control.silent()
+        assert (await writer.write_and_read_back(first)).result is not WriteResult.CONFIRMED
+        await subject.control.clear()
+        await made.until(lambda: made.good(subject.measured))
+        assert await called() <= before + 3
+        await subject.control.bad_quality(subject.method)
+        before = await called()
+        assert (await writer.write_and_read_back(first)).result is not WriteResult.CONFIRMED
+        assert await called() == before
+
+
 async def can_what_it_says(subject: Subject) -> None:
     async with _running(subject) as made:
         can = made.equipment.can("device")
@@ -279,6 +323,8 @@ async def can_what_it_says(subject: Subject) -> None:
         if Capability.BROWSE in can:
             found = {one.address: one for one in await made.equipment.browse("device")}
             for name, tag in subject.plant.tags().items():
+                if name == subject.method:
+                    continue
                 assert found[tag.address].writable == (tag.access == "write"), name
 
 
@@ -294,6 +340,7 @@ CHECKS: dict[str, Callable[[Subject], Awaitable[None]]] = {
         silence_turns_bad_within_the_time_out,
         bad_quality_is_not_good,
         clamped_and_frozen_writes_are_unknown,
+        calls_once,
     )
 }
 

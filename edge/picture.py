@@ -39,6 +39,7 @@ from edge.core.recipe.model import (
     Calculate,
     Hold,
     Instruct,
+    Invoke,
     Label,
     Limit,
     Loop,
@@ -554,6 +555,8 @@ def _asks(step: Step, recipe: Recipe, unit: str, tag: str) -> tuple[str, str]:
         case Set():
             value = set_point_in(recipe, step, unit)
             return f"Lineside sets {tag} to {value:g} {unit} and reads it back.", "nothing"
+        case Invoke():
+            return f"Lineside calls {step.tag} once and records what it answers.", "nothing"
         case Wait() if step.tag:
             return f"Lineside waits until {tag} is within its limit.", "nothing"
         case Wait() if step.until:

@@ -60,11 +60,12 @@ async def make_report(station: Station, signer: Signer, who: str) -> Report:
     plant = read_plant(data, str(station.config.plant))
     begun = station.utc()
     readings, health = await _readings(station, plant)
-    tags = [_tag_facts(name, tag, readings[name], station.now_s()) for name, tag in plant.tags().items()]
+    shown_tags = ((name, tag) for name, tag in plant.tags().items() if name in readings)
+    tags = [_tag_facts(name, tag, readings[name], station.now_s()) for name, tag in shown_tags]
     tests = [test for test in kept(station.config.state_dir) if plant.tag(test.tag) is not None]
     wrong = [f"{one['tag']}: {one['finding']}" for one in tags if one["finding"]]
     wrong += [f"{test.tag}: {test.told().splitlines()[0]}" for test in _last(tests) if test.result not in GOOD]
-    untried = [name for name, tag in plant.tags().items() if tag.access == "write"]
+    untried = [name for name, tag in plant.tags().items() if tag.access == "write" and name in readings]
     untried = [name for name in untried if name not in {test.tag for test in tests}]
     facts = {
         "format": FORMAT,
@@ -123,7 +124,7 @@ async def _readings(station: Station, plant: Plant) -> tuple[dict[str, Reading],
                     equipment.take_changed()
         except TimeoutError:
             pass  # a connection that says nothing is found by the readings of its tags
-        readings = {name: await equipment.read(name) for name in plant.tags()}
+        readings = {name: await equipment.read(name) for name, tag in plant.tags().items() if tag.method is None}
         return readings, equipment.health()
 
 

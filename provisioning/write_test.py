@@ -116,6 +116,13 @@ async def write_test(
     training = unit in plant.units and not plant.units[unit].serves(training=False)
     may_write(plant, name, value, training=training)
     assert tag is not None  # the guard knows it
+    if tag.method is not None:
+        raise LinesideError(
+            "equipment.is_method",
+            f"{name} is a method: it is called by a step of a recipe, and shows nothing before or after.",
+            effect=NOT_SENT,
+            todo="Try it with a recipe of one step, for training or on a batch of water.",
+        )
     _may_keep(station.config.state_dir)
     test = _Test(station, plant, name, tag, value, training, restore, patience_s)
     news = asyncio.Event()

@@ -28,6 +28,9 @@ from edge.core.plant import read_plant
 
 NAMESPACE: Final = "urn:lineside:sim:reactor"
 UNIT: Final = "BR-1"
+BOLUS: Final = "bolus"
+"""A method of the unit: gives so much feed (mL), and answers how much was given in all and how often."""
+BOLUS_MAX_ML: Final = 500.0
 TICK_S: Final = 0.2
 ENCRYPTED: Final = (
     ua.SecurityPolicyType.Aes256Sha256RsaPss_SignAndEncrypt,
@@ -57,7 +60,11 @@ async def serve_bioreactor(
     plant = read_plant(files("drivers.sim").joinpath("plant.yaml").read_bytes(), "plant.yaml")
     modules = {name: unit for name, unit in plant.units.items() if unit.services}
     tags = {f"{name}.{tag}": one.access for name, unit in modules.items() for tag, one in unit.tags.items()}
-    written = [f"{name}_setpoint" for name in names] + [name for name, access in tags.items() if access == "write"]
+    written = (
+        [f"{name}_setpoint" for name in names]
+        + [f"{UNIT}.{BOLUS}"]
+        + [name for name, access in tags.items() if access == "write"]
+    )
     faults = Faults([*names, *tags], written)
     server = _GatedServer(faults)
     await server.init()
@@ -101,6 +108,7 @@ class _Reactor:
         self._nodes: dict[str, ua.NodeId] = {}
         self._names: dict[ua.NodeId, str] = {}
         self._shown: dict[str, str] = {}
+        self._given_ml = 0.0
 
     async def build(self) -> None:
         """Make the nodes and listen to writes."""
@@ -113,7 +121,23 @@ class _Reactor:
                 self._nodes[name], self._names[node] = node, name
                 if name.endswith("_setpoint"):
                     await variable.set_writable()
+        node = ua.NodeId(ua.String(BOLUS), ua.Int16(space))
+        kinds = [ua.VariantType.Float], [ua.VariantType.Double, ua.VariantType.UInt32]
+        await folder.add_method(node, ua.QualifiedName(BOLUS, ua.UInt16(space)), self._bolus, *kinds)
         self._server.subscribe_server_callback(CallbackType.PreWrite, self._before_write)
+
+    async def _bolus(self, _parent: ua.NodeId, volume: ua.Variant) -> list[ua.Variant] | ua.StatusCode:
+        """Give a bolus, and count it."""
+        tag = f"{UNIT}.{BOLUS}"
+        if tag in self._faults.bad or not 0 < volume.Value <= BOLUS_MAX_ML:
+            status = self._faults.bad.get(tag, "BadOutOfRange")
+            return ua.StatusCode(ua.UInt32(getattr(StatusCodes, status, StatusCodes.Bad)))
+        self._faults.counters[tag] += 1
+        self._given_ml += volume.Value
+        return [
+            ua.Variant(self._given_ml, ua.VariantType.Double),
+            ua.Variant(self._faults.counters[tag], ua.VariantType.UInt32),
+        ]
 
     def _before_write(self, event: ServerItemCallback, _service: object) -> None:
         """A write from outside: clamp or freeze it without a word, and give it a time."""
@@ -226,7 +250,8 @@ class _GatedProcessor(UaProcessor):
     def send_response(
         self, requesthandle: Any, seqhdr: Any, response: Any, msgtype: Any = ua.MessageType.SecureMessage
     ) -> None:
-        if self.faults.silent or (isinstance(response, ua.WriteResponse) and self.faults.drop_this_reply()):
+        acted = isinstance(response, ua.WriteResponse | ua.CallResponse)
+        if self.faults.silent or (acted and self.faults.drop_this_reply()):
             return
         super().send_response(requesthandle, seqhdr, response, msgtype)  # type: ignore[no-untyped-call]
 

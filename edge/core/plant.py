@@ -77,6 +77,28 @@ class Calibration(Frozen):
     overdue: Literal["hold", "continue"] = "hold"
 
 
+class Argument(Frozen):
+    """One thing that a method is given, or that it answers, in the unit of measure `unit`."""
+
+    type: Literal["float", "int", "bool", "text"] = "float"
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    """What is given outside of `low` and `high` is refused; an answer outside leaves the call in doubt."""
+
+
+class Method(Frozen):
+    """A method of the device (OPC UA), which a step of phase `method` calls once. The tag's `address` is the object
+    whose method it is; the tag is a text with `access: write`, and has no value to read."""
+
+    node: str = Field(min_length=1, max_length=200)
+    """The method itself, as an address."""
+    arguments: Mapping[Name, Argument] = Field(default_factory=dict)
+    """What it is given, in the device's order. A number needs `low` and `high`."""
+    results: Mapping[Name, Argument] = Field(default_factory=dict)
+    """What it answers, in the device's order."""
+
+
 class Tag(Frozen):
     """One value at a device, in the unit of measure `unit`.
 
@@ -108,6 +130,7 @@ class Tag(Frozen):
     change_every_s: float = Field(default=0.0, ge=0, le=86_400)
     interlock: Interlock | None = None
     calibration: Calibration | None = None
+    method: Method | None = None
     alarms: Mapping[Name, TagAlarm] = Field(default_factory=dict)
     """The alarms of this tag, each under a name of its own."""
     why: str = ""
@@ -278,12 +301,12 @@ def read_plant(data: bytes, name: str) -> Plant:
     return plant
 
 
-def numeric(tag: Tag) -> bool:
-    """True when the tag's value is a number."""
+def numeric(tag: Tag | Argument) -> bool:
+    """True when the value is a number."""
     return tag.type in ("float", "int")
 
 
-def within(value: float, tag: Tag) -> bool:
+def within(value: float, tag: Tag | Argument) -> bool:
     """True when `value`, in the tag's unit, lies in the tag's range (an end that is missing bounds nothing)."""
     return (tag.low is None or value >= tag.low) and (tag.high is None or value <= tag.high)
 
@@ -392,6 +415,47 @@ def _tag_problems(
             )
     if tag.read_back:
         yield from _read_back_problems(unit, name, tag, here, document)
+    if tag.method is not None:
+        yield from _method_problems(name, tag, tag.method, here, document)
+
+
+def _method_problems(name: str, tag: Tag, method: Method, here: Path, document: Document) -> Iterator[LinesideError]:
+    used = tag.read_back or tag.alarms or tag.frozen_after_s or tag.change_max
+    if tag.type != "text" or tag.access != "write" or used:
+        yield LinesideError(
+            "plant.method",
+            f"The tag {name} is a method, and a {tag.type} with access {tag.access}"
+            + (", which is read." if used else "."),
+            todo="Give it `type: text` and `access: write`; it has no value for read_back, alarms or limits of change.",
+            place=document.place(here),
+        )
+    for key, group in (("arguments", method.arguments), ("results", method.results)):
+        for argument_name, one in group.items():
+            place = document.place((*here, "method", key, argument_name))
+            if one.unit not in MEASURES:
+                yield unknown_unit(one.unit, place)
+            bounds = (one.low, one.high)
+            if numeric(one) and key == "arguments" and None in bounds:
+                yield LinesideError(
+                    "plant.unbounded",
+                    f"What is sensible to give {name} as {argument_name!r} is not bounded.",
+                    todo="Give `low` and `high`.",
+                    place=place,
+                )
+            elif not numeric(one) and (one.unit or bounds != (None, None)):
+                yield LinesideError(
+                    "plant.not_a_number",
+                    f"{argument_name!r} of {name} is a {one.type}; unit, low and high mean nothing there.",
+                    todo="Remove them, or correct `type`.",
+                    place=place,
+                )
+            elif one.low is not None and one.high is not None and one.low >= one.high:
+                yield LinesideError(
+                    "plant.upside_down",
+                    f"The range of {argument_name!r} of {name} goes from {one.low:g} to {one.high:g}.",
+                    todo="`low` must be below `high`.",
+                    place=place,
+                )
 
 
 def permit_of(plant: Plant, name: str) -> tuple[Formula, dict[str, str]] | None:
@@ -499,12 +563,12 @@ def _safe_problems(
     unit: Unit, unit_name: str, action: SafeAction, here: Path, document: Document
 ) -> Iterator[LinesideError]:
     tag = unit.tags.get(action.tag)
-    if tag is None or tag.access != "write":
-        writable = [name for name, one in unit.tags.items() if one.access == "write"]
+    if tag is None or tag.access != "write" or tag.method is not None:
+        writable = [name for name, one in unit.tags.items() if one.access == "write" and one.method is None]
         yield LinesideError(
             "plant.safe_state_tag",
             f"The safe state of {unit_name} writes {action.tag!r}, "
-            + ("which the unit does not have." if tag is None else "which can only be read."),
+            + ("which the unit does not have." if tag is None else "which is no set-point."),
             todo=closest(action.tag, writable),
             place=document.place((*here, "tag")),
         )
@@ -602,7 +666,7 @@ def _service_problems(
                 todo=closest(tag_name, list(unit.tags)),
                 place=place,
             )
-        elif (access == "write" and tag.access != "write") or (needed and tag.type != needed):
+        elif (access == "write" and tag.access != "write") or (needed and tag.type != needed) or tag.method is not None:
             yield LinesideError(
                 "plant.service_tag_type",
                 f"The {key} of the service {name!r} is at {tag_name!r}, a {tag.type} with access {tag.access}.",

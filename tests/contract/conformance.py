@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from drivers.sim.control import SimControl
 from edge.conformance import Subject, one_connection
+from edge.core.plant import Plant
 from edge.core.terms import Value
 from edge.core.zpl import fingerprint, label, layout
 
@@ -49,6 +51,25 @@ def reactor_subject(port: int, control: SimControl, *, security: str = "none") -
         (100.1, 120.0, 140.0),
         400.5,
     )
+
+
+def with_bolus(subject: Subject, **more: object) -> Subject:
+    """The simulated reactor with its method."""
+    data = subject.plant.model_dump(mode="json", by_alias=True)
+    data["units"]["BR-1"]["tags"]["bolus"] = bolus(**more)
+    calls = {"volume": 5.0}, {"volume": 2.5}
+    plant = Plant.model_validate(data)
+    return replace(subject, plant=plant, method="BR-1.bolus", calls=calls, called_wrongly={"volume": 101.0})
+
+
+def bolus(**more: object) -> dict[str, object]:
+    """The method of the simulated reactor, as a tag."""
+    arguments = {"volume": {"unit": "mL", "low": 0.5, "high": 100}}
+    results = {"total": {"unit": "mL", "low": 0}, "times": {"type": "int", "low": 1}}
+    node = "nsu=urn:lineside:sim:reactor;s="
+    method = {"node": f"{node}bolus", "arguments": arguments, "results": results}
+    of = {"connection": "device", "address": f"{node}BR-1", "type": "text", "access": "write"}
+    return {**of, "method": method, **more}
 
 
 def pump_subject(port: int, control: SimControl) -> Subject:

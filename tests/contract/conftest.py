@@ -15,6 +15,7 @@ from tests.contract.conformance import (
     scale_subject,
     serial_pump_subject,
     simulated,
+    with_bolus,
 )
 from tests.contract.wire import serial_cable
 
@@ -58,7 +59,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     port, control = request.getfixturevalue(f"{request.param}_device")
     await control.clear()
     make = {
-        "reactor": reactor_subject,
+        "reactor": lambda *there: with_bolus(reactor_subject(*there)),
         "pump": pump_subject,
         "serial_pump": serial_pump_subject,
         "scale": scale_subject,

@@ -29,7 +29,18 @@ from edge.core.rehearse import PHASES, Report, as_json, as_text, rehearse
 from edge.library import read_recipe_file
 
 PLANT_FILE = Path(sim.__file__).with_name("plant.yaml")
-PLANT = read_plant(PLANT_FILE.read_bytes(), "plant.yaml")
+BOLUS = b"""
+      bolus:
+        connection: reactor
+        address: "nsu=urn:lineside:sim:reactor;s=BR-1"
+        type: text
+        access: write
+        method:
+          node: "nsu=urn:lineside:sim:reactor;s=bolus"
+          arguments: {volume: {unit: mL, low: 0.5, high: 100}}
+          results: {total: {unit: mL, low: 0}, times: {type: int}, said: {type: text}}
+"""
+PLANT = read_plant(PLANT_FILE.read_bytes().replace(b"    tags:\n", b"    tags:" + BOLUS, 1), "plant.yaml")
 SHIPPED = sorted(Path(model.__file__).parent.joinpath("shipped").glob("*.yaml"))
 SECONDS_MAX = 40.0
 """Of the processor: several times what it takes, and a tenth of what it took when each half second was looked at."""
@@ -128,6 +139,8 @@ EVERYTHING: Steps = [
     {"id": "077", "phase": "dispose", "title": "Assess", "text": "T", "of": "endotoxin"},
     {"id": "080", "phase": "ramp", "title": "Cool", "tag": "reactor.temperature_setpoint", "value": 20, "unit": "degC",
      "rate": 60, "per": "h"},
+    {"id": "085", "phase": "method", "title": "Bolus", "tag": "reactor.bolus", "arguments": {"volume": 5},
+     "results": [{"report": "total", "name": "fed", "unit": "mL"}]},
     {"id": "090", "phase": "call", "title": "Called", "operation": "clean", "version": "1",
      "steps": [instruct("090/010")]},
 ]  # fmt: skip

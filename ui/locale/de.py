@@ -286,6 +286,7 @@ TEXT: Final[dict[str, str]] = {
     "phase.dispose": "Befund",
     "phase.ramp": "Rampe",
     "phase.service": "Dienst",
+    "phase.method": "Methode",
     "do.pending": "Ergebnis später",
     "do.results": "Ergebnisse ({count})",
     "step.part": "Teil {part} von {count}",

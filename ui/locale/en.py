@@ -298,6 +298,7 @@ TEXT: Final[dict[str, str]] = {
     "phase.dispose": "result assessed",
     "phase.ramp": "ramp",
     "phase.service": "service",
+    "phase.method": "method",
     "do.pending": "Result later",
     "do.results": "Results ({count})",
     "step.part": "part {part} of {count}",

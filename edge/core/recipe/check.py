@@ -13,12 +13,21 @@ from edge.core.document import Path, closest
 from edge.core.errors import LinesideError, Place
 from edge.core.formula import names_in
 from edge.core.plant import Plant, Tag, Unit, numeric, unknown_unit
-from edge.core.recipe import amend, check_expiry, check_forms, check_sampling, check_services, check_trend
+from edge.core.recipe import (
+    amend,
+    check_expiry,
+    check_forms,
+    check_methods,
+    check_sampling,
+    check_services,
+    check_trend,
+)
 from edge.core.recipe.flow import flow_problems
 from edge.core.recipe.model import (
     Calculate,
     Call,
     Hold,
+    Invoke,
     Label,
     Limit,
     Monitor,
@@ -41,7 +50,7 @@ from edge.core.recipe.values import limit_in, named_in, number_of, resolve, seco
 from edge.core.terms import MEASURES, duration_s, same_dimension
 
 DURATION_S_MAX: Final = 10 * 366 * 86_400.0
-Tagged = Set | Ramp | Wait | Hold | Monitor | Weigh | Label
+Tagged = Set | Ramp | Invoke | Wait | Hold | Monitor | Weigh | Label
 
 
 def check_recipe(document: RecipeDocument, plant: Plant | None) -> list[LinesideError]:
@@ -110,7 +119,9 @@ def _shared_units(document: RecipeDocument, step: Step, path: Path) -> Iterator[
     first: dict[str, int] = {}
     told: set[str] = set()
     for place, branch in enumerate(step.branches if isinstance(step, Parallel) else ()):
-        for role in dict.fromkeys(one.tag.partition(".")[0] for one in _all(branch) if isinstance(one, Set | Ramp)):
+        for role in dict.fromkeys(
+            one.tag.partition(".")[0] for one in _all(branch) if isinstance(one, Set | Ramp | Invoke)
+        ):
             if first.setdefault(role, place) != place and role not in told:
                 told.add(role)
                 yield LinesideError(
@@ -133,7 +144,7 @@ def _all(steps: Sequence[Step]) -> Iterator[Step]:
 def _tag_of(step: Step) -> str:
     if isinstance(step, Weigh | Label):
         return step.balance if isinstance(step, Weigh) else step.printer
-    return step.tag if isinstance(step, Set | Ramp | Wait | Hold | Monitor) else ""
+    return step.tag if isinstance(step, Set | Ramp | Invoke | Wait | Hold | Monitor) else ""
 
 
 def _tag_key(step: Step) -> str:
@@ -396,6 +407,9 @@ class _Check:
         yield from check_forms.problems(self, self._recipe, step, path)
         if isinstance(step, Service):
             yield from check_services.problems(self, self._recipe, self._plant, step, path)
+        if isinstance(step, Invoke):
+            told = {"arguments": step.arguments}, {"results": step.results}
+            yield from check_services.told_problems(self, self._recipe, step, *told, path)
         unknown = list(self._unknown_parameters(step, path))
         yield from unknown
         if unknown or any(self.unknown_names(step, path)):
@@ -566,7 +580,7 @@ class _Check:
             sets = [
                 (where, one)
                 for where, one in self._inside((*path, "branches", index), branch)
-                if isinstance(one, Set | Ramp)
+                if isinstance(one, Set | Ramp | Invoke)
             ]
             for where, one in sets:
                 if writers.setdefault(one.tag, index) != index:
@@ -733,8 +747,11 @@ class _Check:
 
     def _on(self, step: Step, tag: Tag, path: Path) -> Iterator[LinesideError]:
         """What is wrong with a step on this very tag."""
+        if isinstance(step, Invoke):
+            yield from check_methods.problems(self, self._recipe, step, tag, path)
+            return
         if isinstance(step, Label):
-            if tag.type != "text" or tag.access != "write":
+            if tag.type != "text" or tag.access != "write" or tag.method is not None:
                 yield LinesideError(
                     "recipe.printer",
                     f"Step {step.id} prints at {step.printer!r}, a {tag.type} with access {tag.access}.",

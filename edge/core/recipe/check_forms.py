@@ -16,6 +16,7 @@ from edge.core.recipe.model import (
     Custody,
     Dispose,
     Hold,
+    Invoke,
     Label,
     Limit,
     Monitor,
@@ -75,6 +76,9 @@ def numbers_of(step: Step) -> Iterator[tuple[Number, Path, str]]:
         case Service():
             for place, report in enumerate(step.reports):
                 yield from _ends(report.limit, ("reports", place, "limit"), report.unit)
+        case Invoke():
+            for place, result in enumerate(step.results):
+                yield from _ends(result.limit, ("results", place, "limit"), result.unit)
         case _:
             return
 

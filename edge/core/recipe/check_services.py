@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from edge.core.document import Path, closest
 from edge.core.errors import LinesideError
-from edge.core.plant import Plant, Tag, Unit, UnitService, numeric, within
+from edge.core.plant import Argument, Plant, Tag, Unit, UnitService, numeric, within
 from edge.core.recipe.check_forms import Asked, limit_problems
-from edge.core.recipe.model import Parallel, Recipe, ReportValue, Service, Setting, Step
+from edge.core.recipe.model import Invoke, Parallel, Recipe, ReportValue, Service, Setting, Step
 from edge.core.recipe.values import number_of, seconds
 from edge.core.service import ACTING
 from edge.core.terms import MEASURES, convert, same_dimension
@@ -77,9 +77,23 @@ def _by_itself(asked: Asked, recipe: Recipe, step: Service, path: Path) -> Itera
                 todo='Write a number, a space and s, min, h or d, for example "10 min".',
                 place=place,
             )
-    for name, given in step.parameters.items():
+    yield from told_problems(asked, recipe, step, {"parameters": step.parameters}, {"reports": step.reports}, path)
+
+
+def told_problems(
+    asked: Asked,
+    recipe: Recipe,
+    step: Service | Invoke,
+    parameters: Mapping[str, Mapping[str, Given]],
+    reports: Mapping[str, Sequence[ReportValue]],
+    path: Path,
+) -> Iterator[LinesideError]:
+    """What is wrong with what is given and what is recorded, each by the step's key for it, whatever the plant."""
+    ((given_key, group),) = parameters.items()
+    ((report_key, told),) = reports.items()
+    for name, given in group.items():
         if isinstance(given, Setting):
-            here = (*path, "parameters", name)
+            here = (*path, given_key, name)
             if (given.value is None) == (not given.formula):
                 yield LinesideError(
                     "recipe.service_setting",
@@ -91,8 +105,8 @@ def _by_itself(asked: Asked, recipe: Recipe, step: Service, path: Path) -> Itera
             if given.unit not in MEASURES:
                 yield asked.unknown_unit(given.unit, (*here, "unit"))
     names: set[str] = set()
-    for place_, report in enumerate(step.reports):
-        here = (*path, "reports", place_)
+    for place_, report in enumerate(told):
+        here = (*path, report_key, place_)
         if report.name in names:
             yield LinesideError(
                 "recipe.duplicate_result",
@@ -155,7 +169,7 @@ def _on_unit(asked: Asked, recipe: Recipe, name: str, unit: Unit, step: Service,
                 place=asked.place(here),
             )
         else:
-            yield from _given(asked, recipe, step, parameter, given, unit.tags[used[parameter]], here)
+            yield from given_problems(asked, recipe, step, parameter, given, unit.tags[used[parameter]], here)
     yield from (
         LinesideError(
             "recipe.service_parameter_missing",
@@ -207,8 +221,8 @@ def _procedure(asked: Asked, service: UnitService, step: Service, path: Path) ->
         )
 
 
-def _given(
-    asked: Asked, recipe: Recipe, step: Service, name: str, given: Given, tag: Tag, path: Path
+def given_problems(
+    asked: Asked, recipe: Recipe, step: Service | Invoke, name: str, given: Given, tag: Tag | Argument, path: Path
 ) -> Iterator[LinesideError]:
     """Whether what a parameter is given fits its tag."""
     unit = given.unit if isinstance(given, Setting) else ""
@@ -257,7 +271,9 @@ def _given(
             )
 
 
-def _misfit(asked: Asked, step: Service, name: str, shown: str, tag: Tag, path: Path) -> LinesideError:
+def _misfit(
+    asked: Asked, step: Service | Invoke, name: str, shown: str, tag: Tag | Argument, path: Path
+) -> LinesideError:
     return LinesideError(
         "recipe.service_parameter",
         f"Step {step.id} gives {name!r} {shown}; the module takes a {tag.type} in {tag.unit or 'no unit'}.",
@@ -278,7 +294,13 @@ def _report(
             place=asked.place((*path, "report")),
         )
         return
-    tag = unit.tags[name]
+    yield from report_problems(asked, step, report, unit.tags[name], path)
+
+
+def report_problems(
+    asked: Asked, step: Service | Invoke, report: ReportValue, tag: Tag | Argument, path: Path
+) -> Iterator[LinesideError]:
+    """Whether what is recorded is of the type and dimension of what is told."""
     kind = "number" if numeric(tag) else tag.type
     if kind != report.type or (numeric(tag) and report.unit in MEASURES and not same_dimension(report.unit, tag.unit)):
         yield LinesideError(

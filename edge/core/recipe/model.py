@@ -613,6 +613,20 @@ class Service(_Step):
         return found
 
 
+class Invoke(_Step):
+    """The box calls a method of the equipment once, `tag` in the plant file, with `arguments`: each a number,
+    "$parameter", text, true or false, or a value with its unit. What it answers is recorded by `results`. The call is
+    intended and concluded like a write; where nobody knows whether it was carried out, a person is asked."""
+
+    phase: Literal["method"]
+    tag: str
+    arguments: Mapping[Name, float | bool | Text | Setting] = Field(default_factory=dict)
+    results: tuple[ReportValue, ...] = ()
+
+    def records(self) -> Mapping[str, tuple[Kind, str]]:
+        return {one.name: (one.type, one.unit) for one in self.results}
+
+
 class Calculate(_Step):
     """The box works out a formula and records the result as `name`, in `unit`; outside `limit` it raises an exception.
 
@@ -722,7 +736,8 @@ Step = Annotated[
     | Clearance
     | Dispose
     | Ramp
-    | Service,
+    | Service
+    | Invoke,
     Field(discriminator="phase"),
 ]
 Form = Weigh | Sample | Label | Transfer | Custody | Clearance | Dispose

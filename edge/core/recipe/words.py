@@ -123,6 +123,8 @@ WORDS: Final[Mapping[str, Word]] = {
     "procedure": Word("procedure", "procedure {}"),
     "report": Word("report value", "report {}"),
     "reports": Word("report values that are recorded", "records {}"),
+    "arguments": Word("what the method is given", "with {}"),
+    "results": Word("what the method answers, as recorded", "records {}"),
     "timeouts": Word("longest times of states", "at most {}"),
     "on_timeout": Word("what happens when it takes too long", "when it takes too long: {}"),
     "on_held": Word("what happens when the module holds", "when the module holds: {}"),

@@ -35,6 +35,7 @@ from edge.core.recipe.model import (
     Form,
     Hold,
     Instruct,
+    Invoke,
     Label,
     Limit,
     Loop,
@@ -382,7 +383,7 @@ def _balance(play: Play, step: Weigh, run: StepRun, ask: Ask) -> bool:
 # Equipment ---------------------------------------------------------------------------------------------------------
 
 
-def _write_points(_stage: Stage, _step: Set | Ramp | Service | Label) -> Points:
+def _write_points(_stage: Stage, _step: Set | Ramp | Invoke | Service | Label) -> Points:
     for outcome, answers in ANSWERS.items():
         for answer in answers:
             yield "questions", f"{outcome}, {answer}"
@@ -620,7 +621,7 @@ PHASES: Final[Mapping[type, Phase]] = {
     Record: Phase(_record_points, _record),
     Scan: Phase(_scan_points, _scan),
     **dict.fromkeys((Sign, Weigh, Sample, Label, Transfer, Custody, Clearance, Dispose), _FORM),
-    Set: Phase(_write_points),
+    **dict.fromkeys((Set, Invoke), Phase(_write_points)),
     Ramp: Phase(_ramp_points, _ramp),
     Wait: Phase(_wait_points, _wait, _wait_wishes),
     Hold: Phase(_keep_points, _keep),

@@ -17,7 +17,7 @@ from edge.core.alarms import AlarmState, AlarmWatcher, is_there
 from edge.core.decide import Now, inside
 from edge.core.errors import LinesideError
 from edge.core.events import Event, RowBody
-from edge.core.guard import PLACEHOLDER, agrees, fitted, judged
+from edge.core.guard import PLACEHOLDER, agrees, answer_made_up, fitted, judged
 from edge.core.inputs import mid
 from edge.core.limits import BAD_QUALITY_S, Watcher
 from edge.core.line import (
@@ -581,6 +581,9 @@ class Play:
                     return
         self.act_on_cell(write)
         tag = self.stage.plant.tag(write.tag)
+        if tag is not None and tag.method is not None:
+            self.conclude(write, "confirmed", answer_made_up(tag.method), "")
+            return
         until_s = self.now_s + (tag.settle_s if tag else 0.0)
         while True:
             seen = self.reading(shown_tag(self.line, write.tag))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from edge.amendable import amend_offers, amendment_card, waiting
-from edge.core import darkness, queueing
+from edge.core import cleaning, darkness, queueing
 from edge.core.alarms import Alarm, in_order
 from edge.core.approve import startable
 from edge.core.by_hand import open_part
@@ -85,6 +85,7 @@ from edge.wire import (
     StepLine,
     Strip,
     Sync,
+    UnitLine,
     ValueLine,
 )
 
@@ -126,14 +127,14 @@ def picture(
                 title=loaded.title,
                 seal=loaded.seal,
                 needs_patient=needs_patient(line.book.recipes[loaded.seal]),
-                waits=str(queueing.turn(line, line.book.recipes[loaded.seal])),
+                waits=str(queueing.turn(line, line.book.recipes[loaded.seal], at)),
                 needs_order=needs_order(line.profile, line.ad_hoc, loaded.recipe),
                 trainable=all(queueing.usable(line.book.plant, line.book.recipes[loaded.seal], training=True).values()),
             )
             for seal in (*line.recipes, *(seal for seal in line.lives if seal not in line.recipes))
             if (loaded := startable(line, seal)) is not None
         ),
-        orders=tuple(_order(line, order) for order in sorted(line.orders.values(), key=lambda one: one.due or "~")),
+        orders=tuple(_order(line, order, at) for order in sorted(line.orders.values(), key=lambda one: one.due or "~")),
         number=proposed(line.numbers, PRODUCT),
         profile=line.profile.value,
         starters=tuple(role.value for role in PROFILES[line.profile].starters),
@@ -145,6 +146,7 @@ def picture(
         drill=_drill(line),
         notices=(*_expiring(line, at), *notices, *waiting(line)),
         alarms=tuple(_alarm(line, alarm) for alarm in in_order(line.alarms)),
+        units=tuple(_unit(line, name, at) for name, unit in line.book.plant.units.items() if unit.cleaning),
     )
 
 
@@ -154,7 +156,11 @@ def _recipes_waiting(line: Line, person: PersonView | None) -> tuple[str, ...]:
     return tuple(f"{one.recipe} {one.version}" for one in waiting_for(line.lives, person.person, person.roles))
 
 
-def _order(line: Line, order: Order) -> OrderLine:
+def _unit(line: Line, unit: str, at: Stamp) -> UnitLine:
+    return UnitLine(unit=unit, why=cleaning.not_clean(line, at).get(unit, ""), left_s=cleaning.left_s(line, unit, at))
+
+
+def _order(line: Line, order: Order, at: Stamp) -> OrderLine:
     """An order that waits, with the recipe that it would be started with."""
     able = (startable(line, seal) for seal in (*line.lives, *line.recipes))
     fitting = [one for one in able if one and one.recipe == order.recipe and order.version in {"", one.version}]
@@ -176,7 +182,7 @@ def _order(line: Line, order: Order) -> OrderLine:
         due=order.due,
         needs_patient=recipe is not None and needs_patient(recipe) and not order.training,
         training=order.training,
-        waits=str(queueing.turn(line, recipe)) if recipe and not order.training else "",
+        waits=str(queueing.turn(line, recipe, at)) if recipe and not order.training else "",
         why=why,
     )
 
@@ -223,7 +229,7 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
     # what waits for a person first: that is what the operator must see
     cards = [_card(line, batch, recipe, steps[run.step], run, latest, at, drafts) for run in active]
     cards.sort(key=lambda card: card.asks == "nothing")
-    waits = str(queueing.turn(line, recipe, batch.batch)) if batch.state is State.IDLE else ""
+    waits = str(queueing.turn(line, recipe, at, batch.batch)) if batch.state is State.IDLE else ""
     return BatchCard(
         batch=batch.batch,
         order=batch.order,

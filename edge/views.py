@@ -248,6 +248,19 @@ TABLES: Final[dict[str, Table]] = {
         },
         (("batch", "exception"),),
     ),
+    "unit_state": Table(
+        "One line for each time a unit became clean or dirty.",
+        {
+            "seq": _SEQ,
+            "utc": _UTC,
+            "unit": (str, "The unit."),
+            "state": (str, '"clean" or "dirty". How long it stays clean the plant file says.'),
+            "batch": (str, "By which batch; empty for none."),
+            "step": (str, "The step that cleaned it; empty otherwise."),
+            "why": (str, "Why it is dirty; empty otherwise."),
+        },
+        (("unit",), ("batch",)),
+    ),
     "alarm": Table(
         "One line for each time an alarm was raised.",
         {
@@ -919,6 +932,10 @@ def _apply_event(db: Database, seq: int, row: RowBody) -> None:
                 db, "recipe_act", seq, utc, event.recipe, event.version, event.seal, ACT_OF[type(event)], row.actor,
                 event.role, getattr(event, "reason", ""),
             )  # fmt: skip
+        case ev.UnitSoiled():
+            _insert(db, "unit_state", seq, utc, event.unit, "dirty", event.batch, "", event.why)
+        case ev.UnitCleaned():
+            _insert(db, "unit_state", seq, utc, event.unit, "clean", event.batch, event.step, "")
         case ev.AlarmRaised() | ev.AlarmCleared() | ev.AlarmAcknowledged() | ev.AlarmFlooded():
             _apply_alarm(db, seq, row, event)
         case _:

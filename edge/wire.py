@@ -682,6 +682,16 @@ class ExpiryLine(Message):
     expired: bool
 
 
+class UnitLine(Message):
+    """A unit of which the box keeps whether it is clean."""
+
+    unit: str
+    why: str
+    """Why it is not known to be clean; empty while it is."""
+    left_s: float | None
+    """For so long it certainly stays clean; None when it is not, or without an end."""
+
+
 class AmendOffer(Message):
     """Something that may be amended: what it is about (see `Amend`; to `adopt` a version, `subject` is its seal and
     `field` the step to go on from), its value now, and the bounds that the recipe sets."""
@@ -886,6 +896,7 @@ class Picture(Message):
     notices: tuple[str, ...] = ()
     alarms: tuple[AlarmLine, ...] = ()
     """Those that are open: not acknowledged ones first, then by priority."""
+    units: tuple[UnitLine, ...] = ()
 
 
 REQUEST: TypeAdapter[Request] = TypeAdapter(Request, config=ConfigDict(defer_build=True))

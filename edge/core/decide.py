@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any, Final
 
-from edge.core import by_hand, calling, darkness, expiring, gs1, ordering, printing, queueing, serve, training
+from edge.core import by_hand, calling, cleaning, darkness, expiring, gs1, ordering, printing, queueing, serve, training
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
@@ -337,6 +337,7 @@ class _Decision:
             )
             why = restored_because(continues.seq, fetched.heard_seq)
             self.skip_numbers(max(0, (fetched.heard_seq or 0) - continues.seq))
+            cleaning.restored(self)
             for order in self.line.orders:
                 self.emit(ev.OrderCancelled(order=order, reason=f"It may have been started already. {why}"))
         for batch in self.line.live():
@@ -702,7 +703,7 @@ class _Decision:
                 version=version,
                 seal=command.seal,
                 speed=command.speed,
-                waits=str(queueing.turn(line, recipe, training=command.training)),
+                waits=str(queueing.turn(line, recipe, self.now.at, training=command.training)),
                 training=command.training,
                 **control(recipe, command.changes),
             )
@@ -717,7 +718,8 @@ class _Decision:
             running = sum(self.recipe(one).activations() for one in line.live() if one.state is not State.IDLE)
             refuse_batch_that_will_not_fit(self.now.room, running + recipe.activations())
         taken = queueing.taken(line, batch_id)
-        units = queueing.allocate(line.book.plant, recipe, taken, training=asked.training)
+        dirty = cleaning.not_clean(line, self.now.at)
+        units = queueing.allocate(line.book.plant, recipe, taken, dirty, training=asked.training)
         self.emit(
             ev.BatchStarted(
                 batch=batch_id,
@@ -734,6 +736,7 @@ class _Decision:
                 profile=line.profile.value,
             )
         )
+        cleaning.taken(self, batch_id)
         self.offer_attachments(batch_id, "", recipe.attachments)
         pin_trend(self, batch_id, recipe, loaded.recipe, seal)
         self.proceed(batch_id)
@@ -843,6 +846,8 @@ class _Decision:
             )
         )
 
+        if target in OVER:
+            cleaning.ended(self, batch_id)
         if cause != RESTORE:  # what its services do since then the journal of a backup does not know
             serve.pass_on(self, batch_id, target)
 
@@ -1163,6 +1168,7 @@ class _Decision:
         self.offer_attachments(batch_id, step.id, step.attachments)
         self.samples_due(batch_id, lambda plan: plan.at == step.id)
         self.tell_overdue(batch, step)
+        cleaning.begun(self, batch_id, step)
         if isinstance(step, Set):
             full_name = tag_name(batch.units, step.tag)
             tag = self.line.book.plant.tag(full_name)
@@ -1246,6 +1252,7 @@ class _Decision:
         self.emit(ev.StepCompleted(batch=batch_id, step=step))
         batch = self.line.batches[batch_id]
         expiring.passed_step(self, batch_id, self.recipe(batch).steps()[step], batch.steps[step])
+        cleaning.done(self, batch_id, self.recipe(batch).steps()[step])
 
     # Equipment commands ----------------------------------------------------------------------------------------
 
@@ -1262,6 +1269,8 @@ class _Decision:
             intent = Intent(step, iteration, attempt, full_name, value, tag.unit if tag else "", None, self.line.seq)
             self.refused(batch_id, intent, refusal.what)
             return
+        if step != SAFE_STEP:
+            cleaning.used(self, batch_id, full_name.partition(".")[0])
         self.emit(
             ev.CommandIntended(
                 batch=batch_id,

@@ -874,6 +874,27 @@ class ExpiryEnded(Event):
     iteration: int = 1
 
 
+# Clean and dirty units -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitSoiled(Event):
+    """From here on the unit counts as dirty, for this reason. A second row, when its batch has ended, says from when on
+    it counts how long it stays so."""
+
+    unit: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitCleaned(Event):
+    """The step has cleaned the unit."""
+
+    step: str
+    unit: str
+    iteration: int = 1
+
+
 # The dark ----------------------------------------------------------------------------------------------------
 
 

@@ -237,6 +237,17 @@ class ExpiryClock:
 
 
 @dataclass(frozen=True, slots=True)
+class UnitState:
+    """Whether a unit is clean, since when, by which batch and why; see `edge.core.cleaning`."""
+
+    clean: bool
+    since: Stamp
+    before_boot: Elapsed
+    batch: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """The latest value of a name, for formulas."""
 
@@ -480,6 +491,8 @@ class Line:
     """Those that are open: at most `OPEN_MAX` and one."""
     trends: tr.Trends = field(default_factory=dict)
     """What batches that are complete came to, for those after them."""
+    units: Mapping[str, UnitState] = field(default_factory=dict)
+    """Clean and dirty units."""
 
     def live(self) -> list[Batch]:
         """Batches that have not ended."""
@@ -619,6 +632,11 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
         case ev.NumbersSkipped():
             skipped = replace(line.numbers[event.purpose], next=event.next)
             return replace(line, numbers={**line.numbers, event.purpose: skipped})
+        case ev.UnitSoiled() | ev.UnitCleaned():
+            clean = isinstance(event, ev.UnitCleaned)
+            why = "" if isinstance(event, ev.UnitCleaned) else event.why
+            state = UnitState(clean, at, NO_TIME, event.batch, why)
+            return replace(line, units={**line.units, event.unit: state})
         case ev.BatchQueued():
             about = (event.order, event.patient, event.recipe, event.version, event.seal)
             idle = Batch(event.batch, *about, 0, {}, event.speed, state=State.IDLE, started_seq=seq)
@@ -1026,7 +1044,13 @@ def _runtime_started(line: Line, event: ev.RuntimeStarted, at: Stamp) -> Line:
     gap = _elapsed(event.dark_low_s, event.dark_high_s)
     batches = {name: _after_start(batch, line.at, at, gap) for name, batch in line.batches.items()}
     failures = {p: replace(f, since=at) if f.since.boot != at.boot else f for p, f in line.failures.items()}
-    return replace(line, running=True, dark=dark, batches=batches, sessions={}, failures=failures)
+    units = dict(line.units)
+    for name, unit in line.units.items():
+        if line.at is not None and unit.since.boot != at.boot:
+            passed = _carried(unit.before_boot, unit.since, line.at, gap)
+            units[name] = replace(unit, since=at, before_boot=passed)
+    started = replace(line, running=True, dark=dark, batches=batches, sessions={}, failures=failures)
+    return replace(started, units=units)
 
 
 def _after_start(batch: Batch, last: Stamp | None, at: Stamp, gap: Elapsed) -> Batch:

@@ -219,6 +219,16 @@ class UnitService(Frozen):
         return found | {f"reports.{name}": tag for name, tag in self.reports.items()}
 
 
+class Cleaning(Frozen):
+    """The box keeps whether the unit is clean: use makes it dirty, a step of a recipe that `cleans` it makes it clean.
+    See docs/how-to/keep-units-clean.md."""
+
+    clean_hold_s: float | None = Field(default=None, gt=0, le=366 * 86_400)
+    """So long it stays clean; without an end when absent."""
+    dirty_hold_s: float | None = Field(default=None, gt=0, le=366 * 86_400)
+    """So long it may be dirty before it is cleaned; a later cleaning raises an exception record."""
+
+
 class Unit(Frozen):
     """An ISA-88 unit: a class, its tags, what makes it safe, and the services that it offers."""
 
@@ -230,6 +240,7 @@ class Unit(Frozen):
     by_hand: bool = True
     """Two people may go on by hand while its equipment cannot be used, where the recipe permits it too."""
     services: Mapping[Name, UnitService] = Field(default_factory=dict)
+    cleaning: Cleaning | None = None
     training: Literal["never", "allowed", "only"] = "never"
     """Whether training batches may use it, and with it write its tags; a simulated unit is for training `only`."""
 

@@ -7,14 +7,16 @@ Every unit that a waiting batch could use is kept for it against those that came
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
+from edge.core.cleaning import not_clean
 from edge.core.errors import LinesideError
 from edge.core.line import Batch, Line
 from edge.core.plant import Plant
 from edge.core.quick import dataclass
 from edge.core.recipe.model import Recipe
-from edge.core.terms import State
+from edge.core.terms import Stamp, State
 
 WAITING_MAX: Final = 16
 """So many batches may wait on one box; further ones are refused."""
@@ -59,10 +61,17 @@ def taken(line: Line, batch: str = "") -> dict[str, str]:
     return found
 
 
-def allocate(plant: Plant, recipe: Recipe, gone: Mapping[str, str], *, training: bool = False) -> dict[str, str]:
-    """One unit of the right class for each role, none of which is `gone`. Raises `unit.occupied`, naming why, or
-    `training.unit`."""
-    chosen, missing = _choose(plant, recipe, gone, training)
+def allocate(
+    plant: Plant,
+    recipe: Recipe,
+    gone: Mapping[str, str],
+    dirty: Mapping[str, str] = MappingProxyType({}),
+    *,
+    training: bool = False,
+) -> dict[str, str]:
+    """One unit of the right class for each role, none of which is `gone`, nor `dirty` where the recipe wants a clean
+    one. Raises `unit.occupied`, naming why, `unit.dirty`, or `training.unit`."""
+    chosen, missing = _choose(plant, recipe, gone, dirty, training)
     for role, fitting in missing.items():
         need = recipe.units[role]
         if training and not fitting:
@@ -73,6 +82,14 @@ def allocate(plant: Plant, recipe: Recipe, gone: Mapping[str, str], *, training:
                 todo="Let an engineer say so in the plant file: `training: only` for a simulated unit, "
                 "`training: allowed` for a real one.",
             )
+        clean = recipe.units[role].clean and not training
+        soiled = [f"{name} is {dirty[name]}" for name in fitting if clean and name in dirty and name not in gone]
+        if soiled:
+            raise LinesideError(
+                "unit.dirty",
+                f"No clean unit of class {f'{need.cls} {need.unit}'.strip()} is free: {'; '.join(soiled)}.",
+                todo="Run a recipe with a step that cleans it, or wait for another one.",
+            )
         busy = ", ".join(f"{name} is {gone[name]}" for name in fitting if name in gone)
         raise LinesideError(
             "unit.occupied",
@@ -82,10 +99,12 @@ def allocate(plant: Plant, recipe: Recipe, gone: Mapping[str, str], *, training:
     return chosen
 
 
-def turn(line: Line, recipe: Recipe, batch: str = "", *, training: bool = False) -> Turn:
+def turn(line: Line, recipe: Recipe, at: Stamp, batch: str = "", *, training: bool = False) -> Turn:
     """What a waiting `batch`, or a new one without it, waits for now."""
     plant, gone = line.book.plant, taken(line, batch)
-    _, missing = _choose(plant, recipe, gone, training)
+    dirty = not_clean(line, at)
+    _, missing = _choose(plant, recipe, gone, dirty, training)
+    gone = {**dirty, **gone}
     said = [" or ".join(f"{name}, {gone[name]}" for name in fitting if name in gone) for fitting in missing.values()]
     nowhere = [f"a {recipe.units[role].cls}" for role, fitting in missing.items() if gone.keys().isdisjoint(fitting)]
     mine = set(_all_usable(plant, recipe, training))
@@ -98,13 +117,14 @@ def turn(line: Line, recipe: Recipe, batch: str = "", *, training: bool = False)
 
 
 def _choose(
-    plant: Plant, recipe: Recipe, gone: Mapping[str, str], training: bool
+    plant: Plant, recipe: Recipe, gone: Mapping[str, str], dirty: Mapping[str, str], training: bool
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """A unit for each role that can have one, and for each other what could have taken it."""
     chosen: dict[str, str] = {}
     missing: dict[str, list[str]] = {}
     for role, fitting in usable(plant, recipe, training=training).items():
-        free = [name for name in fitting if name not in gone and name not in chosen.values()]
+        unfit = dirty if recipe.units[role].clean and not training else {}
+        free = [n for n in fitting if n not in gone and n not in unfit and n not in chosen.values()]
         if free:
             chosen[role] = free[0]
         else:

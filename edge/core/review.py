@@ -214,6 +214,8 @@ class AsBuilt:
     queued: str = ""
     """A sentence about who let the batch wait, and what for; empty for one that began at once."""
     dark: list[str] = field(default_factory=list)
+    units_said: list[str] = field(default_factory=list)
+    """When units of the batch became dirty and clean."""
     """Sentences about the times when no runtime was there while this batch was under way."""
     training: bool = False
     """Somebody learned: this is no record of a product, and never will be."""
@@ -356,7 +358,7 @@ def as_text(record: AsBuilt) -> str:
     lines += [_alarm_text(alarm) for alarm in record.alarms]
     lines += record.open_results.values()
     lines += [record.identity_erased] if record.identity_erased else []
-    lines += record.dark
+    lines += record.dark + record.units_said
     return "\n".join(lines)
 
 
@@ -637,6 +639,10 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
             if all(written.attempt != attempt for written in step.written):
                 why = "the service broke off" if step.phase == "service" else "the box was off in this step"
                 step.decided.append(f"{why}: answered {event.answer!r} by {row.actor}")
+        case ev.UnitSoiled():
+            batch.units_said.append(f"{utc} {event.unit} is dirty from here on: {event.why}")
+        case ev.UnitCleaned():
+            batch.units_said.append(f"{utc} {event.unit} is clean from here on (step {event.step})")
         case ev.AttachmentsOffered(step=""):
             batch.attachments += event.attachments
         case ev.SignatureMade(step=""):

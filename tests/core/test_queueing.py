@@ -47,7 +47,7 @@ def refusal(line: VirtualLine, command: cm.Command) -> LinesideError:
 
 
 def turn(line: VirtualLine, batch: str) -> str:
-    return str(queueing.turn(line.line, line.recipe, batch))
+    return str(queueing.turn(line.line, line.recipe, line.stamp(), batch))
 
 
 def test_a_batch_waits_says_for_what_and_a_person_starts_it_when_its_units_are_free() -> None:

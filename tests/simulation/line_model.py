@@ -35,7 +35,7 @@ from edge.core.line import (
     effects,
     elapsed,
 )
-from edge.core.plant import Plant
+from edge.core.plant import Cleaning, Plant
 from edge.core.recipe.amend import Change, allowed, guards_identity, offers
 from edge.core.recipe.model import (
     Calculate,
@@ -104,7 +104,15 @@ PLANT_2: Final = PLANT.model_copy(
     }
 )
 
-AFTER_THE_END: Final = (ev.ResultAdded, ev.ValueCorrected, ev.ExceptionRaised)
+
+def kept_clean(plant: Plant) -> Plant:
+    """The plant with a box that keeps whether its units are clean."""
+    cleaning = {"cleaning": Cleaning(clean_hold_s=3_600.0, dirty_hold_s=600.0)}
+    units = {name: unit.model_copy(update=cleaning) for name, unit in plant.units.items()}
+    return plant.model_copy(update={"units": units})
+
+
+AFTER_THE_END: Final = (ev.ResultAdded, ev.ValueCorrected, ev.ExceptionRaised, ev.UnitSoiled)
 """What may still be said of a batch that has ended: what the laboratory found, what was wrong, signed."""
 
 Key = tuple[str, str, int, int, str]
@@ -189,7 +197,9 @@ def _step(chance: random.Random, name: str, numbers: Any, depth: int) -> dict[st
     tag = {"tag": "reactor.temperature", "limit": limit, "on_bad_quality": quality}
     tolerance = {"below": 2, "above": 2, "category": limit["category"]}
     roles = chance.choice([["operator"], ["operator", "verifier"]])
-    base = {"id": name, "title": f"Step {name}"}
+    base: dict[str, Any] = {"id": name, "title": f"Step {name}"}
+    if chance.random() < 0.2:
+        base["cleans"] = ["reactor"]
     kinds: list[dict[str, Any]] = [
         {"phase": "instruct", "text": "Do it."},
         {"phase": "record", "text": "Count.", "name": "n", "unit": "%", "limit": {**limit, "low": 10, "high": 90}},
@@ -261,7 +271,7 @@ class Run:
         self.seed = seed
         self.chance = random.Random(seed)
         self.recipe = self.drawn()
-        plant: Plant = self.chance.choice([PLANT, PLANT_2])
+        plant: Plant = kept_clean(self.chance.choice([PLANT, PLANT_2]))
         self.second = another_version(self.recipe)
         known = {"seal": self.recipe, "second": self.second}
         self.line = Line(Book(plant, known, frozenset(known)))
@@ -675,6 +685,11 @@ class Run:
                 self.judge_pass(event)
             case ev.AmendmentMade():
                 self.judge_amendment(event)
+            case ev.UnitCleaned():
+                assert batch is not None
+                run, names = batch.steps[event.step], self.steps_of(event.batch)[event.step].cleans
+                cleaned = run.state == "done" and event.unit in {batch.units[name] for name in names}
+                self.hold(cleaned, f"no step has cleaned it: {event}")
             case ev.StepSkipped():
                 assert batch is not None
                 self.hold(event.step in batch.skips, f"nobody signed that it is skipped: {event}")
@@ -735,6 +750,9 @@ class Run:
 
     def judge_intent(self, event: ev.CommandIntended) -> None:
         state = self.line.batches[event.batch].state
+        unit = event.tag.partition(".")[0]
+        clean = unit in self.line.units and self.line.units[unit].clean
+        self.hold(event.step == SAFE_STEP or not clean, f"used, and it counts as clean: {event}")
         self.hold(event.late or state not in {State.HELD, State.PAUSED}, f"written while {state.value}: {event}")
         same = [e for e in self.events(ev.CommandIntended, event) if (e.attempt, e.tag) == (event.attempt, event.tag)]
         self.hold(not same, f"intended twice: {event}")

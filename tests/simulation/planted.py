@@ -111,8 +111,9 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
         {"edge.core.decide._Decision.follow_answer": answered_at_once},
         "written while held",
     ),
+    "use leaves a unit clean": ({"edge.core.cleaning.used": lambda *_: None}, "it counts as clean"),
     "units are not kept apart": (
-        {"edge.core.queueing.allocate": lambda _, recipe, __, **___: dict.fromkeys(recipe.units, "BR-1")},
+        {"edge.core.queueing.allocate": lambda _, recipe, *__, **___: dict.fromkeys(recipe.units, "BR-1")},
         "two batches share a unit",
     ),
     "a request is done again when it is repeated": (

@@ -105,7 +105,7 @@ class Schedules(VirtualLine):
             return
         sealed, queue = self.chance.choice([*self.recipes]), self.chance.random() < 0.6
         self.made_of[new[0]] = self.recipes[sealed]
-        free = not queueing.turn(self.line, self.recipes[sealed]).waits_for
+        free = not queueing.turn(self.line, self.recipes[sealed], self.stamp()).waits_for
         command = cm.StartBatch(
             session="S", batch=new[0], order="O", seal=sealed, patient="", speed=1.0, queue=queue
         )  # fmt: skip
@@ -120,7 +120,7 @@ class Schedules(VirtualLine):
         """Whichever that waits: it begins when its turn has come, and else is refused."""
         if self.order:
             name = self.chance.choice(self.order)
-            offered = not queueing.turn(self.line, self.made_of[name], name).waits_for
+            offered = not queueing.turn(self.line, self.made_of[name], self.stamp(), name).waits_for
             code = self.asks(cm.ActOnBatch(session="S", batch=name, act=Act.START, reason=""), name)
             self.hold(code == ("" if offered else "unit.occupied"), f"{name} was offered {offered}, and got {code!r}")
 
@@ -149,7 +149,7 @@ class Schedules(VirtualLine):
             if not self.order:
                 break
             first, before = self.order[0], len(self.order)
-            waits = queueing.turn(self.line, self.made_of[first], first)
+            waits = queueing.turn(self.line, self.made_of[first], self.stamp(), first)
             self.hold(not waits.waits_for and waits.place == 1, f"all units are free, and {first} waits: {waits}")
             for name in tuple(self.order):
                 self.asks(cm.ActOnBatch(session="S", batch=name, act=Act.START, reason=""), name)

@@ -190,6 +190,8 @@ TEXT: Final[dict[str, str]] = {
     "home.next": "Eine Charge öffnen oder eine neue starten.",
     "home.next.read": "Eine Charge öffnen, um sie anzusehen.",
     "home.equipment": "Geräte",
+    "home.clean": "sauber",
+    "home.clean_for": "sauber, noch {left}",
     "home.connected": "verbunden",
     "home.no_equipment": "Mit dieser Box ist kein Gerät verbunden.",
     "home.check.found": "Die Aufzeichnung wurde {when} UTC geprüft und hält nicht. Sagen Sie es der Qualität:",

@@ -200,6 +200,8 @@ TEXT: Final[dict[str, str]] = {
     "home.next": "Open a batch, or start another.",
     "home.next.read": "Open a batch to look at it.",
     "home.equipment": "Equipment",
+    "home.clean": "clean",
+    "home.clean_for": "clean, for {left} more",
     "home.connected": "connected",
     "home.no_equipment": "No equipment is connected to this box.",
     "home.check.found": "The record was verified {when} UTC and does not hold. Tell quality now:",

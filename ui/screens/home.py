@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Button
 
-from edge.wire import BatchCard, LogOut, Picture
+from edge.wire import BatchCard, LogOut, Picture, UnitLine
 from ui import drawing
 from ui.screens.alarms import headline
 from ui.screens.recipes import may_look
@@ -64,11 +64,19 @@ class Home(View):
                 lines.append(Content.assemble(("✖ ", "bold $error"), f"{name}: ", (health, "bold $error")))
         if not picture.connections:
             lines.append(Content(words("home.no_equipment")))
+        lines += [self._unit(one) for one in picture.units]
         lines += self._self_check(picture) + self._drill(picture)
         self.write("#equipment", Content("\n").join(lines))
         notices = [Content.assemble((words("home.notices"), "bold $quiet"))]
         notices += [Content(f"▲ {notice}") for notice in picture.notices]
         self.write("#notices", Content("\n").join(notices) if picture.notices else "")
+
+    def _unit(self, one: UnitLine) -> Content:
+        if one.why:
+            return Content.assemble(("▲ ", "bold $warning"), f"{one.unit}: {one.why}")
+        left = "" if one.left_s is None else drawing.span(self.words, one.left_s)
+        said = self.words("home.clean_for", left=left) if left else self.words("home.clean")
+        return Content.assemble(("✔ ", "$success"), f"{one.unit}: ", (said, "$success"))
 
     def _self_check(self, picture: Picture) -> list[Content]:
         """What the box found when it last verified its whole record."""

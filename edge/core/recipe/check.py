@@ -15,6 +15,7 @@ from edge.core.formula import names_in
 from edge.core.plant import Plant, Tag, Unit, numeric, unknown_unit
 from edge.core.recipe import (
     amend,
+    check_cleaning,
     check_expiry,
     check_forms,
     check_methods,
@@ -187,6 +188,7 @@ def _texts(data: object) -> Iterator[str]:
 
 def _roles_of(step: Step) -> Iterator[str]:
     """The roles that a step names otherwise than by a tag."""
+    yield from step.cleans
     if isinstance(step, Call):
         yield from step.units.values()
     if isinstance(unit := getattr(step, "unit", None), str) and step.phase == "service":
@@ -247,6 +249,7 @@ class _Check:
         yield from self._told(amend.problems(self._document), ("amendments",))
         yield from self._told(flow_problems(self._document, self._plant), ("procedure",))
         yield from self._told(check_expiry.problems(self._document), ("procedure",))
+        yield from check_cleaning.problems(self._document, self._plant)
         yield from shape or self._deadlock()  # who waits for whom is known only when the order is
 
     def _told(self, found: Iterator[LinesideError], path: Path) -> Iterator[LinesideError]:

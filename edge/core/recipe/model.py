@@ -147,6 +147,8 @@ class UnitNeed(Frozen):
 
     cls: Name = Field(alias="class")
     unit: Name | Literal[""] = ""
+    clean: bool = False
+    """It must be clean when the batch begins, as its plant file's `cleaning` counts it."""
 
 
 class MadeFrom(Frozen):
@@ -171,6 +173,8 @@ class _Step(Frozen):
     """What the person may open while the step is under way."""
     by_hand: Literal["two people", "never"] = "two people"
     """Who may do the step in the box's place while its equipment cannot be used, or in manual mode."""
+    cleans: Annotated[tuple[Name, ...], Field(max_length=20)] = ()
+    """The roles whose units are clean when the step is done."""
 
     def inner(self) -> tuple[Inner, ...]:
         """The sequences of steps inside this step, in the order of the file."""

@@ -33,6 +33,8 @@ WORDS: Final[Mapping[str, Word]] = {
     "limit.why": Word("why of the {} limit"),
     "limit.placeholder": Word("placeholder mark of the {} limit"),
     "limit.category": Word("exception category of the {} limit"),
+    "cleans": Word("units that are clean afterwards", "cleans {}"),
+    "clean": Word("whether it must be clean"),
     "attachments": Word("attachments", "attached: {}"),
     "file": Word("name of the file"),
     "sha256": Word("content of the file"),

@@ -22,6 +22,7 @@ from edge.core.inputs import mid
 from edge.core.limits import BAD_QUALITY_S, Watcher
 from edge.core.line import (
     EXPIRY,
+    NO_TIME,
     OVER,
     SAFE_STEP,
     Batch,
@@ -33,6 +34,7 @@ from edge.core.line import (
     Question,
     StepRun,
     Timer,
+    UnitState,
     Watch,
     Write,
     apply,
@@ -99,6 +101,8 @@ class Play:
         self.stage, self.cell, self.name, self.way, self.trying, self.bad = stage, cell, name, way, trying, bad
         self.line = Line(Book(stage.plant, {stage.seal: stage.recipe}, frozenset({stage.seal})))
         self.now_s = self.row_s = 0.0
+        clean = {name: UnitState(True, self.stamp(), NO_TIME, "", "") for name in stage.plant.units}  # as they must be
+        self.line = replace(self.line, units=clean)
         self.events: list[Event] = []
         self.started: set[tuple[str, int, int, str]] = set()
         self.watchers: dict[Watch, Watcher] = {}

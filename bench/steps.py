@@ -114,22 +114,21 @@ async def _steps(folder: Path, disk: str, vfs: str | None, say: Say) -> list[Fig
 
 
 async def _sizes(folder: Path, say: Say) -> list[Figure]:
-    """What a step costs does not depend on the length of the recipe or on the number of batches."""
+    """What a step costs does not depend on the length of the recipe or on the number of batches. Each is about as many
+    steps, and a round's ratios are of what lies side by side in time."""
     short, long = (read_recipe(_recipe(steps).encode(), "steps.yaml").recipe for steps in (STEPS, LONG))
-    found: dict[str, list[float]] = {"short": [], "long": [], "many": []}
+    one, of_long, of_many = list[float](), list[float](), list[float]()
     async with _engine(folder, [short, long], None) as engine:
-        for number in range(3):
-            say(f"steps of long recipes and many batches: round {number + 1} of 3")
-            for name, recipe, steps, batches in (
-                ("short", short, STEPS, 1),
-                ("long", long, LONG, 1),
-                ("many", short, STEPS, AT_ONCE),
-            ):
-                found[name].append((await _run(engine, seal(recipe), steps, batches))[1] * 1e6)
-    one = min(found["short"])
+        for number in range(ROUNDS):
+            say(f"steps of long recipes and many batches: round {number + 1} of {ROUNDS}")
+            alone = [(await _run(engine, seal(short), STEPS))[1] for _ in range(AT_ONCE)]
+            one.append(sum(alone) / AT_ONCE * 1e6)
+            of_long.append((await _run(engine, seal(long), LONG))[1] * 1e6 / one[-1])
+            of_many.append((await _run(engine, seal(short), STEPS, AT_ONCE))[1] * 1e6 / one[-1])
+    mid = median(one)
     return [
-        Figure(f"the same of a recipe of {LONG} steps, to {STEPS}", min(found["long"]), "us", one, at_most=1.3),
-        Figure(f"the same of {AT_ONCE} batches in turn, to one", min(found["many"]), "us", one, at_most=1.3),
+        Figure(f"the same of a recipe of {LONG} steps, to {STEPS}", median(of_long) * mid, "us", mid, at_most=1.3),
+        Figure(f"the same of {AT_ONCE} batches in turn, to one", median(of_many) * mid, "us", mid, at_most=1.3),
     ]
 
 

@@ -257,7 +257,8 @@ class _Check:
         try:
             yield from found
         except LinesideError as error:
-            yield LinesideError(error.code, error.what, todo=error.todo, place=self._document.place(path))
+            error.place = error.place or self._document.place(path)
+            yield error
 
     # The recipe as a whole -------------------------------------------------------------------------------------
 

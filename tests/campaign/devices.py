@@ -383,7 +383,7 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def _pump(seed: int, folder: Path) -> AsyncIterator[tuple[int, Faults]]:
+async def pump_at(seed: int, folder: Path) -> AsyncIterator[tuple[int, Faults]]:
     faults: list[Faults] = []
     with mock.patch("drivers.sim.pump.serve_control", functools.partial(_caught, faults)):
         served = serve_pump_and_balance("127.0.0.1", 0, seed=seed, speed=600, control=folder / "none")
@@ -467,7 +467,7 @@ def against(
     return inject
 
 
-MODBUS_FAULTS: Final = against(_pump, pump_subject, MODBUS, Bench.reply_on_the_next_connection)
+MODBUS_FAULTS: Final = against(pump_at, pump_subject, MODBUS, Bench.reply_on_the_next_connection)
 OPCUA_FAULTS: Final = against(_reactor, reactor_subject, OPCUA)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tests.campaign import Part, devices, disk, drill, flips, kills, line, parsers, power, refusals, sync
+from tests.campaign import Part, devices, disk, drill, engine, flips, kills, line, parsers, power, refusals, sync
 
 PARTS: tuple[Part, ...] = (
     power.POWER_CUT,
     line.POWER_CUT,
+    engine.POWER_CUT,
     line.SCHEDULES,
     power.REFUSAL,
     *refusals.PARTS,
@@ -21,6 +22,7 @@ PARTS: tuple[Part, ...] = (
     sync.NETWORK,
     sync.STORE,
     *devices.PARTS,
+    engine.UNKNOWN,
     line.FALSE_CLOCK,
     *parsers.PARTS,
     disk.FULL_DISK,

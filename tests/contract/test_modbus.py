@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import os
 import random
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -18,7 +19,7 @@ from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.core.terms import Reading
 from edge.equipment import Home, WriteRefused, WriteResult, WriteUnknown
-from tests.contract.wire import RIGHT, WRONG, answer, device, frame, never_wrong, plant_at, words
+from tests.contract.wire import KILLS, RIGHT, WRONG, Leak, answer, device, frame, never_wrong, plant_at, words
 
 
 def driver_of(plant: Plant) -> ModbusDriver:
@@ -57,6 +58,37 @@ async def test_settings_are_refused_in_words(settings: dict[str, object], tag: d
 
 
 # Devices that misbehave ------------------------------------------------------------------------------------------
+
+
+async def test_a_device_that_is_killed_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gaps are marked, values read anew, and nothing is left open."""
+    monkeypatch.setattr("drivers.modbus.retry_delays_s", lambda: itertools.repeat(0.01))
+    ends: list[asyncio.StreamWriter] = []
+    pid = os.getpid()
+    host = f"127.{1 + pid % 200}.{pid // 200 % 250}.{1 + pid // 50_000 % 250}"  # nobody else takes its ports meanwhile
+    value, port, leak = 0.0, 0, Leak()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(writer)
+        while request := await reader.read(256):
+            writer.write(answer(request, value))
+
+    server = await asyncio.start_server(serve, host, port)
+    port = server.sockets[0].getsockname()[1]
+    async with rig(plant_at(port, settings={"host": host, "port": port})) as made:
+        for round_ in range(1, KILLS + 1):
+            value = float(round_)
+            if round_ > 1:
+                server = await asyncio.start_server(serve, host, port, reuse_address=True)
+            await made.until(lambda: made.good("U.x"))
+            assert made.equipment.latest("U.x").value == value  # type: ignore[union-attr]
+            server.close()
+            while ends:
+                ends.pop().transport.abort()
+            await made.until(lambda: made.bad("U.x") and not made.equipment.health()["device"].connected)
+            leak.look()
+        assert [task.get_name() for task in asyncio.all_tasks()].count("modbus") == 1
+        leak.judge(sockets=2, tasks=2)
 
 
 async def test_a_late_reply_is_never_taken_for_another() -> None:

@@ -11,6 +11,7 @@ import threading
 import tty
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 from pymodbus.framer.rtu import FramerRTU
 
@@ -18,6 +19,8 @@ from drivers.modbus_link import Link, Lost
 from edge.core.plant import Plant
 from edge.core.terms import Reading
 
+KILLS = int(os.environ.get("LINESIDE_KILLS", "6"))
+"""So often a device dies and comes back in a test; docs/reference/figures.md says what came of a hundred."""
 WRONG = 999.0
 RIGHT = 5.0
 
@@ -43,6 +46,29 @@ def plant_at(port: int, *, settings: dict[str, object] | None = None, tags: dict
             },
         }
     )
+
+
+class Leak:
+    """What a process holds open after each round, and what it grew by from the second round to the last."""
+
+    def __init__(self) -> None:
+        self.rounds: list[tuple[int, int, int]] = []
+
+    def look(self) -> None:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        sockets = sum("socket" in str(link.readlink()) for link in links)
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        self.rounds.append((sockets, len(asyncio.all_tasks()), resident))
+
+    def judge(self, *, sockets: int, tasks: int, memory: bool = True) -> None:
+        """So many more than after the second round may be there. Memory is judged when there were many rounds: that of
+        the first ones is what libraries keep."""
+        first, last = self.rounds[1], self.rounds[-1]
+        assert last[0] <= first[0] + sockets, f"sockets are left open: {self.rounds}"
+        assert last[1] <= first[1] + tasks, f"tasks are left: {self.rounds}"
+        grown = last[2] - self.rounds[len(self.rounds) // 2][2]
+        print(f"{len(self.rounds)} rounds: {last[0] - first[0]} sockets, {last[1] - first[1]} tasks, {grown} bytes")  # noqa: T201  a figure
+        assert not memory or len(self.rounds) < 50 or grown < 2**20, f"memory grows: {self.rounds}"
 
 
 def words(value: float) -> bytes:

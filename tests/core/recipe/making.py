@@ -137,6 +137,10 @@ class _Maker:
         yield self.weigh
         yield self.people
         yield self.service
+        yield lambda base, _: {
+            **base, "phase": "method", "tag": "reactor.bolus", "arguments": {"volume": self.one_of(0.5, 5)},
+            "results": [{"report": "total", "name": f"m{self.count}", "unit": "mL"}],
+        }  # fmt: skip
         yield self.later
         yield self.later
         yield lambda base, _: {

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, event, find, given, settings
 
-from drivers import sim
 from drivers.sim.physics import VirtualCell
 from edge.core import decide as deciding
 from edge.core.errors import LinesideError
-from edge.core.plant import read_plant
 from edge.core.recipe import check_recipe, read_recipe, seal
 from edge.core.recipe.read import PHASES, RecipeDocument
 from edge.core.rehearse import as_text, rehearse
 from tests.core.recipe.making import OPERATIONS, recipes
+from tests.core.test_rehearse import PLANT
 
-PLANT = read_plant(Path(sim.__file__).with_name("plant.yaml").read_bytes(), "plant.yaml")
 MADE = settings(
     max_examples=40, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],

@@ -10,6 +10,11 @@ import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from hypothesis import settings
+
+# how long an example takes says something about the machine, not about the code
+settings.register_profile("lineside", settings(), deadline=None)
+settings.load_profile("lineside")
 
 
 @pytest.fixture

@@ -128,3 +128,13 @@ def test_agreement_needs_a_good_reading_within_tolerance() -> None:
     assert agrees(tag(type="bool"), True, reading(True))
     assert not agrees(tag(type="bool"), True, reading(1))
     assert not agrees(tag(type="text"), "a", reading("b"))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value"),
+    [({"low": 0}, -1.0), ({"high": 10}, 11.0), ({}, math.nan), ({}, math.inf), ({"low": 0, "high": 10}, math.nan)],
+)
+def test_one_bound_is_a_bound_and_no_number_is_bad(bounds: dict[str, int], value: float) -> None:
+    tag = Tag.model_validate({"connection": "c", "address": "a", **bounds})
+    assert judged(tag, Reading(value, "", Quality.GOOD, "", 0.0)).quality is Quality.BAD
+    assert judged(tag, Reading(5.0, "", Quality.GOOD, "", 0.0)).quality is Quality.GOOD

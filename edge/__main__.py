@@ -523,34 +523,23 @@ def recipe_check(
 
     Example: lineside recipe check cart-b1.yaml --plant plant.yaml
     """
-    from edge.core.plant import read_plant
-    from edge.core.recipe import remarks, seal
-    from edge.library import read_bounded, read_drafted_file, refuse_findings
+    from edge.library import Checked, check_draft, read_bounded
 
-    worth: list[LinesideError] = []
     try:
-        checked_plant = read_plant(read_bounded(plant), str(plant)) if plant else None
-        document, is_operation = read_drafted_file(file, checked_plant)
-        worth = remarks(document)
-        refuse_findings(document, checked_plant, file.parent)
-    except LinesideError as refusal:
-        if not as_json:
-            for remark in worth:
-                refusal.add_note(f"remark: {remark}")
-            raise
-        facts = {"ok": False, "findings": [refusal.as_json()]}
-        print(json.dumps({**facts, "remarks": [remark.as_json() for remark in worth]}))
-        raise typer.Exit(EXIT_REFUSED) from refusal
-    recipe, steps = document.recipe, len(document.recipe.steps())
-    name = {} if is_operation else {"seal": seal(recipe)}
+        of_plant = (read_bounded(plant), str(plant)) if plant else None
+        checked = check_draft(read_bounded(file), str(file), of_plant, file)
+    except LinesideError as unreadable:
+        checked = Checked(None, is_operation=False, refusal=unreadable, remarks=())
     if as_json:
-        facts = {"ok": True, "operation" if is_operation else "recipe": recipe.recipe, **name, "steps": steps}
-        print(json.dumps({**facts, "remarks": [remark.as_json() for remark in worth]}))
+        print(json.dumps(checked.as_json()))
+    elif checked.refusal is None:
+        print(checked)
     else:
-        sealed = "".join(f" Seal {one}" for one in name.values())
-        print(f"{recipe.recipe} {recipe.version}: {steps} steps, nothing wrong.{sealed}")
-        for remark in worth:
-            print(f"remark: {remark}")
+        for remark in checked.remarks:
+            checked.refusal.add_note(f"remark: {remark}")
+        raise checked.refusal
+    if checked.refusal is not None:
+        raise typer.Exit(EXIT_REFUSED)
 
 
 @recipe_app.command("attach")

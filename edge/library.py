@@ -24,6 +24,7 @@ from edge.core.recipe import (
     read_operation,
     read_recipe,
     read_recipe_or_operation,
+    remarks,
     seal,
     sealed_bytes,
 )
@@ -268,7 +269,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def read_checked_recipe(path: Path, plant: Plant | None) -> Sealed:
     """Read, check and seal one recipe file. Raises the first finding with all others in `others`."""
     data = read_bounded(path)
-    with _all_findings(path, data, plant):
+    with _all_findings(data, str(path), operations_beside(path), plant):
         document = read_recipe_file(path, data)
     refuse_findings(document, plant, path.parent)
     return Sealed(document.recipe, seal(document.recipe), sealed_bytes(document.recipe, data))
@@ -331,21 +332,68 @@ def read_recipe_file(path: Path, data: bytes | None = None) -> RecipeDocument:
     return read_recipe(data, str(path), operations_beside(path))
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the checker says of somebody's draft: the same at the command line and on the hub's pages."""
+
+    document: RecipeDocument | None
+    """None when it cannot be read."""
+    is_operation: bool
+    refusal: LinesideError | None
+    """The first finding, with all others."""
+    remarks: tuple[LinesideError, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """For machines."""
+        worth = {"remarks": [remark.as_json() for remark in self.remarks]}
+        if self.refusal is not None or self.document is None:
+            return {"ok": False, "findings": [self.refusal.as_json()] if self.refusal else [], **worth}
+        recipe = self.document.recipe
+        named = {"operation": recipe.recipe} if self.is_operation else {"recipe": recipe.recipe, "seal": seal(recipe)}
+        return {"ok": True, **named, "steps": len(recipe.steps()), **worth}
+
+    def __str__(self) -> str:
+        worth = [f"remark: {remark}" for remark in self.remarks]
+        if self.refusal is not None or self.document is None:
+            return "\n".join((str(self.refusal), *worth))
+        recipe = self.document.recipe
+        sealed = "" if self.is_operation else f" Seal {seal(recipe)}"
+        said = f"{recipe.recipe} {recipe.version}: {len(recipe.steps())} steps, nothing wrong.{sealed}"
+        return "\n".join((said, *worth))
+
+
+def check_draft(data: bytes, name: str, plant: tuple[bytes, str] | None, file: Path | None = None) -> Checked:
+    """Check a recipe, or an operation of the library, called `name`, on `plant`, its text and its name. All that is
+    wrong is found. Its attachments and the operations that do not ship are looked for beside `file`."""
+    document, is_operation, found = None, False, list[LinesideError]()
+    operations = LibraryOperations(None) if file is None else operations_beside(file)
+    try:
+        checked_plant = None if plant is None else read_plant(*plant)
+        with _all_findings(data, name, operations, checked_plant):
+            document, is_operation = read_recipe_or_operation(data, name, operations)
+        found = remarks(document)
+        refuse_findings(document, checked_plant, None if file is None else file.parent)
+    except LinesideError as refusal:
+        return Checked(document, is_operation=is_operation, refusal=refusal, remarks=tuple(found))
+    return Checked(document, is_operation=is_operation, refusal=None, remarks=tuple(found))
+
+
 def read_drafted_file(path: Path, plant: Plant | None = None) -> tuple[RecipeDocument, bool]:
     """As `read_recipe_file`; an operation's file is read as the recipe that does nothing but it. True when it is one.
     For looking at what somebody writes: a box executes recipes alone. A file that cannot be read is refused with what
     the checker finds in the rest of it, on `plant`."""
     data = read_bounded(path)
-    with _all_findings(path, data, plant):
-        return read_recipe_or_operation(data, str(path), operations_beside(path))
+    operations = operations_beside(path)
+    with _all_findings(data, str(path), operations, plant):
+        return read_recipe_or_operation(data, str(path), operations)
 
 
 @contextmanager
-def _all_findings(path: Path, data: bytes, plant: Plant | None) -> Iterator[None]:
+def _all_findings(data: bytes, name: str, operations: LibraryOperations, plant: Plant | None) -> Iterator[None]:
     try:
         yield
     except LinesideError as refusal:
-        refusal.others = (*refusal.others, *beside(data, str(path), operations_beside(path), plant))
+        refusal.others = (*refusal.others, *beside(data, name, operations, plant))
         raise
 
 
@@ -361,7 +409,7 @@ class LibraryOperations(Mapping[tuple[str, str], bytes]):
     box waits for it. Raises `library.operation_twice` when one name and version stands for two contents, and as
     `read_operation`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._keys: dict[str, tuple[str, str]] = {}
 
@@ -383,7 +431,8 @@ class LibraryOperations(Mapping[tuple[str, str], bytes]):
     def _files(self) -> dict[str, bytes]:
         shipped = resources.files("edge.core.recipe.shipped") / "operations"
         files = {path.name: path.read_bytes() for path in (shipped.iterdir() if shipped.is_dir() else ())}
-        return files | {str(path): read_bounded(path) for path in sorted(self._folder.glob("*.yaml"))[:RECIPES_MAX]}
+        own = () if self._folder is None else sorted(self._folder.glob("*.yaml"))[:RECIPES_MAX]
+        return files | {str(path): read_bounded(path) for path in own}
 
     def _found(self, word: str) -> dict[tuple[str, str], bytes]:
         """The operations in all files in which `word` stands; a backslash may stand for any letter of it."""

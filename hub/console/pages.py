@@ -14,10 +14,13 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edge.core.document import FILE_BYTES_MAX
 from edge.core.errors import LinesideError
 from edge.core.events import decode
 from edge.core.review import AsBuilt, batch_record
+from edge.library import Checked, check_draft
 from hub.receive import Receiver
 from hub.store import Chain, Quarantined, Store
 from hub.trust import Trust
@@ -26,6 +29,8 @@ HERE: Final = Path(__file__).parent
 SILENT_S: Final = 90.0
 """A box says hail more often than this when it is connected."""
 TOLD_EVERY_S: Final = 1.0
+DRAFT_BYTES_MAX: Final = 4 * FILE_BYTES_MAX
+"""Of a recipe and a plant file together, in JSON's escapes."""
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -176,7 +181,8 @@ async def records(console: Console, *, training: bool = False) -> list[Record]:
 
 
 def make_app(console: Console) -> FastAPI:
-    """The web application. Only GET, no cookies, no input but the path."""
+    """The web application. No cookies; it only shows, and checks a draft that it keeps nothing of."""
+    one_at_a_time = asyncio.Lock()
     app = FastAPI(title="Lineside hub", docs_url=None, redoc_url=None, openapi_url=None)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
@@ -227,6 +233,20 @@ def make_app(console: Console) -> FastAPI:
     @app.get("/quarantine")
     async def _quarantine(request: Request) -> HTMLResponse:
         return page(request, "quarantine.html", frames=await console.store.quarantined(), names=console.trust.names)
+
+    @app.get("/check")
+    async def _check(request: Request) -> HTMLResponse:
+        return page(request, "check.html")
+
+    @app.post("/api/check")
+    async def _api_check(request: Request) -> JSONResponse:
+        try:
+            draft = read_draft(await _bounded(request))
+        except LinesideError as refusal:
+            return JSONResponse({"error": refusal.as_json()}, 400)
+        async with one_at_a_time:  # it takes up to a second of a processor, which the receiver shares
+            checked = await asyncio.to_thread(draft.check)
+        return JSONResponse({**checked.as_json(), "text": str(checked)})
 
     @app.get("/api/boxes")
     async def _api_boxes() -> JSONResponse:
@@ -293,6 +313,46 @@ def make_app(console: Console) -> FastAPI:
         return StreamingResponse(_stream(console), media_type="text/event-stream")
 
     return app
+
+
+class Draft(BaseModel):
+    """A recipe that somebody writes, and the plant file that it is for, as texts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    recipe: str
+    plant: str = ""
+
+    def check(self) -> Checked:
+        """What the checker says of it."""
+        plant = (self.plant.encode(), "plant.yaml") if self.plant.strip() else None
+        return check_draft(self.recipe.encode(), "recipe.yaml", plant)
+
+
+def read_draft(data: bytes) -> Draft:
+    """A draft from its JSON. Raises `hub.draft`."""
+    try:
+        return Draft.model_validate_json(data)
+    except ValidationError as error:
+        raise LinesideError(
+            "hub.draft",
+            f"This is no draft of a recipe: {error.errors()[0]['msg']}.",
+            effect="Nothing was checked.",
+            todo='Send JSON like {"recipe": "...", "plant": "..."}; `plant` may be left out.',
+        ) from None
+
+
+async def _bounded(request: Request) -> bytes:
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > DRAFT_BYTES_MAX:
+            raise LinesideError(
+                "hub.draft_too_long",
+                f"The draft has more than {DRAFT_BYTES_MAX:,} bytes.",
+                effect="Nothing was checked.",
+                todo="A recipe has at most a mebibyte.",
+            )
+    return bytes(data)
 
 
 async def _stream(console: Console) -> AsyncIterator[str]:

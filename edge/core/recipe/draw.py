@@ -18,6 +18,7 @@ from typing import Final, Literal
 from edge.core.quick import dataclass
 from edge.core.recipe.model import Branch, Recipe, Select, Step
 from edge.core.recipe.read import seal
+from edge.core.recipe.values import said as in_words
 from edge.core.recipe.words import dagger, facts
 from edge.core.review import AsBuilt, BuiltException, BuiltStep
 
@@ -404,7 +405,7 @@ class _Layout:
         said = [*([more] if more else []), *facts(self.recipe, step)] or [""]
         if step.next is not None:
             said.append(f"then step {step.next}")
-        lines = _lines(f"{step.id}{dagger(step)} {step.title}", room, bold=True)
+        lines = _lines(f"{step.id}{dagger(step)} {in_words(self.recipe, step.title)}", room, bold=True)
         said[0] = f"{step.phase}{said[0] if said[0].startswith(':') else ' ' + said[0]}".rstrip()
         for line in said[:6]:
             lines += _lines(line, room, size=SMALL, most=4 if line == more else 2)
@@ -419,7 +420,7 @@ class _Layout:
             Text(2.0, LINE * (row + 1), line, size, bold=bold) for row, (line, size, bold) in enumerate(lines)
         )
         parts = (f"{step.id} {step.title}", str(getattr(step, "text", "")), step.why)
-        whole = "\n".join(_clean(part) for part in parts if part)
+        whole = "\n".join(_clean(in_words(self.recipe, part)) for part in parts if part)
         look = self.overlay.look(step.id) if self.overlay else "plain"
         return Block(width, height, (Box(0.0, 0.0, width, height, texts, step.id, kind, look, whole),))
 
@@ -435,7 +436,10 @@ class _Layout:
         names = [f"{step.id}, branch {place + 1} of {len(inner)}" for place in range(len(inner))]
         if kind in {"again", "inside"}:
             names = [f"{step.id}, the steps inside"]
-        titles = [f"{name}: {conditions[place] if conditions else step.title}" for place, name in enumerate(names)]
+        titles = [
+            f"{name}: {conditions[place] if conditions else in_words(self.recipe, step.title)}"
+            for place, name in enumerate(names)
+        ]
         more = {
             "all": f": {len(inner)} branches at once, then on",
             "one": ": one way, the first whose condition is true",
@@ -847,7 +851,7 @@ class _Words:
         for step in steps:
             look = self.overlay.look(step.id) if self.overlay else "plain"
             sign = {"done": "✓ ", "exception": "! ", "open": "> ", "not reached": "  ", "plain": ""}[look]
-            heading = f"{step.id}{dagger(step)} {step.phase}: {step.title}"
+            heading = f"{step.id}{dagger(step)} {step.phase}: {in_words(self.recipe, step.title)}"
             self.say(heading, f"{before}{sign}", f"{before}{sign and '  '}  ")
             for line in [*facts(self.recipe, step), *(self.overlay.says(step.id) if self.overlay else ())]:
                 self.say(line, f"{before}    ", f"{before}      ")

@@ -101,7 +101,7 @@ def loaded(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(StringIO(text))
 
 
-OF_PLANT_FILES = ("connection", "endpoint:", "driver:", "training:")
+OF_PLANT_FILES = ("connection", "endpoint:", "driver:", "training:", "cleaning:")
 
 
 def examples() -> Iterator[tuple[str, str]]:

@@ -293,11 +293,11 @@ class Bench:
         return {DOUBT}
 
     async def frozen(self) -> Collection[Ended]:
-        shown = self.made.equipment.latest(self.subject.setpoint)
-        if shown is not None and abs(float(shown.value) - self.value) < AGREES:
+        shown = await self.made.equipment.read(self.subject.setpoint)  # a write that was lost may have changed it since
+        if shown.good and abs(float(shown.value) - self.value) < AGREES:
             self.value = round(self.value - 1, 1)  # frozen at what is written it would be right
         await self.control.freeze(self.subject.setpoint)
-        return {DOUBT}
+        return {DOUBT} if shown.good else {DOUBT, ONCE}
 
     async def bad_quality(self) -> Collection[Ended]:
         """A write may bring a good quality along."""

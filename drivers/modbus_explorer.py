@@ -19,6 +19,8 @@ LINE_UNITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 LINES: Final = ((9600, "none", 1), (19200, "even", 1), (9600, "even", 1), (19200, "none", 1), (38400, "none", 1))
 """How a serial line may be set: baud, parity, stop bits; the usual first."""
 LINE_ANSWER_S: Final = 0.25
+LINE_IDENTITY_S: Final = 0.5
+"""Many devices on serial lines do not answer the question what they are."""
 _TABLES: Final = {"holding": 3, "input": 4, "coil": 1, "discrete": 2}
 """Table -> the function that reads it."""
 _ANSWERS: Final = "answers"
@@ -86,7 +88,7 @@ async def _on_a_line(where: Where, say: Say) -> list[Seen]:
                 if tables := await _tables(link, unit, LINE_ANSWER_S):
                     settings: dict[str, Value] = {"line": where.line, "baud": baud, "parity": parity}
                     settings |= {"stop_bits": stop_bits, "device": unit}
-                    facts = (*tables, *await _identity(link, unit, LINE_ANSWER_S))
+                    facts = (*tables, *await _identity(link, unit, LINE_IDENTITY_S))
                     seen.append(Seen(f"A Modbus device on a serial line, number {unit}.", settings, facts))
         finally:
             link.leave()

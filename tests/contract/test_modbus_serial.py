@@ -352,7 +352,8 @@ async def test_a_device_on_a_line_says_what_it_is(monkeypatch: pytest.MonkeyPatc
         else:
             send(bytes([request[0], 0x80 | request[1], 2 if request[0] == 1 else 11]))
 
-    monkeypatch.setattr("drivers.modbus_explorer.LINE_ANSWER_S", PATIENCE_S)
+    for bound in ("LINE_ANSWER_S", "LINE_IDENTITY_S"):
+        monkeypatch.setattr(f"drivers.modbus_explorer.{bound}", PATIENCE_S)
     with serial_devices(device) as path:
         seen = await EXPLORER.probe(Where(line=path, timeout_s=60), lambda _what: None)
     assert [one.settings["device"] for one in seen] == [1]

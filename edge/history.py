@@ -227,19 +227,20 @@ class History:
                     await _first(pause_s, stop, self._many)
                     pause_s = FLUSH_S
                     self._many.clear()
+                    last = stop.is_set()  # set from here on, another flush stores what comes meanwhile and closes
                     pending, self._pending = self._pending, []
                     batches = live()
                     ended = bool(self._live - batches.keys())
                     self._live = frozenset(batches)
                     self._urgent = frozenset().union(*batches.values())
                     self._note_room(has_room())
-                    work = (pending, self._urgent, ended or stop.is_set(), dict(self._shed))
+                    work = (pending, self._urgent, ended or last, dict(self._shed))
                     told = await loop.run_in_executor(thread, self._flush, *work)
                     for scope in told:
                         if self._shed[scope] == work[3][scope]:
                             del self._shed[scope]
                     await self._tell(thread, submit)
-                    if stop.is_set():
+                    if last:
                         return
             finally:
                 self._ended = True

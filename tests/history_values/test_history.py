@@ -292,6 +292,22 @@ async def test_many_readings_do_not_wait_for_the_next_flush(box: Box, monkeypatc
     assert not box.of(cm.MissValues)
 
 
+async def test_what_comes_while_the_last_flush_is_under_way_is_stored_and_the_window_closes(box: Box) -> None:
+    stop = asyncio.Event()
+
+    def has_room() -> bool:
+        """Asked in each round, when the waiting readings have just been taken: now another comes, and the end."""
+        if not stop.is_set():
+            box.second(1)
+            stop.set()
+        return True
+
+    box.second(0)
+    await box.history.run(box.submit, lambda: box.live, has_room, stop)
+    assert values(box.path, "A.count") == [0, 1]
+    assert len(box.of(cm.SealValues)) == 1
+
+
 async def test_without_room_only_the_record_is_stored_and_that_is_said(box: Box) -> None:
     box.room = False
     box.second(1)

@@ -32,7 +32,7 @@ def _device(name: str, arguments: argparse.Namespace) -> AbstractAsyncContextMan
         return serve_scale(*where, **how)
     from drivers.sim.pump import serve_pump_and_balance
 
-    return serve_pump_and_balance(*where, **how, serial=arguments.serial)
+    return serve_pump_and_balance(*where, **how, serial=arguments.serial, framing=arguments.framing)
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -64,6 +64,7 @@ def main() -> int:
     parser.add_argument("--speed", type=float, default=60.0)
     parser.add_argument("--certificate", type=Path, help="reactor: offer encrypted connections with this one (DER)")
     parser.add_argument("--serial", type=Path, help="pump: serve at this serial port instead (RTU, 19200 baud)")
+    parser.add_argument("--framing", choices=["tcp", "rtu"], default="tcp", help="pump: rtu is RTU over TCP")
     arguments = parser.parse_args()
     try:
         asyncio.run(_serve(arguments))

@@ -1,5 +1,5 @@
-"""The simulated peristaltic pump, the balance it pumps onto, and an incubator: one pymodbus server, over TCP or a
-serial line.
+"""The simulated peristaltic pump, the balance it pumps onto, and an incubator: one pymodbus server, over TCP, a
+serial line or what passes one on over TCP.
 
 Registers (numbers count from 0, floats are ABCD):
 holding 0 float32 speed set-point mL/min · holding 2 uint16 mode (0 by the run coil, 1 always off) · holding 4 uint16
@@ -21,9 +21,10 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Literal, cast
 
 from pymodbus.constants import ExcCodes
+from pymodbus.framer import FramerType
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
@@ -68,9 +69,17 @@ _PLACES: Final = {
 
 @asynccontextmanager
 async def serve_pump_and_balance(
-    host: str, port: int, *, seed: int, speed: float, control: Path, serial: Path | None = None
+    host: str,
+    port: int,
+    *,
+    seed: int,
+    speed: float,
+    control: Path,
+    serial: Path | None = None,
+    framing: Literal["tcp", "rtu"] = "tcp",
 ) -> AsyncIterator[int]:
-    """Serve until left, at `serial` (19200 baud) when it is given; gives the port (a free one for port 0).
+    """Serve until left, at `serial` (19200 baud) when it is given; gives the port (a free one for port 0). With the
+    `framing` of a serial line it serves as behind a gateway that passes frames on as they are.
 
     `speed` is process seconds per second."""
     logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
@@ -85,12 +94,13 @@ async def serve_pump_and_balance(
             return b""
         return packet
 
-    function_at = 1 if serial else 7
+    function_at = 1 if serial or framing == "rtu" else 7
     server: ModbusSerialServer | ModbusTcpServer
     if serial:
         server = ModbusSerialServer(pump.device(), port=str(serial), trace_packet=gate, ignore_missing_devices=True)
     else:
-        server = ModbusTcpServer(pump.device(), address=(host, port), trace_packet=gate)
+        framer = FramerType.RTU if framing == "rtu" else FramerType.SOCKET
+        server = ModbusTcpServer(pump.device(), framer=framer, address=(host, port), trace_packet=gate)
     try:
         await server.serve_forever(background=True)
     except RuntimeError as error:

@@ -76,6 +76,10 @@ def pump_subject(port: int, control: SimControl) -> Subject:
     return _pump_subject({"host": "127.0.0.1", "port": port}, control)
 
 
+def gateway_pump_subject(port: int, control: SimControl) -> Subject:
+    return _pump_subject({"host": "127.0.0.1", "port": port, "framing": "rtu"}, control)
+
+
 def serial_pump_subject(line: str, control: SimControl) -> Subject:
     return _pump_subject({"line": line, "parity": "none"}, control)
 

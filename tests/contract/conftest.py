@@ -9,6 +9,7 @@ import pytest
 from drivers.sim.control import SimControl
 from edge.conformance import Subject
 from tests.contract.conformance import (
+    gateway_pump_subject,
     printer_subject,
     pump_subject,
     reactor_subject,
@@ -53,7 +54,13 @@ def serial_pump_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
         yield ours, control
 
 
-@pytest.fixture(params=["reactor", "pump", "serial_pump", "scale", "printer"])
+@pytest.fixture(scope="session")
+def gateway_pump_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, SimControl]]:
+    with simulated("pump", tmp_path_factory.mktemp("g"), "--framing", "rtu") as made:
+        yield made
+
+
+@pytest.fixture(params=["reactor", "pump", "serial_pump", "gateway_pump", "scale", "printer"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """One simulated device without faults, as the conformance checks see it."""
     port, control = request.getfixturevalue(f"{request.param}_device")
@@ -62,6 +69,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         "reactor": lambda *there: with_bolus(reactor_subject(*there)),
         "pump": pump_subject,
         "serial_pump": serial_pump_subject,
+        "gateway_pump": gateway_pump_subject,
         "scale": scale_subject,
         "printer": printer_subject,
     }[request.param]

@@ -1,4 +1,5 @@
-"""The conformance suite against the simulated bioreactor (asyncua server) and pump (pymodbus server)."""
+"""The conformance suite against the simulated devices: bioreactor (asyncua server), pump (pymodbus
+server, over TCP, a serial line and RTU over TCP), scale and printer."""
 
 from __future__ import annotations
 

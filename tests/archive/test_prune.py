@@ -92,7 +92,7 @@ async def refused(work: Awaitable[object], code: str, *words: str) -> None:
 
 
 async def until(holds: Callable[[], bool], meanwhile: Callable[[], Awaitable[None]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():
             await meanwhile()
 

@@ -53,7 +53,7 @@ async def two_lives(folder: Path, *, epoch_too: bool) -> tuple[Box, Hub]:
             if epoch_too:
                 shutil.copy(folder / "lost" / "epoch", state / "epoch")
             await append(box, "other 1", "other 2", "other 3")
-            async with box.uplink(), asyncio.timeout(30):
+            async with box.uplink(), asyncio.timeout(60):
                 while not (await store.forks() or [c for c in await store.chains() if c.stored_seq == SECOND_LIFE]):
                     receiver.changed.clear()
                     await receiver.changed.wait()

@@ -187,7 +187,7 @@ async def following(config: Config) -> AsyncIterator[None]:
 
 async def received(client: DeskClient, seq: int) -> None:
     """Return once the box knows that the hub has its rows to `seq`."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             if (await look(client)).strip.sync.received_seq >= seq:
                 return

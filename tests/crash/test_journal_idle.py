@@ -24,7 +24,7 @@ async def test_after_a_pause_the_next_row_becomes_durable(tmp_path: Path, monkey
     monkeypatch.setattr(Journal, "_checkpoint", watched)
     async with open_journal(tmp_path / "journal.db", tmp_path / "epoch") as journal:
         await journal.append([body("before")]).durable()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await paused.wait()
             await journal.append([body("after")]).durable()
         assert journal.durable_seq == 2

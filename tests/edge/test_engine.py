@@ -116,7 +116,7 @@ class Parts:
     async def until(self, state: State) -> None:
         while self.engine.shown.batches["B"].state is not state:
             self.engine.changed.clear()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await self.engine.changed.wait()
 
 
@@ -159,7 +159,7 @@ async def parts(folder: Path, recipe: Recipe = RECIPE) -> AsyncIterator[Parts]:
 
 async def connected(equipment: Equipment, *, wanted: bool) -> None:
     """Wait until the pump's connection is, or is not, there."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while equipment.health()["pump"].connected is not wanted:  # noqa: ASYNC110  health has no event of its own
             await asyncio.sleep(0)
 
@@ -196,7 +196,7 @@ async def test_nothing_is_answered_shown_or_written_before_its_row_is_durable(tm
         await check_nothing_before_the_sync(made)
         while made.engine.shown.batches["B"].steps["020"].state != "done":
             made.engine.changed.clear()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await made.engine.changed.wait()
         assert await made.writes() == 1
 
@@ -269,7 +269,7 @@ async def test_abort_writes_the_safe_state(tmp_path: Path) -> None:
         await made.engine.submit(confirm())
         while made.engine.shown.batches["B"].steps.get("030") is None:
             made.engine.changed.clear()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await made.engine.changed.wait()
         await made.engine.submit(cm.ActOnBatch(session="S", batch="B", act=Act.ABORT, reason="leak"))
         await made.until(State.ABORTED)

@@ -97,7 +97,7 @@ async def set_points(made: Rig, *tags: str) -> dict[str, object]:
     found: dict[str, object] = {}
     async with Equipment(plant, installed_drivers(), now_s=clock.now_s, utc=clock.utc) as equipment:
         for tag in tags:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not (reading := await equipment.read(tag)).good:  # noqa: ASYNC110  it connects by itself
                     await asyncio.sleep(0)
             found[tag] = reading.value
@@ -134,7 +134,7 @@ async def test_stop_reaches_the_equipment_when_the_journal_dies_of_it_and_the_ne
         with pytest.raises(LinesideError) as refused:
             await client.ask(stop())
         assert refused.value.code in {"journal.failed", "desk.lost"}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert await runtime.child.wait() == EXIT_JOURNAL, runtime.tail()
         safe = {"P-1.speed_setpoint": 0.0, "BR-1.agitation_setpoint": 60.0}
         assert await set_points(made, *safe) == safe

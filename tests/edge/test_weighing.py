@@ -67,7 +67,7 @@ async def test_tare_and_gross_come_from_the_scale_and_the_net_weight_stands_in_t
         running = asyncio.create_task(engine.run(), name="engine")
 
         async def until(state: State | None = None, *given: str) -> None:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while True:
                     batch = engine.shown.batches["B"]
                     if batch.state is state or (given and set(given) <= set(batch.steps["010"].given)):
@@ -77,7 +77,7 @@ async def test_tare_and_gross_come_from_the_scale_and_the_net_weight_stands_in_t
 
         async def put(grams: float, part: str, quality: Quality) -> None:
             scale.faults.load_g = grams
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while (seen := equipment.latest("W-2.weight")) is None or (seen.value, seen.quality) != (
                     grams / 1000,
                     quality,

@@ -206,7 +206,7 @@ async def test_a_window_ends_with_its_batch_and_after_its_time(box: Box, monkeyp
     stop = asyncio.Event()
 
     async def until(holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not holds():  # noqa: ASYNC110  nothing in it tells of itself
                 await asyncio.sleep(0)
 

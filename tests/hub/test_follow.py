@@ -152,7 +152,7 @@ async def test_a_copy_of_a_box_is_found_on_both_sides(broker, tmp_path, hub_key)
             await until(lambda: "FORK" in up.state.detail, up.changed)
             assert up.state.received_seq == 0
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await store.forks():
                     await receiver.changed.wait()
                     receiver.changed.clear()

@@ -30,7 +30,7 @@ class Watched:
         self.changed.set()
 
     async def until(self, condition):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
@@ -77,7 +77,7 @@ async def test_what_waits_is_taken_at_once_within_its_bounds(broker):
         for n in range(9):
             await two.publish("t", b"%d" % n * 10)
         first = await anext(one)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(one._inbox) < 8:
                 one._arrived.clear()
                 await one._arrived.wait()

@@ -550,7 +550,7 @@ def a_box(folder: Path, **more) -> Config:
 
 async def reach(path: Path, seq: int) -> None:
     """Wait until the views are as of row `seq`."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 if (await asyncio.to_thread(search, path, "ana", 1)).as_of_seq == seq:

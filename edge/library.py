@@ -162,10 +162,14 @@ class Library:
 
     def plant(self, name: str) -> Plant:
         """The plant with this content hash, verified against it."""
+        return read_plant(self.plant_data(name), name)
+
+    def plant_data(self, name: str) -> bytes:
+        """The plant file with this content hash, verified against it."""
         data = self._read("plant", name)
         if hashlib.sha256(data).hexdigest() != name:
             raise _damaged(self.path("plant", name))
-        return read_plant(data, name)
+        return data
 
     def path(self, kind: Kind, name: str) -> Path:
         """The file of an object."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,7 +20,8 @@ from edge.checkpoints import Keeper, read_head
 from edge.clock import SystemClock
 from edge.config import Config
 from edge.core import commands as cm
-from edge.core.decide import Now, decide
+from edge.core.decide import decide
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import Event, decode
 from edge.core.lifecycle import Approval, RecipeState
@@ -54,12 +55,19 @@ OVERDUE_AFTER: Final = timedelta(hours=48)
 """A backup each day: one that was missed is made up for within the next."""
 SWITCH_S: Final = 0.0005
 """So long a thread at work may keep the interpreter from the loop: Python's own 5 ms are what a command would wait."""
+PLANT_KEPT: Final = (
+    "The plant file was changed while a batch runs on the earlier one, or waits for its units: the batch goes on with "
+    "that. The change takes effect at the next start of the runtime without such a batch."
+)
+UNUSABLE: Final = (
+    "A file of the box folder cannot be used. The batch under way goes on with what it was started on; once there is "
+    "none, the runtime does not start before it is put right:"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the box folder offers now: the plant file's content, how recipes become effective, and those of the folder
-    where that is how."""
+    """What the box goes by: the plant, how recipes become effective, and those of the folder where that is how."""
 
     plant: Plant
     plant_data: bytes
@@ -72,6 +80,8 @@ class Reference:
     profile: Profile
     ad_hoc: tuple[str, ...]
     """Recipes that are started without an order."""
+    notices: tuple[str, ...] = ()
+    """What of the box folder is not in force, in sentences."""
 
     @property
     def content(self) -> str:
@@ -80,16 +90,47 @@ class Reference:
 
 
 def read_reference(config: Config) -> Reference:
-    """Read and check plant and recipes. Raises the first finding; nothing was started then. Where recipes are signed,
-    the files of the folder are drafts: what is in them concerns nobody here."""
+    """What the box folder offers, read and checked. Raises the first finding; nothing was started then."""
     data = read_bounded(config.plant)
     plant = read_plant(data, str(config.plant))
-    files = recipe_files(config.recipes) if config.approval is Approval.FROM_FOLDER else []
-    recipes = tuple(read_checked_recipe(path, plant) for path in files)
+    return _reference(config, plant, data, [read_checked_recipe(path, plant) for path in _recipe_files(config)])
+
+
+def _in_force(config: Config, offered: Reference | LinesideError, line: Line, library: Library) -> Reference:
+    """What the box goes by. While a batch is live or waits, that is the plant that it was started on, whatever the box
+    folder offers by now. On it the folder's recipes are checked then; one that does not fit is told and left out. So
+    no change of a file keeps a box from coming back to its batch. Without one, a folder that cannot be used is refused.
+    """
+    pinned = line.plant_content if line.live() else ""
+    if isinstance(offered, Reference) and pinned in {"", offered.content}:
+        return offered
+    if isinstance(offered, LinesideError) and not pinned:
+        raise offered
+    unusable = offered.what if isinstance(offered, LinesideError) else ""
+    notices = [f"{UNUSABLE} {unusable}" if unusable else PLANT_KEPT]
+    data = library.plant_data(pinned)
+    plant = read_plant(data, pinned)
+    recipes = []
+    for path in _recipe_files(config):
+        try:
+            recipes.append(read_checked_recipe(path, plant))
+        except LinesideError as why:
+            notices.append(f"{path.name} cannot be started: {why.what}")
+    return _reference(config, plant, data, recipes, notices)
+
+
+def _recipe_files(config: Config) -> list[Path]:
+    """Where recipes are signed, the files of the folder are drafts: what is in them concerns nobody here."""
+    return recipe_files(config.recipes) if config.approval is Approval.FROM_FOLDER else []
+
+
+def _reference(
+    config: Config, plant: Plant, data: bytes, recipes: Iterable[Sealed], notices: Iterable[str] = ()
+) -> Reference:
     given = config.numbers
     numbers = NumberRange(given.prefix, given.first, given.last, given.digits, given.first) if given else None
     folder, rules = config.recipes / attachments.FOLDER, (config.profile, config.ad_hoc)
-    return Reference(plant, data, config.approval, recipes, folder, numbers, *rules)
+    return Reference(plant, data, config.approval, tuple(recipes), folder, numbers, *rules, tuple(notices))
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
@@ -103,26 +144,33 @@ async def run(config: Config, stop: asyncio.Event) -> None:
 
 
 async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Disk) -> None:
-    reference = read_reference(config)
+    journal_path, checkpoints = config.state_dir / "journal.db", config.state_dir / "checkpoints"
+    offered: Reference | LinesideError
+    try:
+        offered = read_reference(config)
+    except LinesideError as unusable:
+        if not journal_path.exists():
+            raise
+        offered = unusable
     directory = Directory.load(config.directory)
     signer = DeviceKey.load(config.device_key)
     hub_public = read_public(config.hub.public_key) if config.hub else None
     make_folder(config.state_dir)
     disk.start()
     library = Library(config.state_dir / "library")
-    journal_path, checkpoints = config.state_dir / "journal.db", config.state_dir / "checkpoints"
     async with open_journal(journal_path, config.state_dir / "epoch") as journal, AsyncExitStack() as held:
         vault = held.enter_context(open_vault(config.state_dir / VAULT))
         with record_of(config) as reader:
             head = read_head(
                 reader,
                 checkpoints,
-                Book(reference.plant),
+                Book(Plant(plant="none")),  # rows say all themselves; which plant they go by is known after them
                 made_seq=journal.head_seq,
                 say=lambda text: notify.starting(text, START_STEP_S),
             )
             continues = reader.rows_back(1)[0] if journal.restored else None
             vault.catch_up(head.line.erased_seq, lambda seq: _event_at(reader, seq))
+        reference = _in_force(config, offered, head.line, library)
         _keep(library, reference)  # first: rows fetched behind a backup may pin what only the box's files have
         book, unfit = _book(head.line, library, reference)
         line = replace(head.line, book=book)
@@ -145,7 +193,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
         unknown_patients = tuple(_unknown_patients(line, vault))
         left = unrecorded.read(config.state_dir)
         started = _how_started(config, journal, continues)
-        line, notices = await _start(line, journal, reference, clock, started, *_said(left))
+        line = await _start(line, journal, reference, clock, started, *_said(left))
         if left is not None:
             unrecorded.remove(config.state_dir)
         async with equipment:
@@ -183,7 +231,7 @@ async def _run(config: Config, stop: asyncio.Event, clock: SystemClock, disk: Di
                     for name, health in equipment.health().items()
                 },
                 notices=lambda: (
-                    *notices,
+                    *reference.notices,
                     *unfit,
                     *unknown_patients,
                     *disk.notices(),
@@ -249,20 +297,17 @@ async def _serve(
 def _book(line: Line, library: Library, reference: Reference) -> tuple[Book, tuple[str, ...]]:
     """What decisions read. What a running batch pins comes from the library, whatever the files say now, and so does
     what was released; a sentence for each of those that cannot be started on this plant."""
-    plant = reference.plant
-    if line.plant_content and line.plant_content != reference.content and line.live():
-        plant = library.plant(line.plant_content)
     effective = {sealed.seal: sealed.recipe for sealed in reference.recipes}
     unfit = []
     for life in line.lives.values() if reference.approval is not Approval.FROM_FOLDER else ():
         if life.state is RecipeState.EFFECTIVE:
             try:
-                effective[life.seal] = fitting(library, life.seal, plant)
+                effective[life.seal] = fitting(library, life.seal, reference.plant)
             except LinesideError as why:
                 unfit.append(f"{life.recipe} {life.version} cannot be started: {why.what}")
     others = {batch.seal for batch in line.batches.values()} - effective.keys()  # reading one takes a tenth of a second
     pinned = {seal: library.recipe(seal) for seal in others}
-    return Book(plant, pinned | effective, frozenset(effective)), tuple(unfit)
+    return Book(reference.plant, pinned | effective, frozenset(effective)), tuple(unfit)
 
 
 def _keep(library: Library, reference: Reference) -> None:
@@ -301,9 +346,8 @@ def _keep_unrecorded(state_dir: Path, disk: Disk, clock: SystemClock, writes: Se
 
 async def _start(
     line: Line, journal: Journal, reference: Reference, clock: SystemClock, start: cm.StartRuntime, *also: cm.Command
-) -> tuple[Line, tuple[str, ...]]:
+) -> Line:
     """Say in the journal, durably, that a runtime began, what the last one could not say, and with what reference."""
-    notices: list[str] = []
     commands: list[cm.Command] = [
         start,
         *also,
@@ -317,18 +361,12 @@ async def _start(
         for s in reference.recipes
     ]
     for command in commands:
-        try:
-            rows = decide(line, command, Now(clock.stamp(), lambda _: None))
-        except LinesideError as refusal:
-            if refusal.code != "plant.in_use":
-                raise
-            notices.append(f"{refusal.what} {refusal.todo}")
-            continue
+        rows = decide(line, command, Now(clock.stamp(), lambda _: None))
         if rows:
             await journal.append(rows).durable()
         for row in rows:
             line = apply(line, row)
-    return line, tuple(notices)
+    return line
 
 
 def _pruner(config: Config, engine: Engine, journal: Journal, signer: DeviceKey) -> Pruner | None:

@@ -24,7 +24,6 @@ from edge.core.changed import finished, replace
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
 from edge.core.formula import names_in
-from edge.core.guard import Shown
 from edge.core.lifecycle import Approval, RecipeLife, lived
 from edge.core.mode import DUE, LATE, Hand, Mode
 from edge.core.numbers import PRODUCT, RANGES, NumberRange, used
@@ -413,8 +412,6 @@ class Failures:
     count: int
     locked: bool
     since: Stamp
-    before_s: float = 0.0
-    """How long a lock had lasted before this boot while the box was on; the time in the dark does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -1047,12 +1044,7 @@ def _runtime_started(line: Line, event: ev.RuntimeStarted, at: Stamp) -> Line:
     dark = Elapsed(0.0, 0.0) if event.clean else _elapsed(event.dark_low_s, event.dark_high_s)
     gap = _elapsed(event.dark_low_s, event.dark_high_s)
     batches = {name: _after_start(batch, line.at, at, gap) for name, batch in line.batches.items()}
-    failures = {
-        person: replace(failed, since=at, before_s=failed.before_s + _lit_s(failed.since, line.at))
-        if line.at is not None and failed.since.boot != at.boot
-        else failed
-        for person, failed in line.failures.items()
-    }
+    failures = {p: replace(f, since=at) if f.since.boot != at.boot else f for p, f in line.failures.items()}
     units = dict(line.units)
     for name, unit in line.units.items():
         if line.at is not None and unit.since.boot != at.boot:
@@ -1117,15 +1109,10 @@ def _bounded(batch: Batch, event: ev.DarkVerified) -> Batch:
 
 
 def _carried(before: Elapsed, since: Stamp, last: Stamp, gap: Elapsed) -> Elapsed:
-    lit_s = _lit_s(since, last)
+    lit_s = last.boottime_s - since.boottime_s if last.boot == since.boot else 0.0
     known_s = lit_s + sum(part.known_s if math.isinf(part.high_s) else part.high_s for part in (before, gap))
     high_s = before.high_s + lit_s + gap.high_s
     return Elapsed(before.low_s + lit_s + gap.low_s, high_s, known_s if math.isinf(high_s) else 0.0)
-
-
-def _lit_s(since: Stamp, last: Stamp) -> float:
-    """How long after `since` the box was on for certain, when `last` is the last row of that boot."""
-    return last.boottime_s - since.boottime_s if last.boot == since.boot else 0.0
 
 
 def _elapsed(low_s: float, high_s: float) -> Elapsed:
@@ -1223,8 +1210,6 @@ class Write:
     iteration: int = 1
     shown_by: tuple[Value, ...] = ()
     """A command to a service, or a label: what the read-back shows once it was taken. Empty: it shows the value."""
-    shown_at: tuple[Shown, ...] = ()
-    """What applies parameters, or switches a mode: what is seen elsewhere once it was taken, all of it."""
     training: bool = False
     """Of a training batch: the port refuses it wherever the plant does not allow training."""
 
@@ -1271,7 +1256,7 @@ def effects_of(line: Line, batch: Batch) -> Effects:
             i.value,
             i.seq,
             i.iteration,
-            *_shown(line, batch, i),
+            _shown_by(line, batch, i),
             batch.training,
         )
         for i in batch.intents.values()
@@ -1320,17 +1305,15 @@ def effects_of(line: Line, batch: Batch) -> Effects:
     return Effects(tuple(timers), tuple(watches), tuple(conditions), writes, tuple(alarms))
 
 
-def _shown(line: Line, batch: Batch, intent: Intent) -> tuple[tuple[Value, ...], tuple[Shown, ...]]:
-    """`shown_by` and `shown_at` of a write."""
+def _shown_by(line: Line, batch: Batch, intent: Intent) -> tuple[Value, ...]:
     run = batch.steps.get(intent.step)
     if run is not None and run.phase == "label" and isinstance(intent.value, str):
-        return (fingerprint(intent.value),), ()
+        return (fingerprint(intent.value),)
     if run is None or run.phase != "service":
-        return (), ()
+        return ()
     step = line.recipe(batch).steps()[intent.step]
     assert isinstance(step, Service), f"step {step.id} is of another phase in the recipe than in its rows"
-    module, write = module_of(line.book.plant, batch.units, step), (intent.tag, intent.value, run.given)
-    return module.shown_by(*write), module.shown_at(*write)
+    return module_of(line.book.plant, batch.units, step).shown_by(intent.tag, intent.value, run.given)
 
 
 def entry_timers(batch: str, recipe: Recipe, step: Step, run: StepRun) -> list[Timer]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from edge.clock import Clock
+from edge.core import cleaning
 from edge.core import commands as cm
 from edge.core.alarms import TOO_MANY, Alarm, AlarmWatch, AlarmWatcher, alarms_of_box, is_there
 from edge.core.decide import Now, decided
@@ -462,7 +463,8 @@ class Engine:
         check, drill = self.line.self_check, self.line.drill
         connected = {name: health.connected for name, health in self._equipment.health().items()}
         found = (check.found if check else (), drill.found if drill else ())
-        there += [(watch, on, None) for watch, on in alarms_of_box(connected, level, *found)]
+        of_units = cleaning.alarms(self.line, self._clock.stamp())
+        there += [(watch, on, None) for watch, on in (*alarms_of_box(connected, level, *found), *of_units)]
         self._alarms = {watch.alarm: self._alarms.get(watch.alarm) or AlarmWatcher(now_s) for watch, _, _ in there}
         for watch, on, value in there:
             self._tell_alarm(watch, on, value, now_s)

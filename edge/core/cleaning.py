@@ -7,12 +7,16 @@ of another patient.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from edge.core import events as ev
+from edge.core.alarms import AlarmWatch, Told
 from edge.core.events import Event
-from edge.core.line import Batch, Line, elapsed
+from edge.core.expiring import WARN_SHARE
+from edge.core.line import OVER, Batch, Line, elapsed
 from edge.core.recipe.model import Recipe, Step
 from edge.core.terms import Stamp, span
 
@@ -27,6 +31,36 @@ class Decision(Protocol):
     def emit(self, event: Event) -> None: ...
     def recipe(self, batch: Batch) -> Recipe: ...
     def raise_exception(self, batch_id: str, step: str, category: str, code: str, what: str) -> None: ...
+
+
+_CLEAN: Final = (
+    Told(
+        "low",
+        "{} will soon not be clean any more: it stays so for {}, and most of that may have passed.",
+        "Then no batch that wants a clean unit starts on it.",
+        "Use it before, or plan its cleaning.",
+    ),
+    Told(
+        "medium",
+        "{} is not known to be clean any more: it stays so for {}, and that may have passed.",
+        "No batch that wants a clean unit starts on it.",
+        "Run a recipe with a step that cleans it.",
+    ),
+)
+_DIRTY: Final = (
+    Told(
+        "low",
+        "{} must be cleaned soon: it may be dirty for {}, and most of that may have passed.",
+        "Cleaned later, an exception record says so in the batch that cleans it.",
+        "Run a recipe with a step that cleans it.",
+    ),
+    Told(
+        "medium",
+        "{} is dirty for too long: it must be cleaned within {}, and that may have passed.",
+        "An exception record says so in the batch that cleans it; quality decides whether that is enough.",
+        "Run a recipe with a step that cleans it.",
+    ),
+)
 
 
 def not_clean(line: Line, at: Stamp) -> dict[str, str]:
@@ -57,6 +91,26 @@ def left_s(line: Line, unit: str, at: Stamp) -> float | None:
     if declared is None or declared.clean_hold_s is None or known is None or _doubt(line, unit, at):
         return None
     return declared.clean_hold_s - elapsed(known.since, known.before_boot, at).high_s
+
+
+def alarms(line: Line, at: Stamp) -> Iterator[tuple[AlarmWatch, bool]]:
+    """For each unit whose time is limited: that it runs out soon, and that it has. In use no time is counted."""
+    for name, unit in line.book.plant.units.items():
+        limits, known = unit.cleaning, line.units.get(name)
+        if limits is None:
+            continue
+        last = line.batches.get(known.batch) if known is not None else None
+        ways = (("clean", limits.clean_hold_s, _CLEAN), ("dirty", limits.dirty_hold_s, _DIRTY))
+        for state, limit_s, told in ways:
+            if limit_s is None:
+                continue
+            spent = 0.0
+            if known is not None and known.clean is (state == "clean"):
+                in_use = not known.clean and last is not None and last.state not in OVER
+                spent = 0.0 if in_use else elapsed(known.since, known.before_boot, at).high_s / limit_s
+            soon, over = (replace(one, cause=one.cause.format(name, span(limit_s))) for one in told)
+            yield AlarmWatch(f"{state} {name} soon over", soon), WARN_SHARE <= spent < 1
+            yield AlarmWatch(f"{state} {name} over", over), spent >= 1
 
 
 def taken(d: Decision, batch_id: str) -> None:

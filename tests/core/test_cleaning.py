@@ -15,7 +15,7 @@ from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core import queueing
 from edge.core.checkpoint import parts, read
-from edge.core.cleaning import not_clean
+from edge.core.cleaning import alarms, not_clean
 from edge.core.errors import LinesideError
 from edge.core.events import decode
 from edge.core.line import SAFE_STEP, Elapsed
@@ -156,6 +156,36 @@ def test_one_that_was_dirty_for_too_long_is_cleaned_with_an_exception_record() -
     (raised,) = cell.batch("C1").exceptions
     assert raised.code == "unit.dirty_too_long"
     assert "BR-1 was dirty for 1 h" in raised.what
+
+
+def told(cell: Cell) -> list[str]:
+    return [watch.alarm for watch, on in alarms(cell.line, cell.stamp()) if on]
+
+
+def test_it_is_told_ahead_and_when_the_time_is_over() -> None:
+    cell = Cell(clean_hold_s=10 * HOUR_S, dirty_hold_s=5 * HOUR_S)
+    assert told(cell) == [], "of a unit that was never used there is nothing to tell"
+    cell.begin("use")
+    cell.now_s += 10 * HOUR_S
+    assert told(cell) == [], "in use it does not count"
+    cell.confirm_of("B1", "010")
+    for passed_s, said in ((4 * HOUR_S - 1, []), (1, ["dirty BR-1 soon over"]), (HOUR_S, ["dirty BR-1 over"])):
+        cell.now_s += passed_s
+        assert told(cell) == said
+    cell.clean("C1")
+    for passed_s, said in ((8 * HOUR_S - 1, []), (1, ["clean BR-1 soon over"]), (2 * HOUR_S, ["clean BR-1 over"])):
+        cell.now_s += passed_s
+        assert told(cell) == said
+    assert (*not_clean(cell.line, cell.stamp()),) == ("BR-1", "BR-2")
+    cell.begin("use", "B2")
+    assert told(cell) == []
+
+
+def test_after_a_dark_time_that_nobody_knows_it_is_told_at_once() -> None:
+    cell = Cell(clean_hold_s=10 * HOUR_S)
+    cell.clean("C1")
+    cell.crash("boot-2")
+    assert told(cell) == ["clean BR-1 over"]
 
 
 def test_a_write_after_the_cleaning_makes_it_dirty_and_what_makes_it_safe_does_not() -> None:

@@ -32,6 +32,27 @@ procedure:
           - {id: "040", phase: wait, title: Rest, duration: 1 h}
           - {id: "050", phase: sign, title: Review, text: Look at it., meaning: reviewed, roles: [operator, verifier]}
 """
+CLEAN_PLANT = """\
+plant: BOX-T
+units:
+  BR-1:
+    class: bioreactor
+    cleaning: {clean_hold_s: 3600}
+"""
+CLEAN = """\
+recipe: CLEAN
+version: "1"
+title: Clean the reactor
+units:
+  reactor: {class: bioreactor}
+procedure:
+  - unit_procedure: U
+    operations:
+      - operation: O
+        steps:
+          - {id: "010", phase: instruct, title: Rinse, text: Rinse it.}
+          - {id: "020", phase: instruct, title: Look, text: Look at it., cleans: [reactor]}
+"""
 PEOPLE = (
     NewPerson("ana", "Ana Ruiz", (Role.OPERATOR,), "2580", "B-ANA"),
     NewPerson("ben", "Ben Okafor", (Role.VERIFIER,), "1470", "B-BEN"),
@@ -55,6 +76,17 @@ def box(made_once: Path, tmp_path: Path) -> Config:
     folder = tmp_path / "b"
     shutil.copytree(made_once, folder)
     return read_config(folder)
+
+
+@pytest.fixture
+def cell(box: Config) -> Config:
+    """A box with one reactor and the recipe that cleans it."""
+    for path in box.recipes.iterdir():
+        if path.is_file():
+            path.unlink()
+    (box.recipes / "clean.yaml").write_text(CLEAN)
+    box.plant.write_text(CLEAN_PLANT)
+    return box
 
 
 @asynccontextmanager

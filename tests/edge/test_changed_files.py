@@ -15,43 +15,21 @@ from edge.core.errors import LinesideError
 from edge.core.line import Line
 from edge.desk_client import DeskClient, connect
 from edge.library import Library
-from tests.edge.conftest import running
+from tests.edge.conftest import CLEAN, CLEAN_PLANT, running
 from tests.edge.test_desk import log_in, look, name, rows
-
-PLANT = """\
-plant: BOX-T
-units:
-  BR-1:
-    class: bioreactor
-    cleaning: {clean_hold_s: 3600}
-"""
-CLEAN = """\
-recipe: CLEAN
-version: "1"
-title: Clean the reactor
-units:
-  reactor: {class: bioreactor}
-procedure:
-  - unit_procedure: U
-    operations:
-      - operation: O
-        steps:
-          - {id: "010", phase: instruct, title: Rinse, text: Rinse it.}
-          - {id: "020", phase: instruct, title: Look, text: Look at it., cleans: [reactor]}
-"""
 
 
 def renamed(box: Config) -> None:
-    box.plant.write_text(PLANT.replace("BR-1", "BR-2"))
+    box.plant.write_text(CLEAN_PLANT.replace("BR-1", "BR-2"))
 
 
 def of_another_class(box: Config) -> None:
     """No recipe of the folder fits it."""
-    box.plant.write_text(PLANT.replace("bioreactor", "mixer"))
+    box.plant.write_text(CLEAN_PLANT.replace("bioreactor", "mixer"))
 
 
 def unreadable(box: Config) -> None:
-    box.plant.write_text(PLANT + "  BR-2: {class: [")
+    box.plant.write_text(CLEAN_PLANT + "  BR-2: {class: [")
 
 
 def gone(box: Config) -> None:
@@ -66,16 +44,6 @@ def recipe_half_saved(box: Config) -> None:
 CHANGES = (renamed, of_another_class, unreadable, gone, recipe_half_saved)
 STARTS_AFTER = {renamed}
 """After the others there is nothing that the box could go by, once no batch is live."""
-
-
-@pytest.fixture
-def cell(box: Config) -> Config:
-    for path in box.recipes.iterdir():
-        if path.is_file():
-            path.unlink()
-    (box.recipes / "clean.yaml").write_text(CLEAN)
-    box.plant.write_text(PLANT)
-    return box
 
 
 async def begin(client: DeskClient, batch: str, *, queue: bool = False) -> None:
@@ -138,7 +106,7 @@ async def test_a_batch_that_waits_keeps_the_plant_that_it_waits_on(cell: Config)
 
 async def test_no_recipe_begins_on_a_plant_that_it_was_not_checked_on(cell: Config) -> None:
     await begun(cell)
-    cell.plant.write_text(PLANT + "  M-1: {class: mixer}\n")
+    cell.plant.write_text(CLEAN_PLANT + "  M-1: {class: mixer}\n")
     mixing = CLEAN.replace("CLEAN", "MIX").replace("class: bioreactor", "class: mixer")
     (cell.recipes / "mix.yaml").write_text(mixing)
     async with running(cell) as socket, connect(socket) as client:

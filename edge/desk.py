@@ -561,7 +561,10 @@ class _Client:
 
     async def _scanned(self, request: wire.ScanCode) -> dict[str, Any]:
         """What the line may know of a scan: identities as pseudonyms."""
-        line, step, text = self.desk.engine.line, self.desk.step(request.batch, request.step), request.text.strip()
+        line, step = self.desk.engine.line, self.desk.step(request.batch, request.step)
+        text = request.text.strip()
+        if not (isinstance(step, Scan) and step.coding == "gs1"):
+            text = text.replace("\x1d", "")  # a separator says something in GS1 codes alone
         if step is not None and is_form(step):
             return {"text": await self.desk.hide(text)}  # a code of a container: an identity in it is not kept
         if not isinstance(step, Scan):
@@ -836,36 +839,10 @@ class _Client:
         session = self.session
 
         def make(at: Stamp, seq: int, row_hash: bytes) -> cm.Command:
-            signed = self._signed(person, role, meaning, session, at, seq, row_hash)
+            signed = attested(self.desk.signer, person, role, meaning, session, at, seq, row_hash)
             return command(command_id=request_id, session=session, signed=signed)
 
         await self.desk.engine.submit_signed(make)
-
-    def _signed(
-        self, person: Person, role: Role, meaning: str, session: str, at: Stamp, seq: int, row_hash: bytes
-    ) -> cm.Signed:
-        methods = ("name", "PIN")
-        message = attested_bytes(
-            subject_seq=seq,
-            subject_hash=row_hash.hex(),
-            person=person.id,
-            role=role.value,
-            meaning=meaning,
-            methods=methods,
-            session=session,
-            utc=at.utc,
-        )
-        return cm.Signed(
-            person=person.id,
-            roles=person.roles,
-            role=role,
-            methods=methods,
-            meaning=meaning,
-            session=session,
-            subject_seq=seq,
-            subject_hash=row_hash.hex(),
-            attestation=self.desk.signer.sign(SIGNATURE_DOMAIN, message).hex(),
-        )
 
     # The follower -------------------------------------------------------------------------------------------
 
@@ -902,6 +879,34 @@ class _Client:
                 receipt=request.receipt,
             )
         )
+
+
+def attested(
+    signer: Signer, person: Person, role: Role, meaning: str, session: str, at: Stamp, seq: int, row_hash: bytes
+) -> cm.Signed:
+    """A person's signature about row `seq`, made at `at` in a session, with what the device attests of it."""
+    methods = ("name", "PIN")
+    message = attested_bytes(
+        subject_seq=seq,
+        subject_hash=row_hash.hex(),
+        person=person.id,
+        role=role.value,
+        meaning=meaning,
+        methods=methods,
+        session=session,
+        utc=at.utc,
+    )
+    return cm.Signed(
+        person=person.id,
+        roles=person.roles,
+        role=role,
+        methods=methods,
+        meaning=meaning,
+        session=session,
+        subject_seq=seq,
+        subject_hash=row_hash.hex(),
+        attestation=signer.sign(SIGNATURE_DOMAIN, message).hex(),
+    )
 
 
 def _role_for(person: Person, permission: Permission, *, rather: Role | None = None) -> Role:

@@ -56,6 +56,7 @@ from edge.core.line import (
     SEMANTICS,
     STATE_SCHEMA,
     Batch,
+    Failures,
     Intent,
     Line,
     Question,
@@ -111,7 +112,7 @@ from edge.core.recipe.values import ITERATION, number_of, ramp_end_in, ramp_step
 from edge.core.recipe.values import said as spoken
 from edge.core.room import Level, Room, refuse_batch_that_will_not_fit, refuse_while_full, said
 from edge.core.serving import TRANSITION_S
-from edge.core.terms import PENDING, TRANSITIONS, Act, Quality, Reading, Role, Stamp, State, Value, convert
+from edge.core.terms import PENDING, TRANSITIONS, Act, Elapsed, Quality, Reading, Role, Stamp, State, Value, convert
 from edge.core.trend import TIMER
 from edge.core.trending import judge_recorded, pin_trend, take_point
 
@@ -604,7 +605,7 @@ class _Decision:
     def refuse_log_in(self, person: str) -> None:
         failures = self.line.failures.get(person)
         count = (failures.count if failures else 0) + 1
-        if failures and failures.locked and elapsed_lock_s(failures.since, self.now.at) >= LOCK_S:
+        if failures and failures.locked and locked_s(failures, self.now.at) >= LOCK_S:
             count = 1
         self.emit(ev.LogInRefused(person=person[:64], failures=count, locked=count >= PIN_FAILURES_MAX))
 
@@ -2454,7 +2455,7 @@ def not_permitted(person: str, permission: Permission) -> LinesideError:
 def refuse_locked(line: Line, person: str, at: Stamp) -> None:
     """Raise `people.locked` while the person is locked out after too many wrong secrets."""
     failures = line.failures.get(person)
-    if failures and failures.locked and elapsed_lock_s(failures.since, at) < LOCK_S:
+    if failures and failures.locked and locked_s(failures, at) < LOCK_S:
         raise LinesideError(
             "people.locked",
             f"{person} is locked after {failures.count} wrong PINs.",
@@ -2463,9 +2464,9 @@ def refuse_locked(line: Line, person: str, at: Stamp) -> None:
         )
 
 
-def elapsed_lock_s(since: Stamp, at: Stamp) -> float:
-    """How long a lock has certainly lasted."""
-    return elapsed(since, between(None, at), at).low_s
+def locked_s(failures: Failures, at: Stamp) -> float:
+    """How long a lock has lasted while the box was on: no clock on the wall ends it, and no restart begins it anew."""
+    return elapsed(failures.since, Elapsed(failures.before_s, failures.before_s), at).low_s
 
 
 def _ends(low: float | None, high: float | None) -> str:

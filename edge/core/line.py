@@ -413,6 +413,8 @@ class Failures:
     locked: bool
     since: Stamp
 
+    before_s: float = 0.0
+    """How long a lock had lasted before this boot while the box was on; the time in the dark does not count."""
 
 @dataclass(frozen=True, slots=True)
 class SelfCheck:
@@ -1044,7 +1046,12 @@ def _runtime_started(line: Line, event: ev.RuntimeStarted, at: Stamp) -> Line:
     dark = Elapsed(0.0, 0.0) if event.clean else _elapsed(event.dark_low_s, event.dark_high_s)
     gap = _elapsed(event.dark_low_s, event.dark_high_s)
     batches = {name: _after_start(batch, line.at, at, gap) for name, batch in line.batches.items()}
-    failures = {p: replace(f, since=at) if f.since.boot != at.boot else f for p, f in line.failures.items()}
+    failures = {
+        person: replace(failed, since=at, before_s=failed.before_s + _lit_s(failed.since, line.at))
+        if line.at is not None and failed.since.boot != at.boot
+        else failed
+        for person, failed in line.failures.items()
+    }
     units = dict(line.units)
     for name, unit in line.units.items():
         if line.at is not None and unit.since.boot != at.boot:
@@ -1109,13 +1116,18 @@ def _bounded(batch: Batch, event: ev.DarkVerified) -> Batch:
 
 
 def _carried(before: Elapsed, since: Stamp, last: Stamp, gap: Elapsed) -> Elapsed:
-    lit_s = last.boottime_s - since.boottime_s if last.boot == since.boot else 0.0
+    lit_s = _lit_s(since, last)
     known_s = lit_s + sum(part.known_s if math.isinf(part.high_s) else part.high_s for part in (before, gap))
     high_s = before.high_s + lit_s + gap.high_s
     return Elapsed(before.low_s + lit_s + gap.low_s, high_s, known_s if math.isinf(high_s) else 0.0)
 
 
 def _elapsed(low_s: float, high_s: float) -> Elapsed:
+def _lit_s(since: Stamp, last: Stamp) -> float:
+    """How long after `since` the box was on for certain, when `last` is the last row of that boot."""
+    return last.boottime_s - since.boottime_s if last.boot == since.boot else 0.0
+
+
     return Elapsed(low_s, math.inf if high_s < 0 else high_s)
 
 

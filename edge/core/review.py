@@ -11,7 +11,7 @@ from edge.core.events import RowBody
 from edge.core.lifecycle import ACT_OF, DONE, Approval
 from edge.core.mode import HAND, is_write
 from edge.core.quick import dataclass
-from edge.core.terms import Value, span
+from edge.core.terms import ClockQuality, Stamp, Value, span
 
 
 @dataclass(slots=True)
@@ -70,6 +70,12 @@ class Signature:
     meaning: str
     subject_seq: int
     utc: str
+    clock: str = ClockQuality.SYNCED
+    """What was known of the clock that said so."""
+
+    def __str__(self) -> str:
+        doubt = "" if self.clock == ClockQuality.SYNCED else ", by a clock that no time source set"
+        return f"{self.person} as {self.role}: {self.meaning} (row {self.subject_seq}), {self.utc}{doubt}"
 
 
 @dataclass(slots=True)
@@ -177,6 +183,39 @@ class BuiltAmendment:
 
 
 @dataclass(slots=True)
+class Clock:
+    """What the times of the batch's rows are worth. Rows are in order by their numbers, whatever their times say."""
+
+    free_rows: int = 0
+    """So many were made while no time source set the clock: the first ..."""
+    free_first: int = 0
+    free_last: int = 0
+    """... and the last of them."""
+    last_utc: str = ""
+    """Of the newest row."""
+    back: list[str] = field(default_factory=list)
+    """Sentences about where the clock was set back, as many as are kept."""
+
+    def fold(self, seq: int, at: Stamp) -> None:
+        if at.quality is not ClockQuality.SYNCED:
+            self.free_rows, self.free_first, self.free_last = self.free_rows + 1, self.free_first or seq, seq
+        if at.utc < self.last_utc and len(self.back) < BACK_MAX:
+            self.back.append(f"Before row {seq} the clock was set back, from {self.last_utc} to {at.utc}.")
+        self.last_utc = at.utc
+
+    def sentences(self) -> list[str]:
+        """For a person; none when every time can be trusted."""
+        free = (
+            f"No time source set the clock when {self.free_rows} of its rows were made, between row {self.free_first} "
+            f"and row {self.free_last}: their times may be wrong, their order is not."
+        )
+        return [*([free] if self.free_rows else []), *self.back]
+
+
+BACK_MAX: Final = 20
+
+
+@dataclass(slots=True)
 class AsBuilt:
     """The record of one batch as of row `as_of_seq`."""
 
@@ -225,6 +264,7 @@ class AsBuilt:
     """Sentences about the parameters that its order set."""
     profile: str = ""
     """The box's profile when it began; empty while it waits."""
+    clock: Clock = field(default_factory=Clock)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, keys in the order of the fields above."""
@@ -327,7 +367,7 @@ def as_text(record: AsBuilt) -> str:
         ),
     ]
     lines += [f"Attached: {one['file']}, SHA-256 {one['sha256']}" for one in record.attachments]
-    lines += [f"Signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in record.signatures]
+    lines += [f"Signed by {s}" for s in record.signatures]
     lines += [sentence for amendment in record.amendments for sentence in amendment.sentences()]
     for step in record.steps:
         again = "" if step.iteration == 1 else f"  iteration {step.iteration}"
@@ -353,12 +393,12 @@ def as_text(record: AsBuilt) -> str:
                 f"read {written.reading}{answer} {written.why}".rstrip()
             )
         lines += [f"      refused scan: {why}" for why in step.refused_scans]
-        lines += [f"      signed by {s.person} as {s.role}: {s.meaning} (row {s.subject_seq})" for s in step.signatures]
+        lines += [f"      signed by {s}" for s in step.signatures]
     lines += [f"{x.exception}  {x.category}  {x.code}  step {x.step}  {x.what}" for x in for_review(record)]
     lines += [_alarm_text(alarm) for alarm in record.alarms]
     lines += record.open_results.values()
     lines += [record.identity_erased] if record.identity_erased else []
-    lines += record.dark + record.units_said
+    lines += record.dark + record.units_said + record.clock.sentences()
     return "\n".join(lines)
 
 
@@ -524,7 +564,7 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                 ordered=_ordered(event.changes),
             )
         case ev.BatchStarted():
-            queued = built[event.batch].queued if event.batch in built else ""
+            waited = built.get(event.batch)
             built[event.batch] = AsBuilt(
                 event.batch,
                 event.order,
@@ -537,10 +577,11 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                 utc,
                 row.actor,
                 as_of_seq=seq,
-                queued=queued,
+                queued=waited.queued if waited else "",
                 training=event.training,
                 profile=event.profile,
                 ordered=_ordered(event.changes),
+                clock=waited.clock if waited else Clock(),
             )
         case ev.IdentityErased():
             for batch in built.values():
@@ -566,6 +607,8 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
             _fold_batch(batch, seq, row)
         case _:
             pass
+    if event.batch in built:
+        built[event.batch].clock.fold(seq, row.at)
 
 
 def _fold_alarm(batch: AsBuilt, seq: int, row: RowBody) -> None:
@@ -646,7 +689,7 @@ def _fold_batch(batch: AsBuilt, seq: int, row: RowBody) -> None:
         case ev.AttachmentsOffered(step=""):
             batch.attachments += event.attachments
         case ev.SignatureMade(step=""):
-            batch.signatures.append(_signature(event, utc))
+            batch.signatures.append(_signature(event, row.at))
         case (
             ev.StepConfirmed()
             | ev.StepCompleted()
@@ -821,13 +864,13 @@ def _fold_step(step: BuiltStep, seq: int, row: RowBody) -> None:
                 done = (event.tag, event.value, event.unit, 0, HAND, event.value, why)
                 step.written.append(Written(*done, "", utc))
         case ev.SignatureMade():
-            step.signatures.append(_signature(event, utc))
+            step.signatures.append(_signature(event, row.at))
         case _:
             pass
 
 
-def _signature(event: ev.SignatureMade, utc: str) -> Signature:
-    return Signature(event.person, event.role, event.meaning, event.subject_seq, utc)
+def _signature(event: ev.SignatureMade, at: Stamp) -> Signature:
+    return Signature(event.person, event.role, event.meaning, event.subject_seq, at.utc, at.quality)
 
 
 def _conclude(batch: AsBuilt, event: ev.CommandConfirmed | ev.CommandRefused | ev.CommandUnknown) -> None:

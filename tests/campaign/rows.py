@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from tests.campaign import Part, devices, disk, drill, engine, flips, kills, line, parsers, power, refusals, sync
+from tests.campaign import (
+    Part,
+    clocks,
+    devices,
+    disk,
+    drill,
+    engine,
+    flips,
+    kills,
+    line,
+    parsers,
+    power,
+    refusals,
+    sync,
+)
 
 PARTS: tuple[Part, ...] = (
     power.POWER_CUT,
@@ -23,7 +37,7 @@ PARTS: tuple[Part, ...] = (
     sync.STORE,
     *devices.PARTS,
     engine.UNKNOWN,
-    line.FALSE_CLOCK,
+    *clocks.PARTS,
     *parsers.PARTS,
     disk.FULL_DISK,
     drill.DRILL,

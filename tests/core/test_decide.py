@@ -517,8 +517,14 @@ def test_wrong_pins_lock_and_the_lock_survives_a_restart_and_a_reboot() -> None:
     line.now_s, line.boot = 0.0, "boot-2"
     line.do(cm.StartRuntime(version="t"))
     assert refusal(line, again).code == "people.locked"
-    line.now_s = LOCK_S
-    line.do(again)
+    line.now_s = LOCK_S - 10
+    line.do(cm.StopRuntime())
+    line.now_s, line.boot = 5.0, "boot-3"
+    line.do(cm.StartRuntime(version="t"))
+    line.now_s += 9
+    assert refusal(line, again).code == "people.locked"
+    line.now_s += 1
+    line.do(again)  # a boot does not begin it anew
     assert "ana" not in line.line.failures
 
 

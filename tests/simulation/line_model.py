@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core.decide import Now, decide, decided
+from edge.core.decide import decide, decided
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode, encode
 from edge.core.forms import open_ask
@@ -296,15 +297,15 @@ class Run:
     # What happens --------------------------------------------------------------------------------------------------
 
     weights: ClassVar[Mapping[str, int]] = {}
-    """How often something happens, by its name, where it differs from what `play` says."""
+    """How often something happens, by its name, where it differs from what `happenings` says."""
 
     def drawn(self) -> Recipe:
         """The recipe of this run."""
         return random_recipe(self.chance)
 
-    def play(self) -> Run:
-        """Up to `STEPS_MAX` random happenings; then everything that holds at the end is checked."""
-        happenings: list[tuple[int, Callable[[], None]]] = [
+    def happenings(self) -> list[tuple[int, Callable[[], None]]]:
+        """What may happen, each with how often."""
+        return [
             (2, self.somebody_starts_a_batch),
             (30, self.somebody_does_a_step),
             (3, self.somebody_acts),
@@ -325,6 +326,10 @@ class Run:
             (3, self.the_power_goes),
             (1, self.the_runtime_stops),
         ]
+
+    def play(self) -> Run:
+        """Up to `STEPS_MAX` random happenings; then everything that holds at the end is checked."""
+        happenings = self.happenings()
         acts = [act for _, act in happenings]
         weights = [self.weights.get(act.__name__, weight) for weight, act in happenings]
         for _ in range(STEPS_MAX):

@@ -1,0 +1,297 @@
+"""Row 10: clocks that are wrong. Timers, signatures and locks, certificates, local time, and a clock that lies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from edge.core import commands as cm
+from edge.core import events as ev
+from edge.core import line as head
+from edge.core import review
+from edge.core.decide import LOCK_S, refuse_locked
+from edge.core.errors import LinesideError
+from edge.core.events import RowBody, decode
+from edge.core.line import Elapsed, Failures, Stamp
+from edge.core.people import attestation_holds, attested_bytes
+from edge.core.recipe.model import Recipe
+from edge.core.record import ZERO_HASH, row_hash
+from edge.core.terms import ClockQuality
+from edge.desk import attested
+from edge.directory import Person
+from edge.identity import DeviceKey
+from tests.campaign import Part, Tally, planted
+from tests.simulation.line_model import SLACK_S, Run, random_recipe
+
+TRUE: Final = datetime(2026, 3, 29, tzinfo=UTC)
+JUMPS: Final = (
+    *(timedelta(hours=hours) for hours in (-2, -1, 1, 2)),
+    *(timedelta(days=days) for days in (-3, 3)),
+    datetime(1970, 1, 1, tzinfo=UTC) - TRUE,
+    datetime(2038, 1, 19, 3, 14, 8, tzinfo=UTC) - TRUE,
+)
+JOURNAL: Final = bytes(16)
+
+# Timers --------------------------------------------------------------------------------------------------------------
+
+
+class FalseClockRun(Run):
+    """The wall clock jumps, stands still or is right; nobody has synced it. Timers must not notice."""
+
+    offs: ClassVar[tuple[timedelta, ...]] = JUMPS
+
+    def __init__(self, seed: int) -> None:
+        self.wall = random.Random(seed)
+        self.off, self.stands, self.jumps, self.last_boot = timedelta(), "", 0, 1
+        super().__init__(seed)
+
+    def drawn(self) -> Recipe:
+        """A recipe that begins with something that takes time: that is what a false clock could spoil."""
+        while True:
+            drawn = random_recipe(self.chance)
+            if drawn.main()[0].phase in {"wait", "hold"}:
+                return drawn
+
+    def stamp(self) -> Stamp:
+        if self.wall.random() < (0.05 if self.boot == self.last_boot else 0.8):  # a box may wake with any time
+            self.jumps += 1
+            self.off = self.wall.choice(self.offs)
+            self.stands = self.utc() if self.wall.random() < 0.2 else ""
+        self.last_boot = self.boot
+        return Stamp(self.stands or self.utc(), self.quality(), self.true_s - self.boot_s, f"boot-{self.boot}")
+
+    def quality(self) -> ClockQuality:
+        return ClockQuality.FREE
+
+    def utc(self) -> str:
+        return (TRUE + timedelta(seconds=self.true_s) + self.off).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+async def jump(seed: int, folder: Path, tally: Tally) -> None:
+    del folder
+    run = FalseClockRun(seed)
+    try:
+        run.play()
+    finally:
+        tally.fault(run.jumps)
+
+
+def by_the_wall(earlier: Stamp | None, later: Stamp) -> Elapsed:
+    """Planted: a dark stretch is measured with whatever the wall clock says."""
+    if earlier is None:
+        return Elapsed(0.0, 0.0)
+    if earlier.boot == later.boot:
+        return Elapsed(later.boottime_s - earlier.boottime_s, later.boottime_s - earlier.boottime_s)
+    passed_s = max(0.0, wall_s(earlier, later))
+    return Elapsed(passed_s, passed_s)
+
+
+def wall_s(earlier: Stamp, later: Stamp) -> float:
+    return (datetime.fromisoformat(later.utc) - datetime.fromisoformat(earlier.utc)).total_seconds()
+
+
+TIMERS = Part(
+    10,
+    "timers",
+    "wall clock off by hours or days, at 1970 or 2038, or standing, while timers of random batches run",
+    gate=500,
+    full=50_000,
+    inject=jump,
+    planted={"a free clock is trusted": planted(jump, "TimerDue", {"edge.core.decide.between": by_the_wall})},
+)
+
+# Signatures and locks ------------------------------------------------------------------------------------------------
+
+
+class SignedRun(FalseClockRun):
+    """People sign as they do at the desk, and type wrong PINs, while the clock is right, wrong or standing."""
+
+    offs: ClassVar[tuple[timedelta, ...]] = (*JUMPS, timedelta(), timedelta())
+
+    def __init__(self, seed: int, signer: DeviceKey) -> None:
+        self.signer = signer
+        self.held: Stamp | None = None
+        """The time of the decision under way: what is signed carries the time of its row."""
+        self.hashes: list[bytes] = []
+        self.typed = 0
+        super().__init__(seed)
+
+    def drawn(self) -> Recipe:
+        while True:
+            drawn = random_recipe(self.chance)
+            if any(step.phase in {"sign", "custody", "clearance", "weigh"} for step in drawn.main()):
+                return drawn
+
+    def happenings(self) -> list[tuple[int, Callable[[], None]]]:
+        return [*super().happenings(), (25, self.somebody_types_a_pin)]
+
+    def stamp(self) -> Stamp:
+        return self.held or super().stamp()
+
+    def quality(self) -> ClockQuality:
+        return ClockQuality.FREE if self.off or self.stands else ClockQuality.SYNCED
+
+    def do(self, command: cm.Command) -> list[ev.Event]:
+        signed: cm.Signed | None = getattr(command, "signed", None)
+        if signed is not None:
+            self.held = self.stamp()
+            person = Person.model_construct(id=signed.person, roles=signed.roles)
+            about = (signed.session, self.held, self.durable, self.hash_of(self.durable))
+            made = attested(self.signer, person, signed.role, signed.meaning, *about)
+            command = replace(command, signed=made)  # type: ignore[call-arg]  # it has one
+        try:
+            return super().do(command)
+        finally:
+            self.held = None
+
+    def hash_of(self, seq: int) -> bytes:
+        """Of a durable row: those are never taken back."""
+        while len(self.hashes) < seq:
+            previous = self.hashes[-1] if self.hashes else ZERO_HASH
+            number = len(self.hashes) + 1
+            self.hashes.append(row_hash(JOURNAL, JOURNAL, number, previous, self.made[number - 1].data))
+        return self.hashes[seq - 1]
+
+    def somebody_types_a_pin(self) -> None:
+        """As the desk does: nobody's PIN is looked at while they are locked. By the true time, which no row knows."""
+        person = self.chance.choice(["eve", "eve", "eve", "ana"])
+        self.true_s += self.chance.choice([0.0, 1.0, 240.0, 600.0])
+        self.typed += 1
+        at, since = self.stamp(), self.locked_since(person)
+        try:
+            refuse_locked(self.line, person, at)
+        except LinesideError as refusal:
+            self.hold(refusal.code == "people.locked" and since > 0, f"{person} is locked, and no row says so")
+            lit_s = self.lit_s(since, at)
+            self.hold(lit_s < LOCK_S + SLACK_S, f"{person} is locked for longer than the box was on: {lit_s} s")
+            return
+        if since:
+            true_s = self.true_s - self.made[since - 1].true_s
+            self.hold(true_s >= LOCK_S - SLACK_S, f"{person} is free again after {true_s} s")
+        if self.chance.random() < 0.1:
+            self.do(cm.OpenSession(session=person, person=person, roles=(), method="name and PIN"))
+        else:
+            self.do(cm.RefuseLogIn(person=person))
+        if self.chance.random() < 0.7:
+            self.rows_become_durable()
+
+    def locked_since(self, person: str) -> int:
+        """The row that locks the person; 0 when none does."""
+        for seq in range(len(self.made), 0, -1):
+            match self.made[seq - 1].body.event:
+                case ev.LogInRefused(person=named, locked=locked) if named == person:
+                    return seq if locked else 0
+                case ev.SessionOpened(person=named) if named == person:
+                    return 0
+                case _:
+                    pass
+        return 0
+
+    def lit_s(self, since: int, now: Stamp) -> float:
+        """How long the box was on after row `since`, by its rows."""
+        stamps = [*(made.body.at for made in self.made[since - 1 :]), now]
+        lit = ((one, later) for one, later in pairwise(stamps) if one.boot == later.boot)
+        return sum(later.boottime_s - one.boottime_s for one, later in lit)
+
+    def crash_at_every_row(self) -> None:
+        """Row 2 does that. Here every signature of the rows that stayed is looked at, and what the record says."""
+        self.hash_of(len(self.made))
+        bodies = [decode(made.data) for made in self.made]
+        for seq, body in enumerate(bodies, 1):
+            if isinstance(body.event, ev.SignatureMade):
+                holds = attestation_holds(self.signer.public, body.event, body.at.utc)
+                self.hold(holds, f"the device did not attest this at the time of its row {seq}: {body}")
+                subject = body.event.subject_seq
+                mine = 0 < subject < seq and body.event.subject_hash == self.hash_of(subject).hex()
+                self.hold(mine, f"signed for another record: {body}")
+        for name, record in review.as_built(enumerate(bodies, 1)).items():
+            self.judge_record(record, [(seq, body) for seq, body in enumerate(bodies, 1) if body.event.batch == name])
+
+    def judge_record(self, record: review.AsBuilt, rows: list[tuple[int, RowBody]]) -> None:
+        """In the order of the rows; and it says of which of them the time may be wrong."""
+        signed = [body for _, body in rows if isinstance(body.event, ev.SignatureMade)]
+        shown = [(one, step.step) for step in record.steps for one in step.signatures]
+        for step in {body.event.step for body in signed}:  # type: ignore[attr-defined]
+            wanted = [(b.event.subject_seq, b.at.utc, b.at.quality) for b in signed if b.event.step == step]  # type: ignore[attr-defined]
+            told = record.signatures if not step else [one for one, of in shown if of == step]
+            found = [(one.subject_seq, one.utc, one.clock) for one in told]
+            self.hold(found == wanted, f"the signatures of {step!r} are not in the order of their rows: {found}")
+        free = [seq for seq, body in rows if body.at.quality is ClockQuality.FREE]
+        back = [seq for (_, one), (seq, later) in pairwise(rows) if later.at.utc < one.at.utc]
+        said = "\n".join(record.clock.sentences())
+        known = f"{len(free)} of its rows were made, between row {free[0]} and row {free[-1]}" if free else ""
+        self.hold(known in said, f"the record does not say of which rows nobody set the clock: {said}")
+        least = back[: review.BACK_MAX]
+        self.hold(
+            all(f"Before row {seq} " in said for seq in least), f"the record does not say that it went back: {said}"
+        )
+        text = review.as_text(record)
+        doubts = sum(body.at.quality is ClockQuality.FREE for body in signed)
+        self.hold(text.count("by a clock that no time source set") == doubts, "the record hides what a clock was worth")
+
+
+async def sign(seed: int, folder: Path, tally: Tally) -> None:
+    run = SignedRun(seed, DeviceKey.create(folder / "device.key"))
+    try:
+        run.play()
+    finally:
+        tally.fault(run.jumps)
+
+
+def at_another_time(**facts: Any) -> bytes:
+    """Planted: what is attested is not the time of the row."""
+    return attested_bytes(**(facts | {"utc": "2026-01-01T00:00:00.000000Z"}))
+
+
+def lock_by_the_wall(failures: Failures, at: Stamp) -> float:
+    """Planted: a lock ends when the wall clock says so."""
+    return wall_s(failures.since, at)
+
+
+def by_their_times(rows: Iterable[tuple[int, RowBody]]) -> dict[str, review.AsBuilt]:
+    """Planted: the record goes by what the rows' times say."""
+    return AS_BUILT(sorted(rows, key=lambda row: (isinstance(row[1].event, ev.SignatureMade), row[1].at.utc)))
+
+
+AS_BUILT: Final = review.as_built
+RUNTIME_STARTED: Final = head._runtime_started
+
+
+def locks_begin_anew(line: head.Line, event: ev.RuntimeStarted, at: Stamp) -> head.Line:
+    """Planted: what a lock had lasted before a boot is forgotten."""
+    started = RUNTIME_STARTED(line, event, at)
+    return replace(started, failures={p: replace(one, before_s=0.0) for p, one in started.failures.items()})
+
+
+SIGNATURES = Part(
+    10,
+    "signatures",
+    "wall clock off, at 1970 or 2038, set back or standing while people sign and type wrong PINs",
+    gate=50,
+    full=5_000,
+    inject=sign,
+    planted={
+        "a signature carries another time than its row": planted(
+            sign, "did not attest this", {"edge.desk.attested_bytes": at_another_time}
+        ),
+        "a lock is measured with the wall clock": planted(
+            sign, "is locked for longer|is free again after", {"edge.core.decide.locked_s": lock_by_the_wall}
+        ),
+        "a boot begins a lock anew": planted(
+            sign, "is locked for longer", {"edge.core.line._runtime_started": locks_begin_anew}
+        ),
+        "the record goes by the times of its rows": planted(
+            sign, "not in the order of their rows", {"edge.core.review.as_built": by_their_times}
+        ),
+        "nobody says what a clock was worth": planted(
+            sign, "does not say", {"edge.core.review.Clock.fold": lambda *_: None}
+        ),
+    },
+)
+
+PARTS: Final = (TIMERS, SIGNATURES)

@@ -18,7 +18,7 @@ from edge.core.errors import LinesideError
 from edge.core.plant import Frozen, Name
 from edge.core.quick import dataclass
 from edge.core.recipe.compare import compare
-from edge.core.recipe.model import MadeFrom, Parameter, Recipe, Text, UnitNeed, Version, Why
+from edge.core.recipe.model import MadeFrom, Parameter, Recipe, Text, Version, Why
 from edge.core.recipe.read import seal
 
 _DOMAIN: Final = b"lineside.site.1\n"
@@ -97,8 +97,7 @@ def derive(master: Recipe, given: SiteDocument) -> Recipe:
         raise together(problems)
     site = given.site
     parameters = {name: _filled(parameter, site.parameters.get(name)) for name, parameter in master.parameters.items()}
-    units = {role: UnitNeed.model_validate({"class": need.cls, "unit": site.units.get(role, "")})
-             for role, need in master.units.items()}  # fmt: skip
+    units = {role: need.model_copy(update={"unit": site.units.get(role, "")}) for role, need in master.units.items()}
     return master.model_copy(
         update={
             "version": f"{master.version}.{site.version}",

@@ -84,6 +84,12 @@ def test_one_master_makes_two_sites_and_each_changes_its_binding_and_nothing_els
     assert seal(derived(BERLIN)) != seal(derived(LEIDEN))
 
 
+def test_a_site_wants_a_clean_unit_where_its_master_does() -> None:
+    wants = master(MASTER.replace("{class: bioreactor}", "{class: bioreactor, clean: true}"))
+    need = derived(of=wants).units["reactor"]
+    assert (need.unit, need.clean) == ("BR-2", True)
+
+
 def test_the_same_master_and_site_file_make_the_same_seal_whatever_their_form() -> None:
     other_form = BERLIN.replace(
         "{value: 36.8, why: The room is warm.}", "\n    why: The room is warm. # a comment\n    value: 36.8"

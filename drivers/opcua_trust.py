@@ -329,16 +329,19 @@ class Pki:
         Raises `opcua.clock_not_set` when the clock cannot be right, and `opcua.own_key` for a file it cannot use.
         """
         found = [_own_in(file) for file in sorted((self.folder / "own").glob("*.pem"), reverse=True)[:FILES_MAX]]
-        made_at = max((one.certificate.not_valid_before_utc for one in found), default=EARLIEST)
-        if clock.now < made_at:
+        # One that was made while the clock stood far ahead does not count yet. When there is no other, two times of
+        # the same clock contradict each other: which one is right only a time source can say.
+        begun = [one for one in found if one.certificate.not_valid_before_utc <= clock.now]
+        made_at = min((one.certificate.not_valid_before_utc for one in found), default=EARLIEST)
+        if clock.now < EARLIEST or (found and not begun and not clock.synced):
             raise LinesideError(
                 "opcua.clock_not_set",
-                f"This box's clock says {clock.now:%Y-%m-%d %H:%M} UTC, which is before {made_at:%Y-%m-%d}: it cannot "
-                "tell which certificates are valid.",
+                f"This box's clock says {clock.now:%Y-%m-%d %H:%M} UTC, which is before {_day(max(made_at, EARLIEST))}:"
+                " it cannot tell which certificates are valid.",
                 effect=NOT_CONNECTED,
                 todo="Set the clock, or connect the box to its time server; it then connects by itself.",
             )
-        valid = [one for one in found if one.certificate.not_valid_after_utc > clock.now]
+        valid = [one for one in begun if one.certificate.not_valid_after_utc > clock.now]
         if renew or not valid or valid[0].certificate.not_valid_after_utc - clock.now < RENEW_BEFORE:
             number = int(found[0].file.stem) + 1 if found else 1
             valid.insert(0, self._make_own(box, clock, number))
@@ -553,8 +556,13 @@ def _weakness(certificate: x509.Certificate, name: str) -> Iterator[LinesideErro
         )
 
 
+def _doubt(clock: BoxClock) -> str:
+    """What is said beside a date that does not hold, where nobody knows whether the clock is right."""
+    return "" if clock.synced else f" This box's clock says {_day(clock.now)}, and no time source sets it."
+
+
 def _outdated(certificate: x509.Certificate, name: str, clock: BoxClock) -> Iterator[LinesideError]:
-    doubt = "" if clock.synced else f" This box's clock says {_day(clock.now)}, and no time source sets it."
+    doubt = _doubt(clock)
     if clock.now > certificate.not_valid_after_utc:
         yield LinesideError(
             "opcua.expired",
@@ -599,14 +607,16 @@ def _bad_issuer(issuer: x509.Certificate, below: int, clock: BoxClock) -> Iterat
         wrong.append("may not have further authorities below it")
     if any(one.critical and not isinstance(one.value, _KNOWN_OF_ISSUERS) for one in issuer.extensions):
         wrong.append("is bound by conditions that Lineside does not know")
+    doubt = ""
     if not issuer.not_valid_before_utc <= clock.now <= issuer.not_valid_after_utc:
         wrong.append(f"is valid from {_day(issuer.not_valid_before_utc)} to {_day(issuer.not_valid_after_utc)} only")
+        doubt = _doubt(clock)
     if next(_weakness(issuer, ""), None) is not None:
         wrong.append("has a key or a signature that can be forged")
     if wrong:
         yield LinesideError(
             "opcua.bad_issuer",
-            f"{_named(issuer.subject)}, which issued a certificate, {' and '.join(wrong)}.",
+            f"{_named(issuer.subject)}, which issued a certificate, {' and '.join(wrong)}.{doubt}",
             effect=NOT_CONNECTED,
             todo="Ask who runs the authority; until then compare the server's own fingerprint and trust that.",
         )

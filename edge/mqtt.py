@@ -25,8 +25,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge.clock import SystemClock
 from edge.core.errors import LinesideError
 from edge.core.quick import dataclass
+from edge.core.terms import ClockQuality
 
 RECEIVE_MAX: Final = 64
 """Messages that the broker may deliver before the first is taken: bounds our memory."""
@@ -97,6 +99,10 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+_OUT_OF_DATE: Final = frozenset({9, 10})
+"""OpenSSL's codes for a certificate that is not valid yet, and for one that is expired."""
 
 
 class _TidySocket(ssl.SSLSocket):
@@ -304,7 +310,7 @@ class _Link:
             raise
         except (OSError, ValueError) as error:  # ssl's errors and socket.gaierror are OSErrors
             where = f"{self._address.host}:{self._address.port}"
-            raise _away(f"The broker at {where} is not reached: {error}.") from error
+            raise _away(f"The broker at {where} is not reached: {error}.{clock_in_question(error)}") from error
         self._misc = asyncio.create_task(self._keep_alive(), name="mqtt keep-alive")
         reason = await self._first(self._connack, "to our connect")
         if reason.is_failure:
@@ -435,6 +441,15 @@ class _Link:
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         self._deliver(self, message)
+
+
+def clock_in_question(error: Exception) -> str:
+    """What this machine's clock says, when a certificate was refused for its dates; empty for anything else."""
+    if not isinstance(error, ssl.SSLCertVerificationError) or error.verify_code not in _OUT_OF_DATE:
+        return ""
+    at = SystemClock().stamp()
+    free = "" if at.quality is ClockQuality.SYNCED else ", and no time source sets it"
+    return f" This machine's clock says {at.utc[:16]}Z{free}."
 
 
 def _away(why: str) -> LinesideError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -112,6 +112,7 @@ class SignedRun(FalseClockRun):
     """People sign as they do at the desk, and type wrong PINs, while the clock is right, wrong or standing."""
 
     offs: ClassVar[tuple[timedelta, ...]] = (*JUMPS, timedelta(), timedelta())
+    weights: ClassVar[Mapping[str, int]] = {"the_power_goes": 12, "somebody_does_a_step": 60, "somebody_amends": 2}
 
     def __init__(self, seed: int, signer: DeviceKey) -> None:
         self.signer = signer

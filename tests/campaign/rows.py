@@ -16,6 +16,7 @@ from tests.campaign import (
     power,
     refusals,
     sync,
+    trust,
 )
 
 PARTS: tuple[Part, ...] = (
@@ -38,6 +39,7 @@ PARTS: tuple[Part, ...] = (
     *devices.PARTS,
     engine.UNKNOWN,
     *clocks.PARTS,
+    trust.CERTIFICATES,
     *parsers.PARTS,
     disk.FULL_DISK,
     drill.DRILL,

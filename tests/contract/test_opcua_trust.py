@@ -265,7 +265,21 @@ def test_a_clock_that_was_never_set_decides_nothing(pki: Pki) -> None:
         pki.own("BOX-7", BoxClock(datetime(1970, 1, 2, tzinfo=UTC), synced=False))
     pki.own("BOX-7", clock())
     with pytest.raises(LinesideError, match=r"opcua\.clock_not_set"):
-        pki.own("BOX-7", clock(-2 * DAY))
+        pki.own("BOX-7", clock(-2 * DAY, synced=False))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_clock_that_once_stood_far_ahead_does_not_keep_the_box_from_connecting(pki: Pki) -> None:
+    (first,) = pki.own("BOX-7", clock())
+    (ahead,) = pki.own("BOX-7", clock(12 * 365 * DAY, synced=False))
+    assert ahead.der != first.der
+    assert [one.der for one in pki.own("BOX-7", clock())] == [first.der]
+    assert [one.der for one in pki.own("BOX-7", clock(synced=False))] == [first.der]
+    first.file.unlink()
+    with pytest.raises(LinesideError, match=r"opcua\.clock_not_set"):
+        pki.own("BOX-7", clock(synced=False))
+    (anew,) = pki.own("BOX-7", clock())
+    assert anew.der not in {first.der, ahead.der}
 
 
 @pytest.mark.usefixtures("quick")

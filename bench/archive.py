@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bench import Figure, Say, p99
 from bench.journal import BODY
 from edge.archive import SEGMENT_ROWS_MAX, verify_segment, write_segment
-from edge.core.decide import PRUNE_ROWS_MAX
 from edge.core.events import RowBody, ValueRecorded
+from edge.core.housekeeping import PRUNE_ROWS_MAX
 from edge.core.record import ZERO_HASH, fingerprint
 from edge.identity import DeviceKey
 from edge.journal import Journal, JournalReader, open_journal

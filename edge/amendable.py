@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from edge.core.amending import conflicts, standing, why_not
+from edge.core.amending import conflicts, dirty_units, standing, why_not
 from edge.core.approve import startable
 from edge.core.line import OVER, Batch, Line
 from edge.core.recipe.amend import Change, Offer, allowed, offers
 from edge.core.recipe.compare import compare
 from edge.core.recipe.model import COMPOSITE, Recipe, order
 from edge.core.recipe.words import word
-from edge.core.terms import State
+from edge.core.terms import Stamp, State
 from edge.wire import AmendmentCard, AmendOffer
 
 COMPARED_MAX: Final = 16
@@ -25,10 +25,13 @@ _offered: dict[str, tuple[tuple[object, ...], tuple[AmendOffer, ...]]] = {}
 """By batch: what the offers were made from, none of which ever changes, and the offers."""
 
 
-def amend_offers(line: Line, batch: Batch) -> tuple[AmendOffer, ...]:
+def amend_offers(line: Line, batch: Batch, at: Stamp) -> tuple[AmendOffer, ...]:
     """All that may be amended of the batch, each with why it may not be just now. Pictures come often and batches
-    change seldom: the offers are made when something changed."""
-    if batch.state in OVER or batch.state is State.IDLE:
+    change seldom: the offers are made when something changed. Of a batch that waits, the dirty units that it may be
+    given, which time alone makes more."""
+    if batch.state is State.IDLE:
+        return tuple(_dirty_units(line, batch, at))
+    if batch.state in OVER:
         _offered.pop(batch.batch, None)
         return ()
     source = (batch, line.book, line.lives, line.retired)
@@ -59,6 +62,13 @@ def _offers(line: Line, batch: Batch) -> Iterator[AmendOffer]:
                     refused=why_not(batch, recipe, Change("add", "", run.step)),
                 )
     yield from _versions(line, batch, recipe)
+
+
+def _dirty_units(line: Line, batch: Batch, at: Stamp) -> Iterator[AmendOffer]:
+    recipe = line.recipe(batch)
+    for role in allowed(recipe).dirty:
+        for unit, why in dirty_units(line, recipe, role, at).items():
+            yield AmendOffer(kind="dirty", subject=role, field=unit, title=f"{role}: {unit}", what="dirty", value=why)
 
 
 def waiting(line: Line) -> Iterator[str]:

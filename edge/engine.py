@@ -18,7 +18,8 @@ from edge.clock import Clock
 from edge.core import cleaning
 from edge.core import commands as cm
 from edge.core.alarms import TOO_MANY, Alarm, AlarmWatch, AlarmWatcher, alarms_of_box, is_there
-from edge.core.decide import Now, decided
+from edge.core.decide import decided
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import BatchStateChanged, CommandIntended, RowBody
 from edge.core.limits import BAD_QUALITY_S, Watcher
@@ -326,7 +327,7 @@ class Engine:
 
     async def _write(self, write: Write) -> None:
         writer = self._equipment.writer(write.tag, training=write.training)
-        self._conclude(write, await writer.write_and_read_back(write.value, write.shown_by))
+        self._conclude(write, await writer.write_and_read_back(write.value, write.shown_by, write.shown_at))
 
     def _conclude(self, write: Write, outcome: WriteOutcome) -> None:
         seen = outcome.reading

@@ -25,6 +25,7 @@ from edge.core.errors import LinesideError
 from edge.core.guard import (
     NOT_SENT,
     PLACEHOLDER,
+    Shown,
     Stood,
     aged,
     agrees,
@@ -323,16 +324,17 @@ class GuardedWriter:
         self.tag = tag
 
     async def write_and_read_back(
-        self, value: Value, shown_by: Collection[Value] = (), *, safe: bool = False
+        self, value: Value, shown_by: Collection[Value] = (), shown_at: Collection[Shown] = (), *, safe: bool = False
     ) -> WriteOutcome:
         """Write once and look. Never raises for the equipment. With `shown_by` (a command to a service) the read-back
-        must show one of these instead of the value; until then another write to the tag may be sent. What makes a unit
-        `safe` is sent behind a write that is under way, where another one is refused.
+        must show one of these instead of the value; until then another write to the tag may be sent. With `shown_at`
+        all of it must be seen instead. What makes a unit `safe` is sent behind a write that is under way, where another
+        one is refused.
 
         When cancelled, whether anything was written is unknown: the caller must treat it so. The driver has
         then already made sure that a late reply is not taken for another's."""
         write = self._equipment._write  # noqa: SLF001  one module, one class in two parts
-        return await write(self.tag, value, shown_by, safe=safe, training=self._training)
+        return await write(self.tag, value, shown_by, shown_at, safe=safe, training=self._training)
 
     async def beat(self, value: Value) -> str:
         """Write once and do not look: for a watchdog's tag alone, which no step depends on. Returns why it was not
@@ -560,6 +562,7 @@ class Equipment:
         name: str,
         value: Value,
         shown_by: Collection[Value],
+        shown_at: Collection[Shown] = (),
         *,
         safe: bool = False,
         training: bool = False,
@@ -608,11 +611,11 @@ class Equipment:
             if not look:
                 return WriteOutcome(WriteResult.UNKNOWN if why else WriteResult.CONFIRMED, None, why)
             if not shown_by:
-                return await self._read_back(tag, name, fit, shown_by, why)
+                return await self._read_back(tag, name, fit, shown_by, shown_at, why)
         finally:
             self._writing[name] -= 1
         # to hold or abort a service must not wait until it has started
-        return await self._read_back(tag, name, fit, shown_by, why)
+        return await self._read_back(tag, name, fit, shown_by, shown_at, why)
 
     def _answered(self, name: str, method: Method, answer: Sequence[object], doubt: str) -> WriteOutcome:
         """A method shows nothing that could be read back: what it answers is what is known."""
@@ -625,15 +628,24 @@ class Equipment:
         return WriteOutcome(WriteResult.CONFIRMED, reading, f"{name} answered {text}.")
 
     async def _read_back(
-        self, tag: Tag, name: str, wanted: Value, shown_by: Collection[Value], doubt: str
+        self,
+        tag: Tag,
+        name: str,
+        wanted: Value,
+        shown_by: Collection[Value],
+        shown_at: Collection[Shown],
+        doubt: str,
     ) -> WriteOutcome:
-        """Look until the read-back tag agrees or its time is over. With `doubt` it stays unknown whatever is seen."""
+        """Look until what is seen agrees or its time is over. With `doubt` it stays unknown whatever is seen."""
         look_at = f"{name.partition('.')[0]}.{tag.read_back}" if tag.read_back else name
         until_s = self._now_s() + tag.settle_s
         delay_s = READ_BACK_FIRST_S
         while True:
-            reading = await self.read(look_at)
-            agreed = reading.good and reading.value in shown_by if shown_by else agrees(tag, wanted, reading)
+            if shown_at:
+                agreed, look_at, reading = await self._all_seen(shown_at)
+            else:
+                reading = await self.read(look_at)
+                agreed = reading.good and reading.value in shown_by if shown_by else agrees(tag, wanted, reading)
             if agreed or self._now_s() + delay_s > until_s:
                 break
             await asyncio.sleep(delay_s)
@@ -649,6 +661,15 @@ class Equipment:
             f"The device accepted {wanted} {tag.unit}".rstrip()
             + f", but after {tag.settle_s:g} s {look_at} reads {seen}.",
         )
+
+    async def _all_seen(self, shown_at: Collection[Shown]) -> tuple[bool, str, Reading]:
+        """Whether all of it is seen; and the first tag that does not show it, or the last one, with its reading."""
+        for one in shown_at:
+            reading = await self.read(one.at)
+            agreed = one.seen(self._plant, reading)
+            if not agreed:
+                break
+        return agreed, one.at, reading
 
     # Drivers ----------------------------------------------------------------------------------------------
 

@@ -15,9 +15,9 @@ from edge.archive import SegmentFile, list_segments, ready_folder, verify_segmen
 from edge.checkpoints import prunable_seq
 from edge.config import Archive
 from edge.core import commands as cm
-from edge.core.decide import PRUNE_ROWS_MAX
 from edge.core.errors import LinesideError
 from edge.core.frame import Receipt
+from edge.core.housekeeping import PRUNE_ROWS_MAX
 from edge.core.line import Book
 from edge.core.quick import dataclass
 from edge.engine import Engine

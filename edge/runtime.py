@@ -20,7 +20,8 @@ from edge.checkpoints import Keeper, read_head
 from edge.clock import SystemClock
 from edge.config import Config
 from edge.core import commands as cm
-from edge.core.decide import Now, decide
+from edge.core.decide import decide
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import Event, decode
 from edge.core.lifecycle import Approval, RecipeState

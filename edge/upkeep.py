@@ -26,6 +26,8 @@ from edge.identity import DeviceKey
 from edge.journal import JournalReader
 
 if TYPE_CHECKING:
+    from apscheduler.triggers.cron import CronTrigger
+
     from edge.library import Library
 
 LATE_AFTER: Final = timedelta(hours=24)
@@ -291,6 +293,14 @@ async def drill(config: Config) -> Drilled:
         return Drilled(backup="", head_seq=0, found=bounded([why]), left_out=(), took_s=took_s)
 
 
+def each_day(at: str) -> CronTrigger:
+    """Once a day `at` this time in UTC, which no summer time leaves out or doubles."""
+    from apscheduler.triggers.cron import CronTrigger
+
+    hour, _, minute = at.partition(":")
+    return CronTrigger(hour=hour, minute=minute, timezone=UTC)
+
+
 async def keep_up(
     at: str, last: Callable[[], Awaitable[datetime | None]], chore: Callable[[], Awaitable[None]]
 ) -> None:
@@ -298,19 +308,15 @@ async def keep_up(
     Raises what kept it from being done: begun again, it is made up for."""
     # Imported here: a follower is small before it has chores.
     from apscheduler.schedulers.asyncio import AsyncIOScheduler
-    from apscheduler.triggers.cron import CronTrigger
 
     due = asyncio.Event()
 
     async def is_due() -> None:
         due.set()  # done below, one at a time, where it is cancelled with everything else
 
-    hour, _, minute = at.partition(":")
     scheduler = AsyncIOScheduler(timezone=UTC)
     # A clock that jumps, or a box that was asleep at that minute: once is enough, and late is better than never.
-    scheduler.add_job(
-        is_due, CronTrigger(hour=hour, minute=minute, timezone=UTC), coalesce=True, misfire_grace_time=None
-    )
+    scheduler.add_job(is_due, each_day(at), coalesce=True, misfire_grace_time=None)
     now = datetime.now(UTC)
     if is_late(await last(), now):
         scheduler.add_job(is_due, "date", run_date=now + SOON, misfire_grace_time=None)

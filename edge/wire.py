@@ -260,9 +260,10 @@ class AcknowledgeAlarm(_Request):
 
 class Amend(Message):
     """One change: a `value` of `subject` ("$parameter", or a step and its `field`) is to be `text` as typed; the step
-    `subject` is to be left out once ("skip"); or a step, `text` as JSON, comes behind step `field` ("add")."""
+    `subject` is to be left out once ("skip"); a step, `text` as JSON, comes behind step `field` ("add"); or the batch
+    waits, and its role `subject` is played by the unit `text` although that is `dirty`."""
 
-    kind: Literal["value", "skip", "add"]
+    kind: Literal["value", "skip", "add", "dirty"]
     subject: Short
     field: Short = ""
     text: Annotated[str, Field(max_length=4096)] = ""
@@ -696,12 +697,12 @@ class AmendOffer(Message):
     """Something that may be amended: what it is about (see `Amend`; to `adopt` a version, `subject` is its seal and
     `field` the step to go on from), its value now, and the bounds that the recipe sets."""
 
-    kind: Literal["value", "skip", "add", "adopt"]
+    kind: Literal["value", "skip", "add", "adopt", "dirty"]
     subject: str
     field: str = ""
     title: str
     what: str
-    """The value's name; "skip", "add" or "adopt"."""
+    """The value's name; "skip", "add", "adopt" or "dirty": then `field` is the unit and `value` why it is dirty."""
     value: str = ""
     unit: str = ""
     low: str = ""

@@ -1,4 +1,5 @@
-"""Whether a batch under way may be amended, and what follows: pure questions to the head, the recipe and the plant.
+"""Whether a batch under way may be amended, and what follows: a plan, from questions to the head, the recipe and the
+plant; and how an amendment is requested, agreed and made, in rows.
 
 What was done is never changed, nor a write under way; what is under way only where its phase allows it. A plan is made
 when an amendment is requested, and once more when the last signature is there: the batch went on in between.
@@ -12,14 +13,19 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from edge.core import commands as cm
+from edge.core import events as ev
 from edge.core.approve import startable
+from edge.core.cleaning import doubt
+from edge.core.decision import Decision
 from edge.core.document import Document
 from edge.core.errors import LinesideError
 from edge.core.formula import names_in
 from edge.core.guard import may_write
-from edge.core.line import PASSED, Batch, Line, tag_name
-from edge.core.people import Permission, roles_with
+from edge.core.line import PASSED, Batch, Line, Requested, tag_name
+from edge.core.people import Permission, not_permitted, permitted, roles_with
 from edge.core.plant import Plant
+from edge.core.queueing import usable
 from edge.core.quick import dataclass
 from edge.core.recipe import check_recipe, seal
 from edge.core.recipe.amend import (
@@ -27,6 +33,7 @@ from edge.core.recipe.amend import (
     Change,
     allowed,
     amended,
+    dirty_unit,
     step_to_add,
     step_to_skip,
     value_change,
@@ -35,8 +42,10 @@ from edge.core.recipe.compare import compare
 from edge.core.recipe.model import Amendments, Hold, Loop, Monitor, Ramp, Recipe, Scan, Select, Set, Step, Wait, order
 from edge.core.recipe.read import RecipeDocument
 from edge.core.recipe.values import named_in, ramp_end_in, seconds, set_point_in
-from edge.core.terms import State
+from edge.core.terms import Stamp, State
 
+AMENDED_CHARS_MAX: Final = 1_500
+"""So much of what an amendment changes its exception record says; its own row says all."""
 CHANGES_MAX: Final = 10
 """So many changes one amendment has at most ..."""
 CHANGES_KEPT_MAX: Final = 100
@@ -46,6 +55,8 @@ SENTENCES_MAX: Final = 60
 SENTENCE_CHARS_MAX: Final = 300
 STATES: Final = frozenset({State.RUNNING, State.PAUSED, State.HELD})
 """States of a batch that may be amended: what is left out is left out at once, or nothing is done before it is."""
+WAITING: Final = frozenset({State.IDLE})
+"""... and in which it may be given a dirty unit."""
 _LIMIT: Final = frozenset({"limit.low", "limit.high"})
 WHILE_ACTIVE: Final[Mapping[str, frozenset[str]]] = {
     "monitor": _LIMIT,
@@ -87,10 +98,11 @@ class Plan:
         return [asdict(change) for change in self.changes]
 
 
-def plan_changes(line: Line, batch: Batch, asked: Sequence[Change]) -> Plan:
+def plan_changes(line: Line, batch: Batch, asked: Sequence[Change], at: Stamp) -> Plan:
     """What these changes come to now; of each only kind, subject, field and `new` are read. Raises `amendment.*` and
     `guard.*`, and why, when it may not be."""
-    _refuse_state(batch)
+    for one in asked:
+        _refuse_state(batch, waits=one.kind == "dirty")
     if not 0 < len(asked) <= CHANGES_MAX:
         raise LinesideError(
             "amendment.empty",
@@ -108,7 +120,7 @@ def plan_changes(line: Line, batch: Batch, asked: Sequence[Change]) -> Plan:
     recipe = line.recipe(batch)
     made, changes = recipe, list[Change]()
     for one in asked:
-        change = _change(made, one)
+        change = _change(line, made, one, at)
         if any(
             (other.kind, other.subject, other.field) == (change.kind, change.subject, change.field) for other in changes
         ):
@@ -123,6 +135,7 @@ def plan_changes(line: Line, batch: Batch, asked: Sequence[Change]) -> Plan:
     was = batch.amended or batch.seal
     said = [difference.text for difference in compare(recipe, made)]
     said += [f"step {one} “{recipe.steps()[one].title}” is left out once" for one in skips]
+    said += [f"{one.new} is taken although it is {one.old}" for one in changes if one.kind == "dirty"]
     return _plan(line, batch, made, tuple(changes), skips, said, seal(made) if lasting else was, allowed(recipe))
 
 
@@ -237,7 +250,7 @@ def standing(recipe: Recipe, batch: Batch, step_id: str) -> Standing:
 def why_not(batch: Batch, recipe: Recipe, change: Change) -> str:
     """Why a change that the recipe allows may not be requested now, whatever value it has; empty when it may."""
     try:
-        _refuse_state(batch)
+        _refuse_state(batch, waits=change.kind == "dirty")
         _refuse_begun(batch, recipe, change)
     except LinesideError as refusal:
         return refusal.what
@@ -254,18 +267,29 @@ def lengths(recipe: Recipe, step: Wait | Hold, speed: float) -> tuple[float, flo
 # What may not be changed -----------------------------------------------------------------------------------------
 
 
-def _refuse_state(batch: Batch) -> None:
-    if batch.state not in STATES or batch.restored:
+def _refuse_state(batch: Batch, *, waits: bool = False) -> None:
+    """`waits`: what is asked concerns the units that a waiting batch takes when it begins."""
+    if batch.state not in (WAITING if waits else STATES) or batch.restored:
         raise LinesideError(
             "amendment.state",
             f"Batch {batch.batch} is {batch.state.value}: it cannot be amended now.",
             effect=UNCHANGED,
-            todo="Wait until it runs, is paused or held; one that came back with a backup must be continued first.",
+            todo="A dirty unit is given to a batch that waits. Whatever else is to change: wait until it runs, is paused "
+            "or held; one that came back with a backup must be continued first.",
         )
 
 
-def _change(recipe: Recipe, asked: Change) -> Change:
+def dirty_units(line: Line, recipe: Recipe, role: str, at: Stamp, *, training: bool = False) -> dict[str, str]:
+    """The units that could play the role but are not known to be clean, each with why."""
+    fitting = usable(line.book.plant, recipe, training=training).get(role, [])
+    return {unit: why for unit in fitting if (why := doubt(line, unit, at))}
+
+
+def _change(line: Line, recipe: Recipe, asked: Change, at: Stamp) -> Change:
     match asked.kind:
+        case "dirty":
+            why = dirty_units(line, recipe, asked.subject, at).get(asked.new, "")
+            return dirty_unit(recipe, asked.subject, asked.new, why)
         case "value":
             return value_change(recipe, asked.subject, asked.field, asked.new)
         case "add":
@@ -499,3 +523,157 @@ def _refuse_unfit(line: Line, batch: Batch, recipe: Recipe, made: Recipe) -> Non
 
 def _findings(recipe: Recipe, plant: Plant) -> list[LinesideError]:
     return check_recipe(RecipeDocument(recipe, Document("", None, {})), plant)
+
+
+# Requested, agreed, made ------------------------------------------------------------------------------------------
+
+
+def request(d: Decision, command: cm.RequestAmendment) -> None:
+    """Say, signed, what is to change and why. Nothing changes by it."""
+    batch, signed = d.batch(command.batch), command.signed
+    if not permitted((signed.role,), Permission.REQUEST) or signed.role not in signed.roles:
+        raise not_permitted(signed.person, Permission.REQUEST)
+    if not command.reason.strip():
+        raise LinesideError(
+            "amendment.reason",
+            "An amendment needs a reason.",
+            effect=UNCHANGED,
+            todo="Say why the batch must be amended; it becomes part of the record.",
+        )
+    if batch.requested is not None:
+        raise LinesideError(
+            "amendment.open",
+            f"Amendment {batch.requested.amendment} of batch {batch.batch} waits for a decision.",
+            effect=UNCHANGED,
+            todo="Agree to it or refuse it first.",
+        )
+    plan = _planned(d, batch, command.changes, command.adopts, command.from_step)
+    d.make_signature(batch.batch, "", signed)
+    d.emit(
+        ev.AmendmentRequested(
+            batch=batch.batch,
+            amendment=f"A{batch.amendments + 1}",
+            changes=plan.said(),
+            adopts=plan.adopts,
+            from_step=command.from_step if plan.adopts else "",
+            seal=plan.seal,
+            was_seal=plan.was_seal,
+            new_seal=plan.new_seal,
+            differences=list(plan.differences),
+            more=plan.more,
+            reason=command.reason.strip(),
+            needs=list(plan.needs),
+        )
+    )
+
+
+def _planned(d: Decision, batch: Batch, changes: Sequence[Change], adopts: str, from_step: str) -> Plan:
+    return plan_adoption(d.line, batch, adopts, from_step) if adopts else plan_changes(d.line, batch, changes, d.now.at)
+
+
+def settle(d: Decision, command: cm.SettleAmendment) -> None:
+    """Agree or refuse, signed. The last who must agree puts it in force, if it still fits what was done."""
+    batch, signed = d.batch(command.batch), command.signed
+    asked = batch.requested
+    if asked is None or asked.amendment != command.amendment:
+        raise LinesideError(
+            "amendment.closed",
+            f"Amendment {command.amendment[:16]} of batch {batch.batch} does not wait for a decision.",
+            effect="The batch goes on as it is.",
+            todo="Look at the batch again.",
+        )
+    need = next((one for one in asked.needs if signed.role.value in one.split("|")), "")
+    if signed.role not in signed.roles or not (need or (not command.agree and signed.person in asked.people)):
+        able = ", ".join(asked.needs).replace("|", " or ")
+        raise LinesideError(
+            "signature.role",
+            f"{signed.person} does not have the role that this amendment needs: {able}.",
+            effect="Nothing was signed; the batch goes on as it is.",
+            todo=f"Ask someone with the role {able}.",
+        )
+    if not command.agree:
+        _refuse(d, batch, asked, command)
+        return
+    if signed.person in asked.people:
+        raise LinesideError(
+            "signature.same_person",
+            f"{signed.person} has signed this amendment already; the next signature must be another person's.",
+            effect="Nothing was signed; the batch goes on as it is.",
+            todo="Ask another person to sign.",
+        )
+    try:
+        plan = _planned(d, batch, asked.changes, asked.seal if asked.adopts else "", asked.from_step)
+    except LinesideError as refusal:
+        raise _overtaken(asked.amendment, refusal.what) from refusal
+    if plan.new_seal != asked.new_seal:
+        raise _overtaken(asked.amendment, "another recipe would come of it than the one that was shown.")
+    d.make_signature(batch.batch, "", signed)
+    left = list(asked.needs)
+    left.remove(need)
+    if left:
+        d.emit(
+            ev.AmendmentAgreed(
+                batch=batch.batch,
+                amendment=asked.amendment,
+                person=signed.person,
+                role=signed.role.value,
+                needs=left,
+            )
+        )
+        return
+    _make(d, batch, asked, plan, signed)
+
+
+def _refuse(d: Decision, batch: Batch, asked: Requested, command: cm.SettleAmendment) -> None:
+    if not command.reason.strip():
+        raise LinesideError(
+            "amendment.reason",
+            "Refusing an amendment needs a reason.",
+            effect="Nothing was signed; it still waits for a decision.",
+            todo="Say why it is refused; it becomes part of the record.",
+        )
+    d.make_signature(batch.batch, "", command.signed)
+    d.emit(
+        ev.AmendmentRefused(
+            batch=batch.batch,
+            amendment=asked.amendment,
+            person=command.signed.person,
+            role=command.signed.role.value,
+            reason=command.reason.strip(),
+        )
+    )
+
+
+def _make(d: Decision, batch: Batch, asked: Requested, plan: Plan, signed: cm.Signed) -> None:
+    d.emit(
+        ev.AmendmentMade(
+            batch=batch.batch,
+            amendment=asked.amendment,
+            person=signed.person,
+            role=signed.role.value,
+            changes=plan.said(),
+            skips=list(plan.skips),
+            dropped=plan.dropped,
+            version=plan.version,
+            seal=plan.seal,
+            was_seal=plan.was_seal,
+            new_seal=plan.new_seal,
+            remaining=list(plan.remaining),
+            lengths=plan.lengths,
+        )
+    )
+    agreed = ", ".join((*asked.people[1:], signed.person))
+    said = "; ".join(plan.differences)[:AMENDED_CHARS_MAX]
+    what = f"Amendment {asked.amendment}, requested by {asked.people[0]}, agreed by {agreed}: {said}. {asked.reason}"
+    d.raise_exception(batch.batch, "", plan.category, "recipe.amended", what)
+    d.proceed(batch.batch)
+
+
+def _overtaken(amendment: str, why: str) -> LinesideError:
+    """The refusal of an amendment that does not fit any more."""
+    return LinesideError(
+        "amendment.overtaken",
+        f"Amendment {amendment} cannot be made any more: {why}",
+        effect="Nothing was signed; the batch goes on as it is.",
+        todo="Refuse it, and request another one if it is still needed.",
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
+from edge.core.decision import Decision
 from edge.core.errors import LinesideError
 from edge.core.lifecycle import (
     LIFE,
@@ -28,15 +29,6 @@ from edge.core.terms import Role
 NOTHING_CHANGED: Final = "The recipe is as it was. Batches go on."
 REASON_CHARS_MAX: Final = 2_000
 SUPERSEDED: Final = "a newer version was released"
-
-
-class Decision(Protocol):
-    """The decision under way, as far as recipes need it."""
-
-    @property
-    def line(self) -> Line: ...
-    def emit(self, event: ev.Event) -> None: ...
-    def make_signature(self, batch_id: str, step: str, signed: cm.Signed) -> None: ...
 
 
 def startable(line: Line, seal: str) -> RecipeLife | ev.RecipeLoaded | None:

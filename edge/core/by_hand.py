@@ -8,12 +8,12 @@ head (`edge.core.mode`); while it is not automatic, `edge.core.line.effects` wan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol
+from typing import Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
+from edge.core.decision import Decision
 from edge.core.errors import LinesideError
-from edge.core.events import Event
 from edge.core.forms import parse_number, printable, weight_limits
 from edge.core.formula import names_in
 from edge.core.guard import agrees
@@ -30,7 +30,6 @@ from edge.core.recipe.model import (
     Loop,
     Monitor,
     Ramp,
-    Recipe,
     Select,
     Service,
     Set,
@@ -61,32 +60,6 @@ DECIDES = Calculate | Select | Loop
 WATCHED = Hold | Monitor
 
 Latest = Callable[[str], Reading | None]
-
-
-class Decision(Protocol):
-    """The decision under way, as far as steps by hand need it."""
-
-    actor: str
-
-    @property
-    def line(self) -> Line: ...
-    @property
-    def now(self) -> Any: ...
-    def emit(self, event: Event) -> None: ...
-    def recipe(self, batch: Batch) -> Recipe: ...
-    def batch(self, batch_id: str) -> Batch: ...
-    def intend(self, batch_id: str, step: str, iteration: int, attempt: int, full_name: str, value: Value) -> None: ...
-    def make_signature(self, batch_id: str, step: str, signed: cm.Signed) -> None: ...
-    def work_out(self, batch_id: str, step: Step, text: str) -> Any: ...
-    def raise_exception(self, batch_id: str, step: str, category: str, code: str, what: str) -> None: ...
-    def outside(
-        self, batch_id: str, step: Step, category: str, shown: str, low: float | None, high: float | None
-    ) -> None: ...
-    def questions_settled(self, batch_id: str, why: str) -> None: ...
-    def samples_due(self, batch_id: str, are: Any) -> None: ...
-    def conclude_weighing(self, batch: Batch, step: Weigh, run: StepRun) -> None: ...
-    def complete(self, batch_id: str, step: str) -> None: ...
-    def proceed(self, batch_id: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 
+from edge.core.decision import Decision
 from edge.core.guard import call_text
 from edge.core.line import Batch, tag_name
 from edge.core.recipe.model import Invoke
-from edge.core.serve import Decision, plain_value, record_report
+from edge.core.serve import plain_value, record_report
 from edge.core.terms import Quality, Reading, Value
 
 

@@ -7,31 +7,20 @@ of another patient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Final
 
 from edge.core import events as ev
 from edge.core.alarms import AlarmWatch, Told
-from edge.core.events import Event
+from edge.core.decision import Decision
+from edge.core.errors import LinesideError
 from edge.core.expiring import WARN_SHARE
-from edge.core.line import OVER, Batch, Line, elapsed
-from edge.core.recipe.model import Recipe, Step
+from edge.core.line import OVER, Batch, Line, UnitState, elapsed
+from edge.core.recipe.amend import Change
+from edge.core.recipe.model import Step
 from edge.core.terms import Stamp, span
-
-
-class Decision(Protocol):
-    """The decision under way, as far as cleanliness needs it."""
-
-    @property
-    def line(self) -> Line: ...
-    @property
-    def now(self) -> Any: ...
-    def emit(self, event: Event) -> None: ...
-    def recipe(self, batch: Batch) -> Recipe: ...
-    def raise_exception(self, batch_id: str, step: str, category: str, code: str, what: str) -> None: ...
-
 
 _CLEAN: Final = (
     Told(
@@ -65,10 +54,11 @@ _DIRTY: Final = (
 
 def not_clean(line: Line, at: Stamp) -> dict[str, str]:
     """The units that are not known to be clean now, each with why in words."""
-    return {name: why for name in line.book.plant.units if (why := _doubt(line, name, at))}
+    return {name: why + _ago(line, name, at) for name in line.book.plant.units if (why := doubt(line, name, at))}
 
 
-def _doubt(line: Line, unit: str, at: Stamp) -> str:
+def doubt(line: Line, unit: str, at: Stamp) -> str:
+    """Why the unit is not known to be clean, in words that stay while nothing happens to it; empty when it is."""
     declared, known = line.book.plant.units[unit].cleaning, line.units.get(unit)
     if declared is None:
         return "dirty for all that is known: the plant file has no `cleaning` for it"
@@ -76,19 +66,29 @@ def _doubt(line: Line, unit: str, at: Stamp) -> str:
         return "dirty for all that is known: no step of this box has cleaned it yet"
     if not known.clean:
         return f"dirty: {known.why}"
-    passed = elapsed(known.since, known.before_boot, at)
-    if declared.clean_hold_s is None or passed.high_s < declared.clean_hold_s:
+    if declared.clean_hold_s is None or _passed_s(known, at) < declared.clean_hold_s:
         return ""
-    held = span(declared.clean_hold_s)
-    if passed.high_s == inf:
-        return f"not known to be clean: it stays so for {held}, and nobody knows for how long the box was off"
-    return f"not clean any more: it stays so for {held}, and was cleaned {span(passed.high_s)} ago"
+    unknown = _passed_s(known, at) == inf
+    return f"not {'known to be clean' if unknown else 'clean any more'}: it stays so for {span(declared.clean_hold_s)}"
+
+
+def _passed_s(known: UnitState, at: Stamp) -> float:
+    return elapsed(known.since, known.before_boot, at).high_s
+
+
+def _ago(line: Line, unit: str, at: Stamp) -> str:
+    """What is to be added about a unit that was clean for too long."""
+    known = line.units.get(unit)
+    if known is None or not known.clean:
+        return ""
+    passed_s = _passed_s(known, at)
+    return f", and {'nobody knows for how long the box was off' if passed_s == inf else f'was cleaned {span(passed_s)} ago'}"
 
 
 def left_s(line: Line, unit: str, at: Stamp) -> float | None:
     """For how long it certainly stays clean; None when it is not, or without an end."""
     declared, known = line.book.plant.units[unit].cleaning, line.units.get(unit)
-    if declared is None or declared.clean_hold_s is None or known is None or _doubt(line, unit, at):
+    if declared is None or declared.clean_hold_s is None or known is None or doubt(line, unit, at):
         return None
     return declared.clean_hold_s - elapsed(known.since, known.before_boot, at).high_s
 
@@ -111,6 +111,24 @@ def alarms(line: Line, at: Stamp) -> Iterator[tuple[AlarmWatch, bool]]:
             soon, over = (replace(one, cause=one.cause.format(name, span(limit_s))) for one in told)
             yield AlarmWatch(f"{state} {name} soon over", soon), WARN_SHARE <= spent < 1
             yield AlarmWatch(f"{state} {name} over", over), spent >= 1
+
+
+def allowed_dirty(line: Line, changes: Sequence[Change], at: Stamp) -> list[str]:
+    """The dirty units that these changes allow, and are dirty still. Raises `unit.dirty_since` for one that is dirty
+    for another reason by now: that nobody signed."""
+    found = []
+    for one in changes:
+        if one.kind != "dirty" or not (why := doubt(line, one.new, at)):
+            continue
+        if why != one.old:
+            raise LinesideError(
+                "unit.dirty_since",
+                f"{one.new} is {why}. What was signed for this batch is that it is {one.old}.",
+                effect="Nothing was started; the batch waits.",
+                todo="Clean the unit, or stop this batch and let another one wait.",
+            )
+        found.append(one.new)
+    return found
 
 
 def taken(d: Decision, batch_id: str) -> None:

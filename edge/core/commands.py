@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal
 
 from edge.core.alarms import AlarmWatch, Finding
 from edge.core.lifecycle import Approval, RecipeAct
@@ -577,3 +578,8 @@ class AskCondition(Command):
     step: str
     bad: bool
     iteration: int = 1
+
+
+def facts_of(command: Command) -> dict[str, Any]:
+    """What the command says, for a row that repeats it."""
+    return {one.name: getattr(command, one.name) for one in fields(command) if one.name != "command_id"}

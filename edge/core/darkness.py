@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import isinf
-from typing import Final, Protocol
+from typing import Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core import expiring
+from edge.core.decision import Decision
 from edge.core.errors import LinesideError
 from edge.core.line import OVER, Batch, is_timed
 from edge.core.people import Permission, permitted, roles_with
@@ -35,17 +36,6 @@ MEANING: Final = {
 PERMISSION: Final = {False: Permission.BY_HAND, True: Permission.VERIFY}
 MINUTES_MAX: Final = 10 * 366 * 24 * 60
 MINUTE_S: Final = 60.0
-
-
-class Decision(expiring.Decision, Protocol):
-    """The decision under way, as far as a dark time needs it."""
-
-    actor: str
-
-    def batch(self, batch_id: str) -> Batch: ...
-    def make_signature(self, batch_id: str, step: str, signed: cm.Signed) -> None: ...
-    def proceed(self, batch_id: str) -> None: ...
-    def change(self, batch_id: str, target: State, cause: str, reason: str) -> None: ...
 
 
 def unbounded(batch: Batch, but: str = "") -> str:

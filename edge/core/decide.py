@@ -8,39 +8,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
-from edge.core import by_hand, calling, cleaning, darkness, expiring, gs1, ordering, printing, queueing, serve, training
+from edge.core import (
+    amending,
+    by_hand,
+    calling,
+    cleaning,
+    darkness,
+    entering,
+    expiring,
+    housekeeping,
+    ordering,
+    printing,
+    queueing,
+    serve,
+    training,
+)
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.alarms import OPEN_MAX, TOO_MANY, AlarmState, AlarmWatch, Told
-from edge.core.amending import Plan, lengths, plan_adoption, plan_changes
+from edge.core.amending import lengths
 from edge.core.approve import change_recipe, startable
+from edge.core.commands import facts_of
+from edge.core.decision import ACT_HINT, Now, WorkedOut
 from edge.core.errors import NOTHING_STARTED, LinesideError
 from edge.core.events import Event, RowBody
 from edge.core.forms import (
-    KEPT,
-    TEXT_CHARS_MAX,
-    Ask,
-    Result,
-    choices_left,
-    code_refusal,
-    is_form,
-    is_within,
-    label_content,
     labels_printed,
-    leaves_open,
     open_ask,
-    parse_count,
-    parse_number,
-    parse_result,
-    printable,
-    result_of,
-    result_spec,
-    sample_facts,
     weight_limits,
-    without_waiting,
 )
 from edge.core.formula import Formula, Given, compile_formula
 from edge.core.guard import may_write, overdue
@@ -54,13 +52,11 @@ from edge.core.line import (
     RESTORE,
     SAFE_STEP,
     SEMANTICS,
-    STATE_SCHEMA,
     Batch,
     Failures,
     Intent,
     Line,
     Question,
-    Requested,
     StepRun,
     apply,
     between,
@@ -74,21 +70,17 @@ from edge.core.line import (
 )
 from edge.core.mode import DUE, HAND, LATE
 from edge.core.numbers import PRODUCT, SKIPPED_AFTER_RESTORE, TRAINING, given
-from edge.core.people import Permission, permitted, roles_with
+from edge.core.people import Permission, not_permitted, permitted, roles_with
 from edge.core.profiles import PROFILES, refuse_start
-from edge.core.pseudonym import alike, is_pseudonym
-from edge.core.quick import dataclass
 from edge.core.recipe import limit_in, seal, set_point_in
-from edge.core.recipe.amend import UNCHANGED, Change, amended
+from edge.core.recipe.amend import Change, allowed, amended
 from edge.core.recipe.model import (
     COMPOSITE,
     Attachment,
     Calculate,
     Call,
     Custody,
-    Dispose,
     Hold,
-    Instruct,
     Invoke,
     Label,
     Loop,
@@ -96,7 +88,6 @@ from edge.core.recipe.model import (
     Parallel,
     Ramp,
     Recipe,
-    Record,
     Sample,
     SamplingPlan,
     Scan,
@@ -110,20 +101,27 @@ from edge.core.recipe.model import (
 )
 from edge.core.recipe.values import ITERATION, number_of, ramp_end_in, ramp_step_in, seconds, variables_in, whole
 from edge.core.recipe.values import said as spoken
-from edge.core.room import Level, Room, refuse_batch_that_will_not_fit, refuse_while_full, said
+from edge.core.room import Level, refuse_batch_that_will_not_fit, refuse_while_full, said
 from edge.core.serving import TRANSITION_S
-from edge.core.terms import PENDING, TRANSITIONS, Act, Elapsed, Quality, Reading, Role, Stamp, State, Value, convert
+from edge.core.terms import (
+    TRANSITIONS,
+    Act,
+    Elapsed,
+    Quality,
+    Role,
+    Stamp,
+    State,
+    Value,
+    bounds_text,
+    inside,
+    show,
+)
 from edge.core.trend import TIMER
 from edge.core.trending import judge_recorded, pin_trend, take_point
 
-AMENDED_CHARS_MAX: Final = 1_500
-"""So much of what an amendment changes its exception record says; its own row says all."""
 BOX: Final = "lineside"
 """The actor of what the box does by itself."""
 PIN_FAILURES_MAX: Final = 5
-PRUNE_ROWS_MAX: Final = 1_024
-"""So many rows leave the journal in one transaction: about a millisecond in which no row is written. The record format
-allows 4,096."""
 TOO_MANY_OPEN: Final = AlarmWatch(
     TOO_MANY,
     Told(
@@ -137,25 +135,6 @@ Expiry = ev.ExpiryBegun | ev.ExpiryNear | ev.ExpiryPassed | ev.ExpiryEnded
 """Of material, which an earlier pass of a loop may have taken."""
 LOCK_S: Final = 900.0
 """A lock lasts so long by the boot's clock; a restart of the machine begins it anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """What a decision knows besides the head: the time, the latest reading of a tag by its full name, and the room
-    on the disk (None where no disk is watched)."""
-
-    at: Stamp
-    reading: Callable[[str], Reading | None]
-    room: Room | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkedOut:
-    """What came out of a formula; None with `trouble` when a value in it cannot be used or nothing usable comes out."""
-
-    value: Value | None
-    inputs: list[ev.Input]
-    trouble: str = ""
 
 
 def decide(line: Line, command: cm.Command, now: Now) -> list[RowBody]:
@@ -233,29 +212,29 @@ class _Decision:
             case cm.ChangeRecipe():
                 change_recipe(self, command)
             case cm.TakeReceipt():
-                self.take_receipt(command)
+                housekeeping.take_receipt(self, command)
             case cm.SealRows():
-                self.seal_rows(command)
+                housekeeping.seal_rows(self, command)
             case cm.NoteCheckpoint():
-                self.note_checkpoint(command)
+                housekeeping.note_checkpoint(self, command)
             case cm.PruneRows():
-                self.prune_rows(command)
+                housekeeping.prune_rows(self, command)
             case cm.NoteSelfCheck():
-                self.note_self_check(command)
+                housekeeping.note_self_check(self, command)
             case cm.NoteDrill():
-                self.note_drill(command)
+                housekeeping.note_drill(self, command)
             case cm.SealValues():
-                self.emit(ev.ValuesSealed(**_facts(command)))
+                self.emit(ev.ValuesSealed(**facts_of(command)))
             case cm.MissValues():
-                self.emit(ev.ValuesMissing(**_facts(command)))
+                self.emit(ev.ValuesMissing(**facts_of(command)))
             case cm.ThinValues():
-                self.thin_values(command)
+                housekeeping.thin_values(self, command)
             case cm.HoldOnFullDisk():
                 self.hold_on_full_disk()
             case cm.TellUnrecorded():
                 self.tell_unrecorded(command)
             case cm.EraseIdentity():
-                self.erase_identity(command)
+                housekeeping.erase_identity(self, command)
             case cm.OpenSession():
                 self.open_session(command)
             case cm.CloseSession():
@@ -275,13 +254,13 @@ class _Decision:
             case cm.ContinueBatch():
                 self.continue_batch(command)
             case cm.ConfirmStep():
-                self.confirm(command)
+                entering.confirm(self, command)
             case cm.EnterValue():
-                self.enter(command)
+                entering.enter(self, command)
             case cm.ScanCode():
-                self.scan(command)
+                entering.scan(self, command)
             case cm.SignStep():
-                self.sign(command)
+                entering.sign(self, command)
             case cm.AnswerQuestion():
                 self.answer(command)
             case cm.PassTimer():
@@ -291,15 +270,15 @@ class _Decision:
             case cm.ConcludeWrite():
                 self.conclude_write(command)
             case cm.AddResult():
-                self.add_result(command)
+                entering.add_result(self, command)
             case cm.CorrectValue():
-                self.correct(command)
+                entering.correct(self, command)
             case cm.AskCondition():
                 self.ask_condition(command)
             case cm.RequestAmendment():
-                self.request_amendment(command)
+                amending.request(self, command)
             case cm.SettleAmendment():
-                self.settle_amendment(command)
+                amending.settle(self, command)
             case cm.SwitchMode():
                 by_hand.switch(self, command)
             case cm.EnterByHand():
@@ -460,106 +439,6 @@ class _Decision:
             )
         self.emit(ev.PlantLoaded(plant=command.plant, content=command.content))
 
-    def take_receipt(self, command: cm.TakeReceipt) -> None:
-        """A row only when it says something new about a row that is neither a receipt nor a seal."""
-        same = command.incarnation == self.line.incarnation
-        nothing_new = command.stored_seq <= self.line.stored_seq or self.line.record_seq <= self.line.stored_seq
-        if same and nothing_new:
-            return
-        self.emit(
-            ev.ReceiptStored(
-                hub=command.hub,
-                incarnation=command.incarnation,
-                stored_seq=command.stored_seq,
-                head_hash=command.head_hash,
-                receipt=command.receipt,
-            )
-        )
-
-    def seal_rows(self, command: cm.SealRows) -> None:
-        """A row only when there is something to seal that is neither a receipt nor a seal: else they never end."""
-        if self.line.record_seq > self.line.sealed_seq:
-            self.emit(
-                ev.Sealed(
-                    sealed_seq=command.seq,
-                    sealed_hash=command.row_hash,
-                    public_key=command.public_key,
-                    signature=command.signature,
-                )
-            )
-
-    def prune_rows(self, command: cm.PruneRows) -> None:
-        """Only what is archived, safe, sealed, needed by no start, and older than every batch under way."""
-        through, seq = command.through_seq, command.first_seq - 1
-        for segment in command.segments:
-            if segment.first_seq <= seq + 1 <= segment.last_seq:
-                seq = segment.last_seq
-        live = min((batch.started_seq for batch in self.line.live()), default=through + 1)
-        for last_seq, what in (
-            (seq, "verified segments of the archive"),
-            (seq if command.on_medium else command.hub_safe_seq, "rows that are safe outside this box"),
-            (self.line.sealed_seq, "sealed rows"),
-            (command.prunable_seq, "rows that no start needs, as two checkpoints say"),
-            (live - 1, "rows before the oldest batch under way"),
-        ):
-            if through > last_seq:
-                raise LinesideError(
-                    "prune.too_far",
-                    f"Rows up to {through} cannot leave the journal: {what} end with row {last_seq}.",
-                    effect="They stay in the journal. Work goes on.",
-                    todo="Nothing, if this passes. If the journal keeps growing, see docs/how-to/archive.md.",
-                )
-        if not 0 < command.first_seq <= through < command.first_seq + PRUNE_ROWS_MAX:
-            raise AssertionError(f"rows {command.first_seq} to {through} are no part to prune")
-        self.emit(
-            ev.RowsPruned(
-                first_seq=command.first_seq,
-                through_seq=through,
-                through_hash=command.through_hash,
-                safe="medium" if command.on_medium else "hub",
-                receipt="" if command.on_medium else command.receipt,
-                segments=[
-                    {"first_seq": one.first_seq, "last_seq": one.last_seq, "sha256": one.sha256}
-                    for one in command.segments
-                    if one.last_seq >= command.first_seq and one.first_seq <= through
-                ],
-            )
-        )
-
-    def note_checkpoint(self, command: cm.NoteCheckpoint) -> None:
-        self.emit(
-            ev.CheckpointMade(
-                folded_seq=command.folded_seq,
-                schema=STATE_SCHEMA,
-                semantics=SEMANTICS,
-                content=command.content,
-            )
-        )
-
-    def note_self_check(self, command: cm.NoteSelfCheck) -> None:
-        """What was found stops nothing by itself: rows of long ago say nothing against the step under way."""
-        self.emit(
-            ev.SelfChecked(
-                rows=command.rows,
-                checked_seq=command.checked_seq,
-                found=list(command.found),
-                left_out=list(command.left_out),
-                took_s=command.took_s,
-            )
-        )
-
-    def note_drill(self, command: cm.NoteDrill) -> None:
-        """As with a self-check: nothing stops by itself."""
-        self.emit(
-            ev.BackupDrilled(
-                backup=command.backup,
-                head_seq=command.head_seq,
-                found=list(command.found),
-                left_out=list(command.left_out),
-                took_s=command.took_s,
-            )
-        )
-
     def hold_on_full_disk(self) -> None:
         """Hold what runs, while the disk is full. A person resumes it when there is room again."""
         room = self.now.room
@@ -567,20 +446,6 @@ class _Decision:
             for batch in self.line.live():
                 self.hold(batch.batch, "disk", f"The disk is full: {said(room.free_bytes)} free.")
                 self.proceed(batch.batch)
-
-    def thin_values(self, command: cm.ThinValues) -> None:
-        """Never what a batch's record stands on: the root over it must come out as it was sealed."""
-        if command.record_root_after != command.record_root or command.samples_after > command.samples_before:
-            raise LinesideError(
-                "values.of_a_record",
-                "This would change process values that belong to a batch's record.",
-                effect="Nothing was thinned.",
-                todo="Run `lineside history verify`; those values are kept as long as the batch's record.",
-            )
-        if command.tags:
-            facts = _facts(command)
-            del facts["record_root_after"]
-            self.emit(ev.ValuesThinned(**facts))
 
     # People --------------------------------------------------------------------------------------------------
 
@@ -623,29 +488,6 @@ class _Decision:
             )
 
     # Starting and ending a batch -----------------------------------------------------------------------------
-
-    def erase_identity(self, command: cm.EraseIdentity) -> None:
-        self.need(Permission.ERASE)
-        line, reason = self.line, command.reason.strip()
-        if not is_pseudonym(command.pseudonym):
-            raise LinesideError(
-                "vault.pseudonym",
-                f"{command.pseudonym[:40]!r} is no pseudonym: a character is missing or wrong.",
-                todo="Copy it from the record or from `lineside vault list`, for example P-7KQ2-M4XD-9T3H.",
-            )
-        if not reason:
-            raise LinesideError(
-                "vault.reason", "An identity is erased for a reason, and none was given.", todo="Give it with --reason."
-            )
-        live = next((batch for batch in line.live() if batch.patient == command.pseudonym), None)
-        if live is not None:
-            raise LinesideError(
-                "vault.live",
-                f"Batch {live.batch} is under way for this patient: every scan of the patient needs the identity.",
-                todo="Erase it after the batch has ended.",
-            )
-        erased = ev.IdentityErased(pseudonym=command.pseudonym, reason=reason, previous_seq=line.erased_seq)
-        self.emit(erased)
 
     def start_batch(self, command: cm.StartBatch) -> None:
         line = self.line
@@ -718,9 +560,10 @@ class _Decision:
         if self.now.room is not None:
             running = sum(self.recipe(one).activations() for one in line.live() if one.state is not State.IDLE)
             refuse_batch_that_will_not_fit(self.now.room, running + recipe.activations())
-        taken = queueing.taken(line, batch_id)
-        dirty = cleaning.not_clean(line, self.now.at)
-        units = queueing.allocate(line.book.plant, recipe, taken, dirty, training=asked.training)
+        taken, dirty = queueing.taken(line, batch_id), cleaning.not_clean(line, self.now.at)
+        wanted = amended(recipe, asked.changes) if asked.changes else recipe
+        units = queueing.allocate(line.book.plant, wanted, taken, dirty, training=asked.training)
+        allowed_dirty = cleaning.allowed_dirty(line, asked.changes, self.now.at)
         self.emit(
             ev.BatchStarted(
                 batch=batch_id,
@@ -737,6 +580,11 @@ class _Decision:
                 profile=line.profile.value,
             )
         )
+        for unit in allowed_dirty:
+            what = (
+                f"{unit} is used although it is {dirty[unit]}; the recipe wants a clean one, an amendment allowed it."
+            )
+            self.raise_exception(batch_id, "", allowed(wanted).category, "unit.used_dirty", what)
         cleaning.taken(self, batch_id)
         self.offer_attachments(batch_id, "", recipe.attachments)
         pin_trend(self, batch_id, recipe, loaded.recipe, seal)
@@ -1521,146 +1369,6 @@ class _Decision:
     def recipe(self, batch: Batch) -> Recipe:
         return self.line.recipe(batch)
 
-    def active_step(self, batch_id: str, step_id: str, iteration: int) -> tuple[Batch, Step, StepRun]:
-        batch = self.batch(batch_id)
-        if batch.state not in {State.RUNNING, State.PAUSING}:
-            raise LinesideError(
-                "batch.not_running",
-                f"Batch {batch_id} is {batch.state.value}: {batch.reason or 'it is not running'}",
-                effect="Your entry was not taken; the step is unchanged.",
-                todo=ACT_HINT.get(batch.state, "Look at the batch's state first."),
-            )
-        run = batch.steps.get(step_id)
-        if run is None or run.state != "active" or iteration not in {0, run.iteration}:
-            raise LinesideError(
-                "step.not_active",
-                f"Step {step_id[:32]} is not under way now.",
-                effect="Your entry was not taken; nothing was changed.",
-                todo="Look at the step that the screen shows now.",
-            )
-        if run.hand is not None:
-            raise LinesideError(
-                "step.by_hand",
-                f"Step {step_id} goes on by hand: what is done in it is entered by one person and verified by another.",
-                effect="Your entry was not taken; the step is unchanged.",
-                todo="Look at what the step asks for now.",
-            )
-        return batch, self.recipe(batch).steps()[step_id], run
-
-    def confirm(self, command: cm.ConfirmStep) -> None:
-        batch, step, run = self.active_step(command.batch, command.step, command.iteration)
-        if is_form(step):
-            ask = self.asked(batch, step, run, command.part, "confirm")
-            self.emit(ev.StepConfirmed(batch=batch.batch, step=step.id, part=ask.part))
-            self.advance(batch.batch, step)
-            return
-        if not isinstance(step, Instruct):
-            raise wrong_kind(step)
-        self.need_role(step.role)
-        self.emit(ev.StepConfirmed(batch=batch.batch, step=step.id))
-        self.complete(batch.batch, step.id)
-        self.proceed(batch.batch)
-
-    def enter(self, command: cm.EnterValue) -> None:
-        batch, step, run = self.active_step(command.batch, command.step, command.iteration)
-        if is_form(step):
-            self.enter_part(batch, step, run, command)
-            return
-        if not isinstance(step, Record):
-            raise wrong_kind(step)
-        self.need_role(step.role)
-        self.take_result(batch, step, step, step.name, step.title, parse_result(step, command.text))
-        self.complete(batch.batch, step.id)
-        self.proceed(batch.batch)
-
-    # Steps with several parts: see `edge.core.forms` -------------------------------------------------------------
-
-    def asked(self, batch: Batch, step: Step, run: StepRun, part: str, *kinds: str) -> Ask:
-        """What the step asks for now. Refused when it is of another kind, or when it was not what was shown."""
-        ask = open_ask(self.recipe(batch), batch, step, run)
-        if ask is None or ask.kind not in kinds:
-            raise wrong_kind(step)
-        if part not in {"", ask.part}:
-            raise LinesideError(
-                "step.moved_on",
-                f"Step {step.id} asks for something else by now: this was answered already.",
-                effect="Your entry was not taken; nothing was changed.",
-                todo="Look at what the step asks for now.",
-            )
-        if ask.kind != "sign":
-            self.need_role(ask.role)
-        return ask
-
-    def enter_part(self, batch: Batch, step: Step, run: StepRun, command: cm.EnterValue) -> None:
-        ask = self.asked(batch, step, run, command.part, "value", "choice")
-        if isinstance(step, Dispose):
-            self.settle(batch, ask.part, command.text)
-        elif ask.result is not None:
-            value = parse_result(ask.result, command.text)
-            self.take_result(batch, step, ask.result, ask.part, f"{step.title}, {ask.part}", value)
-        else:
-            number = parse_count(command.text) if ask.whole else parse_number(printable(command.text))
-            assert isinstance(number, float)
-            tare = run.given.get(f"{step.name}.tare") if isinstance(step, Weigh) else None
-            if isinstance(tare, float) and number < tare:
-                raise LinesideError(
-                    "entry.weight",
-                    f"The full container weighs {number:g} {ask.unit}; empty it weighed {tare:g} {ask.unit}.",
-                    effect=KEPT,
-                    todo="Look at the balance again, and enter the weight of container and content.",
-                )
-            judged = not isinstance(step, Weigh)  # there the net weight is
-            self.take_number(batch, step, ask, number, judged=judged)
-            if isinstance(step, Label) and ask.part == f"{step.name}.printed":
-                content = label_content(self.recipe(batch), batch, step.content)
-                self.emit(ev.LabelsPrinted(batch=batch.batch, step=step.id, content=content, printed=int(number)))
-            elif isinstance(step, Sample) and ask.part == f"{step.name}.printed":
-                recipe = self.recipe(batch)
-                content = label_content(recipe, batch, step.label, sample_facts(recipe, step, run))
-                self.emit(ev.LabelsPrinted(batch=batch.batch, step=step.id, content=content, printed=int(number)))
-        self.advance(batch.batch, step)
-
-    def take_number(self, batch: Batch, step: Step, ask: Ask, number: float, *, judged: bool = True) -> None:
-        low, high = (ask.low, ask.high) if judged else (None, None)
-        within = inside(number, low, high)
-        self.emit(
-            ev.ValueRecorded(
-                batch=batch.batch,
-                step=step.id,
-                name=ask.part,
-                value=number,
-                unit=ask.unit,
-                source="entered",
-                low=low,
-                high=high,
-                within=within,
-            )
-        )
-        if not within:
-            self.outside(batch.batch, step, ask.category, f"{step.title}: {number:g} {ask.unit}", low, high)
-
-    def take_result(self, batch: Batch, step: Step, result: Result, name: str, title: str, value: Value) -> None:
-        """A result that a person has; one that leaves the question open stays in the list of open results."""
-        if value != PENDING:
-            low, high, within = self.judged(batch, result, value)
-            self.emit(
-                ev.ValueRecorded(
-                    batch=batch.batch,
-                    step=step.id,
-                    name=name,
-                    value=value,
-                    unit=result.unit,
-                    source="entered",
-                    low=low,
-                    high=high,
-                    within=within,
-                )
-            )
-            if not within:
-                self.not_within(batch.batch, step, result, title, value, low, high)
-        if leaves_open(result, value):
-            self.leave_open(batch, step, name, title, result.unit, "" if value == PENDING else str(value))
-
     def leave_open(self, batch: Batch, step: Step, name: str, title: str, unit: str, interim: str) -> None:
         iteration = self.line.batches[batch.batch].steps[step.id].iteration
         self.emit(
@@ -1674,288 +1382,6 @@ class _Decision:
                 interim=interim,
             )
         )
-
-    def judged(self, batch: Batch, result: Result, value: Value) -> tuple[float | None, float | None, bool]:
-        low, high = (None, None)
-        if result.limit is not None:
-            low, high = limit_in(self.recipe(batch), result.limit, result.unit)
-        return low, high, is_within(result, value, low, high)
-
-    def not_within(
-        self,
-        batch_id: str,
-        step: Step,
-        result: Result,
-        title: str,
-        value: Value,
-        low: float | None,
-        high: float | None,
-    ) -> None:
-        if isinstance(value, float) and result.limit is not None:
-            self.outside(batch_id, step, result.limit.category, f"{title}: {value:g} {result.unit}", low, high)
-        elif result.limit is not None:
-            what = f"{title}: {value} {result.unit} is not known to be within {_ends(low, high)}."
-            category = self.weight(batch_id, result.limit.category)
-            self.raise_exception(batch_id, step.id, category, "result.not_within", what)
-            if category == "critical":
-                self.hold(batch_id, "limit", what)
-        else:
-            accepted = ", ".join(result.accept) or "anything but positive"
-            what = f"{title}: {value} is not what is accepted ({accepted})."
-            self.raise_exception(batch_id, step.id, result.category, "result.not_accepted", what)
-            if result.category == "critical":
-                self.hold(batch_id, "limit", what)
-
-    def settle(self, batch: Batch, result_id: str, text: str) -> None:
-        """An open result is there."""
-        opened = self.line.batches[batch.batch].open_results[result_id]
-        spec = result_spec(self.recipe(batch), opened)
-        if spec is None:
-            raise AssertionError(f"no step of the recipe has the result {result_id}")
-        final = without_waiting(spec)
-        value = parse_result(final, text, choices_left(final))
-        low, high, within = self.judged(batch, final, value)
-        self.emit(
-            ev.ResultAdded(
-                batch=batch.batch,
-                result=result_id,
-                step=opened.step,
-                name=opened.name,
-                of_iteration=opened.iteration,
-                value=value,
-                unit=final.unit,
-                low=low,
-                high=high,
-                within=within,
-            )
-        )
-        if not within:
-            step = self.recipe(batch).steps()[opened.step]
-            self.not_within(batch.batch, step, final, opened.title, value, low, high)
-
-    def add_result(self, command: cm.AddResult) -> None:
-        """Also of a batch that is complete: what the laboratory finds comes weeks later."""
-        batch, signed = self.batch(command.batch), command.signed
-        opened = batch.open_results.get(command.result)
-        if opened is None:
-            raise LinesideError(
-                "result.closed",
-                f"Batch {batch.batch} waits for no result {command.result[:80]!r}: it is there already.",
-                todo="Look at the record; a wrong result is corrected, not added again.",
-            )
-        if not permitted((signed.role,), Permission.RESULT) or signed.role not in signed.roles:
-            raise not_permitted(signed.person, Permission.RESULT)
-        spec = result_spec(self.recipe(batch), opened)
-        if spec is not None:
-            final = without_waiting(spec)
-            parse_result(final, command.text, choices_left(final))  # refused before anything is signed
-        self.make_signature(batch.batch, "", signed)
-        self.settle(batch, opened.result, command.text)
-        self.proceed(batch.batch)
-
-    def correct(self, command: cm.CorrectValue) -> None:
-        """A value that was entered wrong. The old row stays; nothing that was done because of it is undone, so quality
-        is told by an exception record."""
-        batch, signed = self.batch(command.batch), command.signed
-        if not permitted((signed.role,), Permission.CORRECT) or signed.role not in signed.roles:
-            raise not_permitted(signed.person, Permission.CORRECT)
-        recipe, known = self.recipe(batch), batch.values.get(command.name)
-        spec = result_of(recipe, known.step, command.name) if known else None
-        if known is None or spec is None:
-            raise LinesideError(
-                "correction.unknown",
-                f"Batch {batch.batch} has no entered value {command.name[:80]!r} that could be corrected.",
-                effect="The record is unchanged.",
-                todo="Choose one that is shown. What was scanned, measured or calculated is not corrected by hand.",
-            )
-        if known.seq != command.was_seq:
-            raise LinesideError(
-                "correction.changed",
-                f"{command.name} was recorded or corrected again since it was shown.",
-                effect="The record is unchanged.",
-                todo="Look at the value that stands there now.",
-            )
-        if not command.reason.strip():
-            raise LinesideError(
-                "correction.reason",
-                "A correction needs a reason.",
-                effect="The record is unchanged.",
-                todo="Say why the old value is wrong; it becomes part of the record.",
-            )
-        final = without_waiting(spec)
-        value = parse_result(final, command.text)
-        if value == known.value:
-            raise LinesideError(
-                "correction.same",
-                f"{command.name} is {known.value} already.",
-                effect="The record is unchanged.",
-                todo="Enter the right value, or go back.",
-            )
-        low, high = known.low, known.high
-        within = is_within(final, value, low, high)
-        self.make_signature(batch.batch, "", signed)
-        self.emit(
-            ev.ValueCorrected(
-                batch=batch.batch,
-                step=known.step,
-                name=command.name,
-                of_iteration=known.iteration,
-                was=known.value,
-                was_seq=known.seq,
-                value=value,
-                unit=known.unit,
-                low=low,
-                high=high,
-                within=within,
-                reason=command.reason.strip(),
-            )
-        )
-        step = recipe.steps()[known.step]
-        what = f"{step.title}: {command.name} was {known.value}, corrected to {value} {known.unit}".rstrip()
-        self.raise_exception(batch.batch, step.id, "minor", "value.corrected", f"{what}. {command.reason.strip()}")
-        if not within:
-            self.not_within(batch.batch, step, final, step.title, value, low, high)
-        self.proceed(batch.batch)
-
-    # Amendments: see `edge.core.amending` ---------------------------------------------------------------------------
-
-    def request_amendment(self, command: cm.RequestAmendment) -> None:
-        """Say, signed, what is to change and why. Nothing changes by it."""
-        batch, signed = self.batch(command.batch), command.signed
-        if not permitted((signed.role,), Permission.REQUEST) or signed.role not in signed.roles:
-            raise not_permitted(signed.person, Permission.REQUEST)
-        if not command.reason.strip():
-            raise LinesideError(
-                "amendment.reason",
-                "An amendment needs a reason.",
-                effect=UNCHANGED,
-                todo="Say why the batch must be amended; it becomes part of the record.",
-            )
-        if batch.requested is not None:
-            raise LinesideError(
-                "amendment.open",
-                f"Amendment {batch.requested.amendment} of batch {batch.batch} waits for a decision.",
-                effect=UNCHANGED,
-                todo="Agree to it or refuse it first.",
-            )
-        plan = self.plan(batch, command.changes, command.adopts, command.from_step)
-        self.make_signature(batch.batch, "", signed)
-        self.emit(
-            ev.AmendmentRequested(
-                batch=batch.batch,
-                amendment=f"A{batch.amendments + 1}",
-                changes=plan.said(),
-                adopts=plan.adopts,
-                from_step=command.from_step if plan.adopts else "",
-                seal=plan.seal,
-                was_seal=plan.was_seal,
-                new_seal=plan.new_seal,
-                differences=list(plan.differences),
-                more=plan.more,
-                reason=command.reason.strip(),
-                needs=list(plan.needs),
-            )
-        )
-
-    def plan(self, batch: Batch, changes: Sequence[Change], adopts: str, from_step: str) -> Plan:
-        return plan_adoption(self.line, batch, adopts, from_step) if adopts else plan_changes(self.line, batch, changes)
-
-    def settle_amendment(self, command: cm.SettleAmendment) -> None:
-        """Agree or refuse, signed. The last who must agree puts it in force, if it still fits what was done."""
-        batch, signed = self.batch(command.batch), command.signed
-        asked = batch.requested
-        if asked is None or asked.amendment != command.amendment:
-            raise LinesideError(
-                "amendment.closed",
-                f"Amendment {command.amendment[:16]} of batch {batch.batch} does not wait for a decision.",
-                effect="The batch goes on as it is.",
-                todo="Look at the batch again.",
-            )
-        need = next((one for one in asked.needs if signed.role.value in one.split("|")), "")
-        if signed.role not in signed.roles or not (need or (not command.agree and signed.person in asked.people)):
-            able = ", ".join(asked.needs).replace("|", " or ")
-            raise LinesideError(
-                "signature.role",
-                f"{signed.person} does not have the role that this amendment needs: {able}.",
-                effect="Nothing was signed; the batch goes on as it is.",
-                todo=f"Ask someone with the role {able}.",
-            )
-        if not command.agree:
-            self.refuse_amendment(batch, asked, command)
-            return
-        if signed.person in asked.people:
-            raise LinesideError(
-                "signature.same_person",
-                f"{signed.person} has signed this amendment already; the next signature must be another person's.",
-                effect="Nothing was signed; the batch goes on as it is.",
-                todo="Ask another person to sign.",
-            )
-        try:
-            plan = self.plan(batch, asked.changes, asked.seal if asked.adopts else "", asked.from_step)
-        except LinesideError as refusal:
-            raise overtaken(asked.amendment, refusal.what) from refusal
-        if plan.new_seal != asked.new_seal:
-            raise overtaken(asked.amendment, "another recipe would come of it than the one that was shown.")
-        self.make_signature(batch.batch, "", signed)
-        left = list(asked.needs)
-        left.remove(need)
-        if left:
-            self.emit(
-                ev.AmendmentAgreed(
-                    batch=batch.batch,
-                    amendment=asked.amendment,
-                    person=signed.person,
-                    role=signed.role.value,
-                    needs=left,
-                )
-            )
-            return
-        self.make_amendment(batch, asked, plan, signed)
-
-    def refuse_amendment(self, batch: Batch, asked: Requested, command: cm.SettleAmendment) -> None:
-        if not command.reason.strip():
-            raise LinesideError(
-                "amendment.reason",
-                "Refusing an amendment needs a reason.",
-                effect="Nothing was signed; it still waits for a decision.",
-                todo="Say why it is refused; it becomes part of the record.",
-            )
-        self.make_signature(batch.batch, "", command.signed)
-        self.emit(
-            ev.AmendmentRefused(
-                batch=batch.batch,
-                amendment=asked.amendment,
-                person=command.signed.person,
-                role=command.signed.role.value,
-                reason=command.reason.strip(),
-            )
-        )
-
-    def make_amendment(self, batch: Batch, asked: Requested, plan: Plan, signed: cm.Signed) -> None:
-        self.emit(
-            ev.AmendmentMade(
-                batch=batch.batch,
-                amendment=asked.amendment,
-                person=signed.person,
-                role=signed.role.value,
-                changes=plan.said(),
-                skips=list(plan.skips),
-                dropped=plan.dropped,
-                version=plan.version,
-                seal=plan.seal,
-                was_seal=plan.was_seal,
-                new_seal=plan.new_seal,
-                remaining=list(plan.remaining),
-                lengths=plan.lengths,
-            )
-        )
-        agreed = ", ".join((*asked.people[1:], signed.person))
-        said = "; ".join(plan.differences)[:AMENDED_CHARS_MAX]
-        what = (
-            f"Amendment {asked.amendment}, requested by {asked.people[0]}, agreed by {agreed}: {said}. {asked.reason}"
-        )
-        self.raise_exception(batch.batch, "", plan.category, "recipe.amended", what)
-        self.proceed(batch.batch)
 
     def advance(self, batch_id: str, step: Step) -> None:
         """Complete the step when nothing is left to ask, with the rows that state what came of it."""
@@ -2056,117 +1482,6 @@ class _Decision:
         )
         if not within and step.tolerance is not None:
             self.outside(batch.batch, step, step.tolerance.category, f"{step.title}: {net:g} {step.unit}", low, high)
-
-    def weigh_reading(self, batch: Batch, step: Weigh, run: StepRun, command: cm.NoteReading) -> None:
-        """The balance stands still, or cannot be read."""
-        reading, full_name = command.reading, tag_name(batch.units, step.balance)
-        ask = open_ask(self.recipe(batch), batch, step, run)
-        tag = self.line.book.plant.tag(full_name)
-        if ask is None or ask.kind != "reading" or tag is None or batch.state not in {State.RUNNING, State.PAUSING}:
-            return
-        match command.finding:
-            case "steady" if reading.good and isinstance(reading.value, float | int):
-                weight = convert(float(reading.value), tag.unit, step.unit)
-                self.emit(
-                    ev.ValueRecorded(
-                        batch=batch.batch,
-                        step=step.id,
-                        name=ask.part,
-                        value=weight,
-                        unit=step.unit,
-                        source=full_name,
-                    )
-                )
-                self.advance(batch.batch, step)
-            case "bad_quality" if batch.state is State.RUNNING:
-                why = reading.detail or reading.quality.value
-                what = f"{step.title}: {full_name} = {show(reading)}: not usable ({why})."
-                self.raise_exception(batch.batch, step.id, "major", "reading.bad_quality", what)
-                if step.on_bad_quality == "hold":
-                    self.hold(batch.batch, "quality", what)
-                else:
-                    self.emit(ev.ByHand(batch=batch.batch, step=step.id, why=what))
-                self.proceed(batch.batch)
-            case _:
-                return
-
-    def scan_part(self, batch: Batch, step: Step, run: StepRun, command: cm.ScanCode) -> None:
-        ask = self.asked(batch, step, run, command.part, "scan")
-        text = command.text.strip()
-        if why := code_refusal(ask, text, training=batch.training):
-            expected = ask.exactly or f"a code that begins with {ask.prefix}"
-            self.emit(
-                ev.ScanRefused(
-                    batch=batch.batch, step=step.id, scanned=text[:TEXT_CHARS_MAX], expected=expected, why=why
-                )
-            )
-            self.raise_exception(batch.batch, step.id, "minor", "scan.refused", why)
-            return
-        self.emit(ev.ValueRecorded(batch=batch.batch, step=step.id, name=ask.part, value=text, source="scanned"))
-        self.advance(batch.batch, step)
-
-    def scan(self, command: cm.ScanCode) -> None:
-        batch, step, run = self.active_step(command.batch, command.step, command.iteration)
-        if is_form(step):
-            self.scan_part(batch, step, run, command)
-            return
-        if not isinstance(step, Scan):
-            raise wrong_kind(step)
-        self.need_role(step.role)
-        if step.coding == "gs1":
-            command = replace(command, text=gs1.as_text(command.text.strip()))
-        text = command.text.strip()
-        prefix = spoken(self.recipe(batch), step.prefix)
-        why = scan_refusal(batch, step, command, prefix)
-        if not why and step.coding == "gs1":
-            why = gs1.refusal(text, self.now.at)
-        if why:
-            expected = batch.patient if step.expect == "patient" else f"a code that begins with {prefix}"
-            self.emit(
-                ev.ScanRefused(
-                    batch=batch.batch,
-                    step=step.id,
-                    scanned=text[:TEXT_CHARS_MAX],
-                    expected=expected,
-                    why=why,
-                )
-            )
-            category = "critical" if step.expect == "patient" else "minor"
-            expired = why.startswith(gs1.EXPIRED)
-            code = "scan.expired" if expired else "scan.refused"
-            self.raise_exception(batch.batch, step.id, "major" if expired else category, code, why)
-            return
-        self.emit(ev.ValueRecorded(batch=batch.batch, step=step.id, name=step.name, value=text, source="scanned"))
-        self.complete(batch.batch, step.id)
-        self.proceed(batch.batch)
-
-    def sign(self, command: cm.SignStep) -> None:
-        batch, step, run = self.active_step(command.batch, command.step, command.iteration)
-        ask = self.asked(batch, step, run, command.part, "sign")
-        role, signed = ask.role, command.signed
-        if signed.role is not role or role not in signed.roles:
-            raise LinesideError(
-                "signature.role",
-                f"This signature is for the role {role.value}; {signed.person} does not have it.",
-                effect="Nothing was signed.",
-                todo=f"Ask someone with the role {role.value} to sign.",
-            )
-        if not isinstance(step, Label) and any(person == signed.person for person, _ in run.signed):
-            raise LinesideError(
-                "signature.same_person",
-                f"{signed.person} has signed this step already; the next signature must be another person's.",
-                effect="Nothing was signed.",
-                todo="Ask a second person to sign.",
-            )
-        if isinstance(step, Weigh) and signed.person in run.entered_by:
-            raise LinesideError(
-                "signature.own_entry",
-                f"{signed.person} entered these weights; somebody else must sign that they are right.",
-                effect="Nothing was signed.",
-                todo="Ask a second person to look at the balance and to sign.",
-            )
-        self.make_signature(batch.batch, step.id, signed)
-        self.advance(batch.batch, step)
 
     def make_signature(self, batch_id: str, step: str, signed: cm.Signed) -> None:
         refuse_locked(self.line, signed.person, self.now.at)
@@ -2317,7 +1632,7 @@ class _Decision:
             return  # of an earlier pass of a loop, or looked after by people
         step = self.recipe(batch).steps()[run.step]
         if isinstance(step, Weigh):
-            self.weigh_reading(batch, step, run, command)
+            entering.weigh_reading(self, batch, step, run, command)
             return
         if not isinstance(step, Wait | Hold | Monitor):
             return
@@ -2363,7 +1678,7 @@ class _Decision:
     def outside(
         self, batch_id: str, step: Step, category: str, shown: str, low: float | None, high: float | None
     ) -> None:
-        what = f"{shown} is outside {_ends(low, high)}."
+        what = f"{shown} is outside {bounds_text(low, high)}."
         category = self.weight(batch_id, category)
         self.raise_exception(batch_id, step.id, category, "limit.outside", what)
         if category == "critical":
@@ -2392,18 +1707,6 @@ def worked_out(formula: Formula, given: Mapping[str, Given], inputs: list[ev.Inp
 
 # Pure questions ----------------------------------------------------------------------------------------------------
 
-ACT_HINT: Final[Mapping[State, str]] = {
-    State.IDLE: "Start the batch when its units are free, or stop it.",
-    State.HELD: "Answer the open question, or resume the batch.",
-    State.HOLDING: "Wait until the batch is held.",
-    State.PAUSED: "Resume the batch.",
-    State.STOPPING: "Wait until the batch has stopped.",
-    State.ABORTING: "Wait until the batch is aborted.",
-    State.STOPPED: "The batch has ended; start another.",
-    State.ABORTED: "The batch has ended; start another.",
-    State.COMPLETE: "The batch is complete; it can be reviewed.",
-}
-
 
 def _attempt_of(write: Intent | Question) -> int:
     """The number of a write; a question about one ends with it."""
@@ -2412,11 +1715,6 @@ def _attempt_of(write: Intent | Question) -> int:
 
 def _value_of(write: Intent | Question) -> Value:
     return write.value if isinstance(write, Intent) else write.intent
-
-
-def _facts(command: cm.Command) -> dict[str, Any]:
-    """What the command says, for a row that repeats it."""
-    return {one.name: getattr(command, one.name) for one in fields(command) if one.name != "command_id"}
 
 
 def control(recipe: Recipe, changes: Sequence[Change]) -> dict[str, Any]:
@@ -2429,27 +1727,6 @@ def control(recipe: Recipe, changes: Sequence[Change]) -> dict[str, Any]:
 def needs_patient(recipe: Recipe) -> bool:
     """True when some step matches a patient identity."""
     return any(isinstance(step, Scan) and step.expect == "patient" for step in recipe.steps().values())
-
-
-def overtaken(amendment: str, why: str) -> LinesideError:
-    """The refusal of an amendment that does not fit any more."""
-    return LinesideError(
-        "amendment.overtaken",
-        f"Amendment {amendment} cannot be made any more: {why}",
-        effect="Nothing was signed; the batch goes on as it is.",
-        todo="Refuse it, and request another one if it is still needed.",
-    )
-
-
-def not_permitted(person: str, permission: Permission) -> LinesideError:
-    """Default deny, in words."""
-    able = ", ".join(role.value for role in roles_with(permission))
-    return LinesideError(
-        "people.not_permitted",
-        f"{person} has no role that may {permission.value} here.",
-        effect=NOTHING_STARTED,
-        todo=f"Ask someone with one of these roles: {able}.",
-    )
 
 
 def refuse_locked(line: Line, person: str, at: Stamp) -> None:
@@ -2469,21 +1746,6 @@ def locked_s(failures: Failures, at: Stamp) -> float:
     return elapsed(failures.since, Elapsed(failures.before_s, failures.before_s), at).low_s
 
 
-def _ends(low: float | None, high: float | None) -> str:
-    return f"{'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
-
-
-def inside(value: float, low: float | None, high: float | None) -> bool:
-    """True when low <= value <= high, open ends always satisfied."""
-    return (low is None or value >= low) and (high is None or value <= high)
-
-
-def show(reading: Reading) -> str:
-    """A reading for a sentence."""
-    value = f"{reading.value:g}" if isinstance(reading.value, float) else str(reading.value)
-    return f"{value} {reading.unit}".strip()
-
-
 def restored_because(last_seq: int, heard_seq: int | None) -> str:
     """What whoever decides about a restored batch must know: which rows are here, and which are known to be missing."""
     if heard_seq is None:
@@ -2495,36 +1757,3 @@ def restored_because(last_seq: int, heard_seq: int | None) -> str:
     else:
         why = f"it ends with row {last_seq:,}, and nobody has heard of a later one; the box may have made more."
     return f"This box came back from a backup: {why}"
-
-
-def scan_refusal(batch: Batch, step: Scan, command: cm.ScanCode, prefix: str) -> str:
-    """Why what was scanned is not what the step expects (of a lot, `prefix`), in a sentence; empty when it is."""
-    text = command.text.strip()
-    if step.expect == "patient" and batch.training:
-        return "" if text == training.CODE else f"This is training: scan the code {training.CODE}, never a patient's."
-    if not text or len(text) > TEXT_CHARS_MAX or not text.isprintable():
-        return "The code cannot be read. Nothing was started."
-    if training.looks_like_training(text) and not batch.training:
-        return training.FROM_TRAINING
-    if step.expect == "patient":
-        # a pseudonym is what the vault gives for a scanned identity, and never what somebody entered
-        if text == batch.patient and (command.identity or not is_pseudonym(text)):
-            return ""
-        if command.alike if command.identity or is_pseudonym(text) else alike(text, batch.patient):
-            return f"This belongs to another order, not to {batch.order}. Nothing was started."
-        return f"This is not the patient identity of {batch.order}. Nothing was started."
-    if is_pseudonym(text):
-        return "This is a patient identity, not material. Nothing was started."
-    if not text.startswith(prefix):
-        return f"This is not the right material: its code should begin with {prefix}. Nothing was started."
-    return ""
-
-
-def wrong_kind(step: Step) -> LinesideError:
-    """The refusal of an entry that does not fit the step."""
-    return LinesideError(
-        "step.other_entry",
-        f"Step {step.id} is a step of kind {step.phase}; this entry does not fit it.",
-        effect="Your entry was not taken; the step is unchanged.",
-        todo="Look at what the step asks for.",
-    )

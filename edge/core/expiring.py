@@ -7,30 +7,17 @@ trusted time nobody knows how long that was. Material that may be expired is tre
 from __future__ import annotations
 
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Final
 
 from edge.core import events as ev
-from edge.core.events import Event
-from edge.core.line import Batch, ExpiryClock, Line, StepRun, elapsed
-from edge.core.recipe.model import Recipe, Sample, Scan, Step, Transfer, UseWithin
+from edge.core.decision import Decision
+from edge.core.line import ExpiryClock, StepRun, elapsed
+from edge.core.recipe.model import Sample, Scan, Step, Transfer, UseWithin
 from edge.core.recipe.values import seconds
 from edge.core.terms import Elapsed, span
 
 WARN_SHARE: Final = 0.8
 """After this share of its time it is warned, where the recipe does not say when."""
-
-
-class Decision(Protocol):
-    """The decision under way, as far as expiries need it."""
-
-    @property
-    def line(self) -> Line: ...
-    @property
-    def now(self) -> Any: ...
-    def emit(self, event: Event) -> None: ...
-    def recipe(self, batch: Batch) -> Recipe: ...
-    def raise_exception(self, batch_id: str, step: str, category: str, code: str, what: str) -> None: ...
-    def hold(self, batch_id: str, cause: str, reason: str) -> None: ...
 
 
 def use_within(step: Step | None) -> UseWithin | None:

@@ -320,6 +320,24 @@ def aged(tag: Tag, reading: Reading, now_s: float) -> Reading:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What must be seen elsewhere once a write was taken: this value at the tag `at`, as closely as the set-point `of`
+    wants it; or these `bits` of a number, and no other ones."""
+
+    at: str
+    value: Value
+    of: str = ""
+    bits: int = 0
+
+    def seen(self, plant: Plant, reading: Reading) -> bool:
+        """Whether the reading shows it."""
+        if self.bits:
+            return reading.good and isinstance(reading.value, int) and reading.value & self.bits == self.value
+        tag = plant.tag(self.of)
+        return tag is not None and agrees(tag, self.value, reading)
+
+
 def agrees(tag: Tag, wanted: Value, reading: Reading) -> bool:
     """True when a good reading shows the wanted value within the tag's tolerance. Numbers may also differ by
     the resolution of a 32-bit float, in which many devices keep them."""

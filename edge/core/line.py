@@ -24,6 +24,7 @@ from edge.core.changed import finished, replace
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
 from edge.core.formula import names_in
+from edge.core.guard import Shown
 from edge.core.lifecycle import Approval, RecipeLife, lived
 from edge.core.mode import DUE, LATE, Hand, Mode
 from edge.core.numbers import PRODUCT, RANGES, NumberRange, used
@@ -61,6 +62,10 @@ SEAL_AFTER_S: Final = 60.0
 """... and after so long in any case."""
 OVER: Final = frozenset({State.COMPLETE, State.STOPPED, State.ABORTED})
 """States in which a batch has ended."""
+DARK_S_MAX: Final = 366 * 86_400.0
+"""A clock that says that the box was off for longer is rather taken for one that lies."""
+SLEWED_S: Final = 2.0
+"""By so much two trusted clocks may disagree with the time for which the box is on."""
 PASSED: Final = frozenset({"done", "skipped"})
 """States of a step behind which the next one follows."""
 AMENDED_KEPT: Final = 64
@@ -412,9 +417,9 @@ class Failures:
     count: int
     locked: bool
     since: Stamp
-
     before_s: float = 0.0
     """How long a lock had lasted before this boot while the box was on; the time in the dark does not count."""
+
 
 @dataclass(frozen=True, slots=True)
 class SelfCheck:
@@ -658,6 +663,14 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
                 event.speed,
                 started_seq=queued.started_seq if queued else seq,
             )
+            if queued:  # what was decided while it waited
+                started = replace(
+                    started,
+                    exceptions=queued.exceptions,
+                    raised=queued.raised,
+                    requested=queued.requested,
+                    amendments=queued.amendments,
+                )
             return _begun(line, _as_ordered(started, event))
         case _ if event.batch not in line.batches:
             return line  # it ended long ago: the head holds nothing of it that could change
@@ -1122,12 +1135,12 @@ def _carried(before: Elapsed, since: Stamp, last: Stamp, gap: Elapsed) -> Elapse
     return Elapsed(before.low_s + lit_s + gap.low_s, high_s, known_s if math.isinf(high_s) else 0.0)
 
 
-def _elapsed(low_s: float, high_s: float) -> Elapsed:
 def _lit_s(since: Stamp, last: Stamp) -> float:
     """How long after `since` the box was on for certain, when `last` is the last row of that boot."""
     return last.boottime_s - since.boottime_s if last.boot == since.boot else 0.0
 
 
+def _elapsed(low_s: float, high_s: float) -> Elapsed:
     return Elapsed(low_s, math.inf if high_s < 0 else high_s)
 
 
@@ -1139,7 +1152,8 @@ def elapsed(since: Stamp, before_boot: Elapsed, now: Stamp) -> Elapsed:
 
 
 def between(earlier: Stamp | None, later: Stamp) -> Elapsed:
-    """The time between two rows, from the same boot's clock, else from two trusted wall clocks, else unbounded."""
+    """The time between two rows, from the same boot's clock, else from two trusted wall clocks, else unbounded. Two that
+    contradict each other, or how long the box is on by now, are not trusted, whatever they say of themselves."""
     if earlier is None:
         return Elapsed(0.0, 0.0)
     if earlier.boot == later.boot:
@@ -1147,7 +1161,7 @@ def between(earlier: Stamp | None, later: Stamp) -> Elapsed:
         return Elapsed(passed_s, passed_s)
     if earlier.quality is ClockQuality.SYNCED and later.quality is ClockQuality.SYNCED:
         passed_s = (datetime.fromisoformat(later.utc) - datetime.fromisoformat(earlier.utc)).total_seconds()
-        if passed_s >= 0:
+        if max(0.0, later.boottime_s - SLEWED_S) <= passed_s <= DARK_S_MAX:
             return Elapsed(passed_s, passed_s)
     return Elapsed(0.0, math.inf)
 
@@ -1222,6 +1236,8 @@ class Write:
     iteration: int = 1
     shown_by: tuple[Value, ...] = ()
     """A command to a service, or a label: what the read-back shows once it was taken. Empty: it shows the value."""
+    shown_at: tuple[Shown, ...] = ()
+    """What applies parameters, or switches a mode: what is seen elsewhere once it was taken, all of it."""
     training: bool = False
     """Of a training batch: the port refuses it wherever the plant does not allow training."""
 
@@ -1268,7 +1284,7 @@ def effects_of(line: Line, batch: Batch) -> Effects:
             i.value,
             i.seq,
             i.iteration,
-            _shown_by(line, batch, i),
+            *_shown(line, batch, i),
             batch.training,
         )
         for i in batch.intents.values()
@@ -1317,15 +1333,17 @@ def effects_of(line: Line, batch: Batch) -> Effects:
     return Effects(tuple(timers), tuple(watches), tuple(conditions), writes, tuple(alarms))
 
 
-def _shown_by(line: Line, batch: Batch, intent: Intent) -> tuple[Value, ...]:
+def _shown(line: Line, batch: Batch, intent: Intent) -> tuple[tuple[Value, ...], tuple[Shown, ...]]:
+    """`shown_by` and `shown_at` of a write."""
     run = batch.steps.get(intent.step)
     if run is not None and run.phase == "label" and isinstance(intent.value, str):
-        return (fingerprint(intent.value),)
+        return (fingerprint(intent.value),), ()
     if run is None or run.phase != "service":
-        return ()
+        return (), ()
     step = line.recipe(batch).steps()[intent.step]
     assert isinstance(step, Service), f"step {step.id} is of another phase in the recipe than in its rows"
-    return module_of(line.book.plant, batch.units, step).shown_by(intent.tag, intent.value, run.given)
+    module, write = module_of(line.book.plant, batch.units, step), (intent.tag, intent.value, run.given)
+    return module.shown_by(*write), module.shown_at(*write)
 
 
 def entry_timers(batch: str, recipe: Recipe, step: Step, run: StepRun) -> list[Timer]:

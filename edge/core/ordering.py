@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.approve import startable
+from edge.core.decision import Decision
 from edge.core.errors import LinesideError
 from edge.core.line import Line
 from edge.core.numbers import CHECK, PRODUCT, given
@@ -19,15 +20,6 @@ from edge.core.recipe.model import Recipe
 from edge.core.training import CODE, looks_like_training
 
 REASON_CHARS_MAX: Final = 500
-
-
-class Decision(Protocol):
-    """The decision under way, as far as orders need it."""
-
-    @property
-    def line(self) -> Line: ...
-    def emit(self, event: ev.Event) -> None: ...
-    def need(self, permission: Permission) -> None: ...
 
 
 def receive(d: Decision, command: cm.ReceiveOrder) -> None:

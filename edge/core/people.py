@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from edge.core.errors import NOTHING_STARTED, LinesideError
 from edge.core.record import signature_holds
 from edge.core.terms import Role
 
@@ -165,3 +166,14 @@ def attestation_holds(public: bytes, made: SignatureMade, utc: str) -> bool:
     except (ValueError, OverflowError):
         return False
     return signature_holds(public, SIGNATURE_DOMAIN, message, attestation)
+
+
+def not_permitted(person: str, permission: Permission) -> LinesideError:
+    """Default deny, in words."""
+    able = ", ".join(role.value for role in roles_with(permission))
+    return LinesideError(
+        "people.not_permitted",
+        f"{person} has no role that may {permission.value} here.",
+        effect=NOTHING_STARTED,
+        todo=f"Ask someone with one of these roles: {able}.",
+    )

@@ -185,6 +185,14 @@ class UnitService(Frozen):
     """MTP: `StateAutAct`, true while the module is in automatic."""
     external: Name | None = None
     """MTP: `SrcExtAct`, true while it is told from outside what to do."""
+    to_automatic: Name | None = None
+    """MTP: `StateAutOp`, read back from `automatic`. With it the box switches the module to automatic before it tells
+    the service anything; without it a person does."""
+    to_external: Name | None = None
+    """MTP: `SrcExtOp`, read back from `external`: the same for where commands come from."""
+    mode: Name | None = None
+    """MTP of 2018: `OpMode`, a number whose bits show the module's mode, in place of automatic and external. With
+    `access: write` the box switches it."""
     unit_mode: Name | None = None
     """PackML: `UnitModeCurrent`; it must be 1, production."""
     procedure: Name | None = None
@@ -192,6 +200,12 @@ class UnitService(Frozen):
     procedures: Mapping[Name, Procedure] = Field(default_factory=dict)
     parameters: Mapping[Name, Name] = Field(default_factory=dict)
     """Parameter -> the tag that it is written to; its type, unit and range are the tag's."""
+    applied_by: Mapping[Name, Name] = Field(default_factory=dict)
+    """Parameter -> the tag that makes it take effect (`ProcParamApplyExt`, `ConfigParamApplyExt`, or its own
+    `ApplyExt`), where the module wants that. Set once, after all parameters and before the start."""
+    in_force: Mapping[Name, Name] = Field(default_factory=dict)
+    """Parameter -> the tag that shows the value in force (`VOut`); needed for each in `applied_by`, whose bit goes back
+    by itself: applying has worked when this shows what was written."""
     reports: Mapping[Name, Name] = Field(default_factory=dict)
     """Report value -> the tag that shows it."""
 
@@ -207,15 +221,16 @@ class UnitService(Frozen):
 
     def written(self) -> dict[str, Name]:
         """The tags that the box writes, each with what it is in the file."""
-        found = {"command": self.command, "request": self.request, "procedure": self.procedure}
-        return {key: tag for key, tag in found.items() if tag} | {
-            f"parameters.{name}": tag for name, tag in self.parameters.items()
-        }
+        keys = ("command", "request", "procedure", "to_automatic", "to_external")
+        found = {key: tag for key in keys if (tag := getattr(self, key))}
+        found |= {f"parameters.{name}": tag for name, tag in self.parameters.items()}
+        return found | {f"applied_by.{name}": tag for name, tag in self.applied_by.items()}
 
     def read(self) -> dict[str, Name]:
         """The tags that the box only reads, each with what it is in the file."""
-        keys = ("state", "enabled", "automatic", "external", "unit_mode")
+        keys = ("state", "enabled", "automatic", "external", "mode", "unit_mode")
         found = {key: tag for key in keys if (tag := getattr(self, key))}
+        found |= {f"in_force.{name}": tag for name, tag in self.in_force.items()}
         return found | {f"reports.{name}": tag for name, tag in self.reports.items()}
 
 
@@ -649,8 +664,14 @@ def _watchdog_problems(
 
 
 _SERVICE_TYPES = {"state": "int", "command": "int", "procedure": "int", "enabled": "int", "unit_mode": "int"}
-_SERVICE_TYPES |= dict.fromkeys(("request", "automatic", "external"), "bool")
-_OF_KIND = {"mtp": ("enabled", "automatic", "external"), "packml": ("request", "unit_mode")}
+_SERVICE_TYPES |= {"mode": "int"}
+_SERVICE_TYPES |= dict.fromkeys(
+    ("request", "automatic", "external", "to_automatic", "to_external", "applied_by"), "bool"
+)
+_OF_KIND = {
+    "mtp": ("enabled", "automatic", "external", "to_automatic", "to_external", "mode"),
+    "packml": ("request", "unit_mode"),
+}
 
 
 def _service_problems(
@@ -669,7 +690,7 @@ def _service_problems(
     wanted += [(key, tag, "read") for key, tag in service.read().items()]
     for key, tag_name, access in wanted:
         tag, place = unit.tags.get(tag_name), document.place((*here, *key.split(".", 1)))
-        needed = _SERVICE_TYPES.get(key)
+        needed = _SERVICE_TYPES.get(key.partition(".")[0])
         if tag is None:
             yield LinesideError(
                 "plant.service_tag",
@@ -685,16 +706,48 @@ def _service_problems(
                 + (" with `access: write`." if access == "write" else "."),
                 place=place,
             )
-    acting = unit.tags.get(service.acting)
-    if acting is not None and acting.read_back != service.state:
-        yield LinesideError(
-            "plant.service_read_back",
-            f"Whether the service {name!r} takes a command is seen at {service.state!r}, and {service.acting!r} is not "
-            "read back from there.",
-            todo=f"Give that tag `read_back: {service.state}`, and `settle_s`: so long taking a command may last.",
-            place=document.place((*here, "request" if service.request else "command")),
-        )
+    for key, at in (
+        ("request" if service.request else "command", service.state),
+        ("to_automatic", service.automatic or "automatic"),
+        ("to_external", service.external or "external"),
+    ):
+        tag = unit.tags.get(getattr(service, key) or "")
+        if tag is not None and tag.read_back != at:
+            yield LinesideError(
+                "plant.service_read_back",
+                f"Whether the service {name!r} takes what {getattr(service, key)!r} tells it is seen at {at!r}, and it "
+                "is not read back from there.",
+                todo=f"Give that tag `read_back: {at}`, and `settle_s`: so long taking it may last.",
+                place=document.place((*here, key)),
+            )
+    yield from _applied_problems(unit, name, service, here, document)
     yield from _procedure_problems(name, service, here, document)
+
+
+def _applied_problems(
+    unit: Unit, name: str, service: UnitService, here: Path, document: Document
+) -> Iterator[LinesideError]:
+    """What is wrong with how parameters take effect."""
+    for key, group in (("applied_by", service.applied_by), ("in_force", service.in_force)):
+        for parameter in group:
+            if parameter not in service.parameters:
+                yield LinesideError(
+                    "plant.service_parameter",
+                    f"`{key}` of the service {name!r} names {parameter!r}, which is not in `parameters`.",
+                    todo=closest(parameter, list(service.parameters)),
+                    place=document.place((*here, key, parameter)),
+                )
+    for parameter in service.applied_by:
+        written = unit.tags.get(service.parameters.get(parameter, ""))
+        shown = unit.tags.get(service.in_force.get(parameter, ""))
+        if written is not None and (shown is None or (shown.type, shown.unit) != (written.type, written.unit)):
+            yield LinesideError(
+                "plant.service_in_force",
+                f"The parameter {parameter!r} of the service {name!r} takes effect only when it is applied, and no tag "
+                "of its type and unit shows what is in force.",
+                todo=f"Give `in_force: {{{parameter}: TAG}}`: a {written.type} in {written.unit or 'no unit'}.",
+                place=document.place((*here, "applied_by", parameter)),
+            )
 
 
 def _procedure_problems(name: str, service: UnitService, here: Path, document: Document) -> Iterator[LinesideError]:

@@ -7,29 +7,17 @@ labels that are there, with a reason.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from edge.core import events as ev
-from edge.core.events import Event
+from edge.core.decision import Decision
 from edge.core.forms import PRINT_AGAIN, label_code, label_content, open_ask
-from edge.core.line import Batch, Intent, Line, Question, tag_name
-from edge.core.recipe.model import Label, Recipe, Step
-from edge.core.terms import Value
+from edge.core.line import Intent, Question, tag_name
+from edge.core.recipe.model import Label
 from edge.core.zpl import label, layout
 
 TRAINING_BAND: Final = "^FO10,2^A0N,24,24^FDTRAINING: Not for use^FS"
 """On top of a label whose own template has no place for it."""
-
-
-class Decision(Protocol):
-    """The decision under way, as far as printing needs it."""
-
-    @property
-    def line(self) -> Line: ...
-    def emit(self, event: Event) -> None: ...
-    def recipe(self, batch: Batch) -> Recipe: ...
-    def intend(self, batch_id: str, step: str, iteration: int, attempt: int, full_name: str, value: Value) -> None: ...
-    def advance(self, batch_id: str, step: Step) -> None: ...
 
 
 def go_on(d: Decision, batch_id: str, step: Label) -> None:

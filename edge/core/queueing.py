@@ -88,7 +88,8 @@ def allocate(
             raise LinesideError(
                 "unit.dirty",
                 f"No clean unit of class {f'{need.cls} {need.unit}'.strip()} is free: {'; '.join(soiled)}.",
-                todo="Run a recipe with a step that cleans it, or wait for another one.",
+                todo="Run a recipe with a step that cleans it, or let the batch wait for another one. Where the recipe lets "
+                "it be amended so, a batch that waits is given the dirty one (Batch, Amend).",
             )
         busy = ", ".join(f"{name} is {gone[name]}" for name in fitting if name in gone)
         raise LinesideError(

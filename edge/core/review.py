@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, field
+from datetime import datetime
 from typing import Any, Final
 
 from edge.core import events as ev
@@ -191,17 +192,17 @@ class Clock:
     free_first: int = 0
     free_last: int = 0
     """... and the last of them."""
-    last_utc: str = ""
+    last: Stamp | None = None
     """Of the newest row."""
-    back: list[str] = field(default_factory=list)
-    """Sentences about where the clock was set back, as many as are kept."""
+    jumps: list[str] = field(default_factory=list)
+    """Sentences about where the clock was set, as many as are kept."""
 
     def fold(self, seq: int, at: Stamp) -> None:
         if at.quality is not ClockQuality.SYNCED:
             self.free_rows, self.free_first, self.free_last = self.free_rows + 1, self.free_first or seq, seq
-        if at.utc < self.last_utc and len(self.back) < BACK_MAX:
-            self.back.append(f"Before row {seq} the clock was set back, from {self.last_utc} to {at.utc}.")
-        self.last_utc = at.utc
+        if self.last is not None and len(self.jumps) < JUMPS_MAX and (why := _jumped(self.last, at)):
+            self.jumps.append(f"Before row {seq} {why}")
+        self.last = at
 
     def sentences(self) -> list[str]:
         """For a person; none when every time can be trusted."""
@@ -209,10 +210,27 @@ class Clock:
             f"No time source set the clock when {self.free_rows} of its rows were made, between row {self.free_first} "
             f"and row {self.free_last}: their times may be wrong, their order is not."
         )
-        return [*([free] if self.free_rows else []), *self.back]
+        return [*([free] if self.free_rows else []), *self.jumps]
 
 
-BACK_MAX: Final = 20
+JUMPS_MAX: Final = 20
+JUMP_S: Final = 60.0
+"""A clock that is merely kept right is never moved so far at once."""
+
+
+def _jumped(last: Stamp, at: Stamp) -> str:
+    """How the wall clock was set between two rows, in a sentence; empty when nothing shows that it was."""
+    try:
+        passed_s = (datetime.fromisoformat(at.utc) - datetime.fromisoformat(last.utc)).total_seconds()
+    except (ValueError, TypeError):
+        return ""  # no times that can be compared
+    told_s = at.boottime_s - last.boottime_s if at.boot == last.boot else max(0.0, passed_s)
+    if abs(passed_s - told_s) < JUMP_S:
+        return ""
+    way = "back" if passed_s < told_s else "forward"
+    claimed = last.quality is at.quality is ClockQuality.SYNCED
+    lied = ", although a time source set it before and after" if claimed else ""
+    return f"the clock was set {way} by {span(abs(passed_s - told_s))}, to {at.utc}{lied}."
 
 
 @dataclass(slots=True)

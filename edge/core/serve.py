@@ -8,11 +8,11 @@ alone: after a restart it is simply looked at again. What was told and is not kn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Final
 
 from edge.core import events as ev
-from edge.core.events import Event
-from edge.core.line import Batch, Intent, Line, Question, StepRun
+from edge.core.decision import Decision
+from edge.core.line import Batch, Intent, Question, StepRun
 from edge.core.recipe import limit_in
 from edge.core.recipe.model import Recipe, ReportValue, Service, Setting, Step
 from edge.core.recipe.values import number_of, seconds
@@ -28,27 +28,6 @@ PASSED_ON: Final[Mapping[State, str]] = {
 }
 """What a service is told when its batch goes to a state."""
 MOVING: Final = frozenset({State.RUNNING, State.PAUSING})
-
-
-class Decision(Protocol):
-    """The decision under way, as far as services need it."""
-
-    @property
-    def line(self) -> Line: ...
-    @property
-    def now(self) -> Any: ...
-    def emit(self, event: Event) -> None: ...
-    def recipe(self, batch: Batch) -> Recipe: ...
-    def intend(self, batch_id: str, step: str, iteration: int, attempt: int, full_name: str, value: Value) -> None: ...
-    def work_out(self, batch_id: str, step: Step, text: str) -> Any: ...
-    def continues(self, batch_id: str, step: Any, trouble: str) -> bool: ...
-    def raise_exception(self, batch_id: str, step: str, category: str, code: str, what: str) -> None: ...
-    def outside(
-        self, batch_id: str, step: Step, category: str, shown: str, low: float | None, high: float | None
-    ) -> None: ...
-    def hold(self, batch_id: str, cause: str, reason: str) -> None: ...
-    def abort(self, batch_id: str, cause: str, reason: str) -> None: ...
-    def complete(self, batch_id: str, step: str) -> None: ...
 
 
 # The state is looked at ------------------------------------------------------------------------------------------
@@ -101,7 +80,10 @@ def _prepare(d: Decision, batch: Batch, step: Service, run: StepRun, module: Mod
     if not module.readable(d.now.reading):
         return  # its time-out says so when it stays so
     if trouble := module.not_ready(d.now.reading):
-        _trouble(d, batch.batch, step, "service.mode", f"{step.title}: {trouble}")
+        if (switch := module.switch(d.now.reading, run.given)) is not None:
+            d.intend(batch.batch, step.id, run.iteration, run.attempt, *switch)
+        elif not module.switched(run.given):  # else it is to be seen in a moment, or its time-out says so
+            _trouble(d, batch.batch, step, "service.mode", f"{step.title}: {trouble}")
         return
     if state == IDLE:
         for tag, given in module.to_write(step):
@@ -321,6 +303,8 @@ def timed_out(d: Decision, batch: Batch, step: Service, run: StepRun) -> None:
     told = run.given.get("command")
     what = f"{step.title}: {module.said} is {state} for longer than {run.timeout_s:g} s"
     what += f" after it was told to {told}." if told and state != EXECUTE else "."
+    if "started" not in run.given and (trouble := module.not_ready(d.now.reading)):
+        what += f" {trouble}"
     if step.on_timeout == "abort":
         d.raise_exception(batch.batch, step.id, "critical", "service.timeout", what)
         d.abort(batch.batch, "timeout", what)
@@ -383,7 +367,7 @@ def told(d: Decision, batch_id: str, intent: Intent) -> str:
         return ""
     module = module_of(d.line.book.plant, batch.units, step)
     command = module.commanded(intent.tag, intent.value, batch.steps[intent.step].given)
-    return f"The command {command} to {module.said}" if command else ""
+    return f"The command {command} to {module.said}" if command else module.told_by(intent.tag)
 
 
 def is_broken_off(d: Decision, batch: Batch, question: Question) -> bool:

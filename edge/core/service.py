@@ -27,6 +27,19 @@ BROKEN_OFF: Final = frozenset({"stopped", "aborted"})
 PRODUCTION: Final = 1
 """The unit mode of PackML in which a machine does what it is told from outside."""
 
+AUTOMATIC_BITS: Final = 256
+INTERNAL_BITS: Final = 16_384
+OPERATOR_BITS: Final = 128
+"""What `OpMode` of modules of 2018 shows: in automatic; following its own program; told by people at the module.
+With neither of the first and the last it is offline."""
+SWITCHES: Final[Mapping[int, tuple[int, int]]] = {
+    16: (OPERATOR_BITS, OPERATOR_BITS),
+    64: (AUTOMATIC_BITS, AUTOMATIC_BITS),
+    8_192: (AUTOMATIC_BITS | INTERNAL_BITS, AUTOMATIC_BITS),
+}
+"""What is written to `OpMode`, in this order as far as needed (on by people, to automatic, told from outside) -> the
+bits that show that it was taken, and what they then are."""
+
 
 @dataclass(frozen=True)
 class Machine:

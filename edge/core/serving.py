@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
+from edge.core.guard import Shown
 from edge.core.plant import Plant, Procedure, Tag, UnitService
 from edge.core.quick import dataclass
 from edge.core.recipe.model import Service, Setting
-from edge.core.service import ACTING, EXECUTE, PRODUCTION, Machine
+from edge.core.service import (
+    ACTING,
+    AUTOMATIC_BITS,
+    EXECUTE,
+    INTERNAL_BITS,
+    OPERATOR_BITS,
+    PRODUCTION,
+    SWITCHES,
+    Machine,
+)
 from edge.core.terms import Reading, Value
 
 TRANSITION_S: Final = 60.0
@@ -69,13 +79,42 @@ class Module:
 
     def readable(self, latest: Latest) -> bool:
         """Whether all can be read that says whether the module takes commands: after connecting that takes a moment."""
-        names = (self.declared.automatic, self.declared.external, self.declared.unit_mode, self.declared.enabled)
+        of = self.declared
+        names = (of.automatic, of.external, of.mode, of.unit_mode, of.enabled)
         readings = [latest(self.full(name)) for name in names if name is not None]
         return all(reading is not None and reading.good for reading in readings)
+
+    def switch(self, latest: Latest, given: Mapping[str, Value]) -> tuple[str, Value] | None:
+        """What the box writes next to bring the module into the mode in which it does what it is told: the tag and the
+        value; None when there is nothing that it may switch, or that it has not switched in this step already."""
+        of = self.declared
+        for name, shown in ((of.to_automatic, of.automatic), (of.to_external, of.external)):
+            if name is not None and shown is not None and self.full(name) not in given:
+                reading = latest(self.full(shown))
+                if reading is not None and reading.value is False:
+                    return self.full(name), True
+        if of.mode is None or self.tag(of.mode).access != "write":
+            return None
+        reading, before = latest(self.full(of.mode)), given.get(self.full(of.mode), 0)
+        code = _towards(reading.value) if reading is not None else 0
+        return (self.full(of.mode), code) if isinstance(before, int) and code > before else None
+
+    def switched(self, given: Mapping[str, Value]) -> bool:
+        """Whether the box has switched something of the mode in this step."""
+        names = (self.declared.to_automatic, self.declared.to_external, self.declared.mode)
+        return any(self.full(name) in given for name in names if name is not None)
 
     def not_ready(self, latest: Latest) -> str:
         """Why the module does not do what it is told from outside, in a sentence; "" when it does."""
         declared = self.declared
+        if declared.mode is not None:
+            reading = latest(self.full(declared.mode))
+            if reading is None or not reading.good or not isinstance(reading.value, int):
+                return f"Whether {self.unit} takes commands cannot be read ({self.full(declared.mode)})."
+            if not reading.value & AUTOMATIC_BITS:
+                return f"{self.unit} is not in automatic: switch it to Automatic."
+            if reading.value & INTERNAL_BITS:
+                return f"{self.unit} does not follow commands from outside: switch its source to External."
         for name, wanted, what in (
             (declared.automatic, True, "is not in automatic: switch it to Automatic"),
             (declared.external, True, "does not follow commands from outside: switch its source to External"),
@@ -119,6 +158,26 @@ class Module:
         command = self.command_in(tag, value, given)
         return tuple(sorted(self.machine.codes[state] for state in self.machine.shows(command))) if command else ()
 
+    def shown_at(self, tag: str, value: Value, given: Mapping[str, Value]) -> tuple[Shown, ...]:
+        """What shows that another write than a command was taken, where its own tag does not: applying, by each value
+        that is then in force; a switch of the mode, by its bits."""
+        of = self.declared
+        if of.mode is not None and tag == self.full(of.mode) and isinstance(value, int) and value in SWITCHES:
+            bits, then = SWITCHES[value]
+            return (Shown(tag, then, bits=bits),)
+        applied = [name for name, by in of.applied_by.items() if self.full(by) == tag]
+        tags = {name: self.full(of.parameters[name]) for name in applied}
+        return tuple(Shown(self.full(of.in_force[name]), given[at], of=at) for name, at in tags.items() if at in given)
+
+    def told_by(self, tag: str) -> str:
+        """What a write that is no command tells the module, for a sentence; "" for a parameter."""
+        of = self.declared
+        if tag in {self.full(by) for by in of.applied_by.values()}:
+            return f"Applying the parameters of {self.said}"
+        if tag in {self.full(name) for name in (of.to_automatic, of.to_external, of.mode) if name is not None}:
+            return f"Switching {self.unit} to take commands"
+        return ""
+
     def procedure(self, step: Service) -> Procedure | None:
         """The procedure that the step runs: the named one, or the only one."""
         known = self.declared.procedures
@@ -139,14 +198,31 @@ class Module:
         procedure = self.procedure(step)
         if procedure is not None and self.declared.procedure is not None:
             yield self.full(self.declared.procedure), procedure.id
-        for name, tag in self.used(step).items():
-            if name in step.parameters:
-                yield self.full(tag), step.parameters[name]
+        used = {name: tag for name, tag in self.used(step).items() if name in step.parameters}
+        for name, tag in used.items():
+            yield self.full(tag), step.parameters[name]
+        yield from self.to_apply(used)
+
+    def to_apply(self, used: Iterable[str]) -> Iterator[tuple[str, bool]]:
+        """What makes these parameters take effect, each tag once."""
+        by = self.declared.applied_by
+        for tag in dict.fromkeys(by[name] for name in used if name in by):
+            yield self.full(tag), True
 
     def completes_itself(self, step: Service) -> bool:
         """Whether the procedure ends by itself. A service that declares none does."""
         procedure = self.procedure(step)
         return procedure is None or procedure.self_completing
+
+
+def _towards(shown: object) -> int:
+    """The next switch of `OpMode` towards taking commands from outside; 0 when it takes them."""
+    if not isinstance(shown, int) or isinstance(shown, bool):
+        return 0
+    to_operator, to_automatic, to_external = SWITCHES
+    if not shown & AUTOMATIC_BITS:
+        return to_automatic if shown & OPERATOR_BITS else to_operator
+    return to_external if shown & INTERNAL_BITS else 0
 
 
 def module_of(plant: Plant, units: Mapping[str, str], step: Service) -> Module:
@@ -155,10 +231,12 @@ def module_of(plant: Plant, units: Mapping[str, str], step: Service) -> Module:
     return Module(plant, unit, step.service, plant.units[unit].services[step.service])
 
 
-def waits_for(state: str, given: Mapping[str, Value], module: Module) -> str:
+def waits_for(state: str, given: Mapping[str, Value], module: Module, latest: Latest = lambda _tag: None) -> str:
     """What a module is doing for a step, and what is waited for, in a sentence for the operator."""
     name, shown = module.said, state or "not readable"
     if "started" not in given:
+        if module.switched(given) and (trouble := module.not_ready(latest)):
+            return f"Switched {module.unit} to take commands, and waits until it does. {trouble}"
         if state in ACTING:
             return f"Waits until {name} is idle: it is {shown}."
         return f"Prepares {name}: it is {shown}."

@@ -302,3 +302,19 @@ def duration_s(text: str) -> float:
             todo='Write a number, a space and s, min, h or d, for example "12 h".',
         )
     return amount * measure.factor
+
+
+def inside(value: float, low: float | None, high: float | None) -> bool:
+    """True when low <= value <= high, open ends always satisfied."""
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def bounds_text(low: float | None, high: float | None) -> str:
+    """A range for a sentence."""
+    return f"{'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
+
+
+def show(reading: Reading) -> str:
+    """A reading for a sentence."""
+    value = f"{reading.value:g}" if isinstance(reading.value, float) else str(reading.value)
+    return f"{value} {reading.unit}".strip()

@@ -6,26 +6,13 @@ All that a judgement needs is in rows before it: the figures of earlier batches,
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
 
 from edge.core import events as ev
-from edge.core.events import Event
-from edge.core.line import Batch, Line, StepRun, elapsed, tag_name
+from edge.core.decision import Decision
+from edge.core.line import Batch, StepRun, elapsed, tag_name
 from edge.core.recipe.model import MONITOR_POINTS_MAX, Monitor, Recipe, Step, rule_of
 from edge.core.recipe.values import seconds
 from edge.core.trend import TIMER, Reference, comparable, next_point, outside, references, series
-
-
-class Decision(Protocol):
-    """The decision under way, as far as trends need it."""
-
-    @property
-    def line(self) -> Line: ...
-    @property
-    def now(self) -> Any: ...
-    def emit(self, event: Event) -> None: ...
-    def recipe(self, batch: Batch) -> Recipe: ...
-    def raise_exception(self, batch_id: str, step: str, category: str, code: str, what: str) -> None: ...
 
 
 def pin_trend(decision: Decision, batch_id: str, recipe: Recipe, name: str, seal: str) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import edge.archive
 import edge.archiver
 import edge.checkpoints
-import edge.core.decide
+import edge.core.housekeeping
 import edge.core.line
 import edge.prune
 from edge.__main__ import main
@@ -17,7 +17,7 @@ edge.archive.KEPT_ROWS_MIN = 20  # type: ignore[misc]
 edge.archiver.LOOK_EVERY_S = 0.05  # type: ignore[misc]
 edge.checkpoints.EVERY_ROWS = 20  # type: ignore[misc]
 edge.checkpoints.LOOK_EVERY_S = 0.05  # type: ignore[misc]
-edge.core.decide.PRUNE_ROWS_MAX = 150  # type: ignore[misc]
+edge.core.housekeeping.PRUNE_ROWS_MAX = 150  # type: ignore[misc]
 edge.prune.PRUNE_ROWS_MAX = 150  # type: ignore[misc]
 edge.core.line.SEAL_ROWS = 16  # type: ignore[misc]
 main()

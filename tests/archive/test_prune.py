@@ -24,7 +24,8 @@ from edge.clock import SystemClock
 from edge.config import Config, read_config
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core.decide import Now, decide
+from edge.core.decide import decide
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import decode
 from edge.core.frame import Receipt, make_receipt

@@ -19,7 +19,8 @@ from edge.backup import back_up, drill, restore, unpack
 from edge.config import Config
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core.decide import Now, decide
+from edge.core.decide import decide
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody, decode
 from edge.core.line import Book, Line

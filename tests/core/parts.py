@@ -8,7 +8,8 @@ from typing import Any
 
 from edge.core import commands as cm
 from edge.core import events as ev
-from edge.core.decide import Now, decide
+from edge.core.decide import decide
+from edge.core.decision import Now
 from edge.core.events import RowBody, decode, encode
 from edge.core.line import Batch, Book, Line, apply
 from edge.core.plant import Plant

@@ -18,7 +18,7 @@ from edge.__main__ import app
 from edge.core import commands as cm
 from edge.core import decide as deciding
 from edge.core import events as ev
-from edge.core.decide import Now
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
 from edge.core.line import Line

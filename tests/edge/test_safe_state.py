@@ -10,7 +10,8 @@ import pytest
 
 from edge import unrecorded
 from edge.core import commands as cm
-from edge.core.decide import Now, decide
+from edge.core.decide import decide
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import CommandIntended, CommandRefused, ExceptionRaised, decode
 from edge.core.line import SAFE_STEP, apply

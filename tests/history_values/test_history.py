@@ -16,7 +16,8 @@ import pytest
 
 from edge import history as module
 from edge.core import commands as cm
-from edge.core.decide import Now, decide
+from edge.core.decide import decide
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import ValuesThinned, encode
 from edge.core.line import Book, Line

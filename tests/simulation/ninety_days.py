@@ -17,7 +17,8 @@ from edge.archive import Record, write_segment
 from edge.core import commands as cm
 from edge.core import darkness
 from edge.core import events as ev
-from edge.core.decide import Now, decide
+from edge.core.decide import decide
+from edge.core.decision import Now
 from edge.core.events import decode
 from edge.core.forms import open_ask
 from edge.core.line import OVER, Book, Line, apply, effects

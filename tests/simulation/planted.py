@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from edge.core import amending, decide
 from edge.core import commands as cm
-from edge.core import decide
 from edge.core import events as ev
 from edge.core import line as head
 from edge.core.recipe import amend
@@ -56,26 +56,25 @@ def choose_again(self: decide._Decision, batch_id: str, step: Any, iteration: in
 GO_ONE_WAY = decide._Decision.go_one_way
 
 
-def made_when_it_is_requested(self: decide._Decision, command: cm.RequestAmendment) -> None:
-    REQUEST(self, command)
-    batch = self.line.batches[command.batch]
-    assert batch.requested is not None
-    plan = self.plan(batch, command.changes, command.adopts, command.from_step)
-    self.make_amendment(batch, batch.requested, plan, command.signed)
+def made_when_it_is_requested(d: Any, command: cm.RequestAmendment) -> None:
+    REQUEST(d, command)
+    batch = d.line.batches[command.batch]
+    plan = amending.plan_changes(d.line, batch, command.changes, d.now.at)
+    amending._make(d, batch, batch.requested, plan, command.signed)
 
 
-REQUEST = decide._Decision.request_amendment
+REQUEST = amending.request
 
 
-def one_person_is_enough(self: decide._Decision, command: cm.SettleAmendment) -> None:
-    batch = self.line.batches.get(command.batch)
+def one_person_is_enough(d: Any, command: cm.SettleAmendment) -> None:
+    batch = d.line.batches.get(command.batch)
     if batch is not None and batch.requested is not None:
         asked = replace(batch.requested, people=("nobody",))
-        self.line = replace(self.line, batches={**self.line.batches, batch.batch: replace(batch, requested=asked)})
-    SETTLE(self, command)
+        d.line = replace(d.line, batches={**d.line.batches, batch.batch: replace(batch, requested=asked)})
+    SETTLE(d, command)
 
 
-SETTLE = decide._Decision.settle_amendment
+SETTLE = amending.settle
 
 
 def without_bounds(recipe: Any) -> Any:
@@ -126,11 +125,11 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a selection is made anew at every look": ({"edge.core.decide._Decision.go_one_way": choose_again}, "chosen twice"),
     "an amendment is made before it is signed by all": (
-        {"edge.core.decide._Decision.request_amendment": made_when_it_is_requested},
+        {"edge.core.amending.request": made_when_it_is_requested},
         "not signed by",
     ),
     "one person signs an amendment twice": (
-        {"edge.core.decide._Decision.settle_amendment": one_person_is_enough},
+        {"edge.core.amending.settle": one_person_is_enough},
         "not signed by|not that of its rows",
     ),
     "an amendment goes beyond the bounds": (

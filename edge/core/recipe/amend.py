@@ -45,9 +45,10 @@ _STEP: TypeAdapter[Step] = TypeAdapter(Step, config=ConfigDict(defer_build=True)
 class Change:
     """One change, all of it text. "value": `subject` is "$parameter", or a step and its `field`; it was `old` and is
     `new`, within `low` and `high`. "add": the step `subject` comes after step `field`, and `new` is what it says, as
-    JSON. "skip": step `subject` is left out once."""
+    JSON. "skip": step `subject` is left out once. "dirty": role `subject` is played by unit `new`, which is not known
+    to be clean because of `old`."""
 
-    kind: Literal["value", "add", "skip"]
+    kind: Literal["value", "add", "skip", "dirty"]
     subject: str
     field: str = ""
     old: str = ""
@@ -190,6 +191,25 @@ def step_to_skip(recipe: Recipe, step_id: str) -> Change:
     return Change("skip", step_id, old=step.title)
 
 
+def dirty_unit(recipe: Recipe, role: str, unit: str, why: str) -> Change:
+    """The change that lets this unit, not clean because of `why`, play the role. Raises `amendment.*`."""
+    if role not in allowed(recipe).dirty:
+        raise LinesideError(
+            "amendment.not_offered",
+            f"The recipe does not let {role[:64]} be played by a dirty unit, or it was allowed already.",
+            effect=UNCHANGED,
+            todo="Clean the unit, or let quality decide about the batch.",
+        )
+    if not why:
+        raise LinesideError(
+            "amendment.same",
+            f"{unit[:64]} is clean, or is no unit that could play {role[:64]}.",
+            effect=UNCHANGED,
+            todo="Start the batch: a clean unit needs no amendment.",
+        )
+    return Change("dirty", role, old=why, new=unit)
+
+
 def guards_identity(step: Step) -> bool:
     """True for a scan of the patient identity, and for what has one in it."""
     if isinstance(step, Scan) and step.expect == "patient":
@@ -223,6 +243,10 @@ def amended(recipe: Recipe, changes: Sequence[Change]) -> Recipe:
                 if "next" in steps[at]:
                     added["next"] = steps[at].pop("next")
                 steps.insert(at + 1, added)
+            case "dirty":
+                del data["units"][change.subject]["clean"]
+                data["units"][change.subject]["unit"] = change.new
+                data["amendments"]["dirty"].remove(change.subject)
             case "skip":
                 pass
     return Recipe.model_validate(data)
@@ -368,6 +392,17 @@ def problems(document: RecipeDocument) -> Iterator[LinesideError]:
                 + ("the patient identity is matched in it." if step else "there is no such step."),
                 todo="Remove it from `skip`.",
                 place=document.place(("amendments", "skip", number)),
+            )
+
+    for number, role in enumerate(recipe.amendments.dirty):
+        need = recipe.units.get(role)
+        if need is None or not need.clean:
+            yield LinesideError(
+                "amendment.dirty",
+                f"{role} cannot be a role that is given a dirty unit: "
+                + ("it wants no clean one." if need else "there is no such role."),
+                todo="Name roles with `clean: true`.",
+                place=document.place(("amendments", "dirty", number)),
             )
 
 

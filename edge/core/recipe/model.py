@@ -783,6 +783,8 @@ class Amendments(Frozen):
     """Steps that may be left out, once for each amendment."""
     add: tuple[Literal["instruct", "record", "scan", "sample", "sign", "wait"], ...] = ()
     """Phases of which a step may be added between others."""
+    dirty: tuple[Name, ...] = ()
+    """Roles that want a clean unit, and of which a batch that waits may be given a dirty one."""
     adopt: bool = False
     """A batch under way on another version of this recipe may go over to this one."""
     signed_by: tuple[Role, ...] = ()

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from edge.core import commands as cm
-from edge.core.decide import Now, decide
+from edge.core.decide import decide
+from edge.core.decision import Now
 from edge.core.events import RowBody
 from edge.core.guard import permitting
 from edge.core.line import SEMANTICS, Line

@@ -69,7 +69,7 @@ from edge.core.rehearse.play import (
 from edge.core.rehearse.stage import Phase, Points, Stage, branch_name, branch_wishes, who
 from edge.core.service import EXECUTE
 from edge.core.serving import Module, module_of
-from edge.core.terms import ClockQuality, Role, Stamp, State, Value, convert
+from edge.core.terms import ClockQuality, Quality, Reading, Role, Stamp, State, Value, convert
 
 ANOTHER: Final = "=REHEARSAL2"
 PRINTED_AGAIN: Final = "labels are printed again, signed and with a reason"
@@ -506,7 +506,7 @@ def _modes(module: Module) -> Iterator[tuple[str, Value]]:
     """The tags that say whether the module takes commands, each with what it shows when it does not."""
     declared = module.declared
     wrong: tuple[tuple[str | None, Value], ...] = (
-        (declared.automatic, False), (declared.external, False), (declared.unit_mode, 0)
+        (declared.automatic, False), (declared.external, False), (declared.mode, 0), (declared.unit_mode, 0)
     )  # fmt: skip
     yield from ((module.full(tag), value) for tag, value in wrong if tag is not None)
 
@@ -530,7 +530,10 @@ def _service(play: Play, step: Service, run: StepRun) -> bool:
     modes = list(_modes(module))
     if "started" not in run.given:
         if modes and play.try_once(step.id, "modules", "it is in another mode"):
-            _disturb(play, step, "it is in another mode", dict(modes[:1]), "service.mode")
+            shown = dict(modes[:1])
+            ours = module.switch(lambda tag: Reading(shown.get(tag, True), "", Quality.GOOD, "", 0.0), {})
+            code = "command.unknown" if ours else "service.mode"  # what the box switches does not follow
+            _disturb(play, step, "it is in another mode", shown, code)
     elif run.given.get("state") == EXECUTE:
         if play.try_once(step.id, "modules", "it holds"):
             _disturb(play, step, "it holds", {state: codes["held"]}, "service.held")

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeGuard
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.alarms import AlarmState, AlarmWatcher, is_there
-from edge.core.decide import Now, inside
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import Event, RowBody
 from edge.core.guard import PLACEHOLDER, agrees, answer_made_up, fitted, judged
@@ -59,7 +59,7 @@ from edge.core.rehearse.report import Aspect, Played, Raised
 from edge.core.rehearse.stage import EXPIRES, Cell, Stage, Way, branch_name, who
 from edge.core.service import COMPLETED
 from edge.core.serving import module_of
-from edge.core.terms import Act, ClockQuality, Quality, Reading, Role, Stamp, State, Value, convert
+from edge.core.terms import Act, ClockQuality, Quality, Reading, Role, Stamp, State, Value, convert, inside
 
 LOOK_S: Final = 0.5
 """So often the line is looked at while something moves ..."""
@@ -590,8 +590,8 @@ class Play:
             return
         until_s = self.now_s + (tag.settle_s if tag else 0.0)
         while True:
-            seen = self.reading(shown_tag(self.line, write.tag))
-            if tag is not None and seen is not None and self.took(write, tag, seen):
+            took, seen = self.look_at(write, tag)
+            if took and seen is not None:
                 self.conclude(write, "confirmed", seen.value, "")
                 return
             if self.now_s >= until_s:
@@ -600,11 +600,18 @@ class Play:
         shown = f"{seen.value} {seen.unit}".rstrip() if seen else "nothing"
         self.conclude(write, "unknown", None, f"The read-back does not agree in time: it shows {shown}.")
 
-    def took(self, write: Write, tag: Tag, seen: Reading) -> bool:
-        """Whether what is read back shows that the write was carried out."""
+    def look_at(self, write: Write, tag: Tag | None) -> tuple[bool, Reading | None]:
+        """Whether what is read back shows that the write was carried out, and what is seen."""
+        seen = self.reading(shown_tag(self.line, write.tag))
+        for one in write.shown_at:
+            seen = self.reading(one.at)
+            if seen is None or not one.seen(self.stage.plant, seen):
+                return False, seen
+        if tag is None or seen is None or write.shown_at:
+            return bool(write.shown_at), seen
         if write.shown_by:
-            return seen.good and seen.value in write.shown_by
-        return agrees(tag, self.as_shown(write, tag), seen)
+            return seen.good and seen.value in write.shown_by, seen
+        return agrees(tag, self.as_shown(write, tag), seen), seen
 
     def as_shown(self, write: Write, tag: Tag) -> Value:
         """What was written, in the unit of what it is read back from."""

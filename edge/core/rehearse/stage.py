@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, Self
 
 from edge.core import commands as cm
-from edge.core.decide import Now
+from edge.core.decision import Now
 from edge.core.errors import LinesideError
 from edge.core.events import RowBody
 from edge.core.expiring import use_within

@@ -1,4 +1,4 @@
-"""What may be asked of the line: `edge.core.line.decide` turns each into rows or refuses it in words."""
+"""What may be asked of the line: `edge.core.decide` turns each into rows or refuses it in words."""
 
 from __future__ import annotations
 

@@ -306,6 +306,9 @@ def equipment_import_mtp(
         list[str] | None, typer.Option("--range", help="A parameter's range: wash.volume=50..2000.")
     ] = None,
     read: Annotated[bool, typer.Option("--read", help="Ask the running module for its units and ranges.")] = False,
+    switch: Annotated[
+        bool, typer.Option("--switch", help="Let the box switch the module to automatic and external by itself.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be written.")] = False,
     box: Box = Path(),
     as_json: AsJson = False,
@@ -324,8 +327,9 @@ def equipment_import_mtp(
     from provisioning.modules import Ask, Wanted, import_at_terminal, read_ranges, read_unit_codes
 
     wanted = Wanted(
-        unit, connection, unit_class, endpoint, server, read_unit_codes(unit_code or []), read_ranges(limits or [])
-    )
+        unit, connection, unit_class, endpoint, server, read_unit_codes(unit_code or []), read_ranges(limits or []),
+        switch,
+    )  # fmt: skip
     ask = None
     if read:
         config, clock = read_config(box), SystemClock()

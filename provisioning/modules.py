@@ -45,6 +45,8 @@ SHOWN_S: Final = 5.0
 SINGLE: Final = 1e-6
 """How far a number may be off, of the largest that may be written: modules keep them in 32 bits."""
 TAG_NAME_MAX: Final = 60
+MODE_MAX: Final = 65_535
+"""What `OpMode` may hold: 16 bits."""
 ASKING: Final = "module"
 
 Tree = dict[str, Any]
@@ -62,6 +64,8 @@ class Wanted:
     unit_codes: Mapping[int, str] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """"service.parameter" -> its range in the unit of its tag."""
+    switch: bool = False
+    """The box may switch the module's mode, where it lets that be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +269,7 @@ class _Unit:
         for key, value_type in (("enabled", "int"), ("automatic", "bool"), ("external", "bool")):
             if key in nodes:
                 made[key] = self._tag(f"{name}_{key}", nodes[key], value_type)
+        self._take_modes(name, nodes, made)
         procedures = list(service.procedures)
         if procedures and "procedure" in nodes:
             shown = nodes.get("procedure_asked")
@@ -304,7 +309,58 @@ class _Unit:
             for one in procedures
         }
         made["parameters"], made["reports"] = parameters, reports
+        self._take_applying(service, nodes, made)
         self.services[name] = {key: value for key, value in made.items() if value != {}}
+
+    def _take_modes(self, name: str, nodes: Mapping[str, Item], made: Tree) -> None:
+        """What the box reads, and with `switch` writes, so that the module does what it is told."""
+        if self._wanted.switch:
+            for key, shown in (("to_automatic", "automatic"), ("to_external", "external")):
+                if key in nodes and shown in made:
+                    made[key] = self._tag(
+                        f"{name}_{key}", nodes[key], "bool", access="write", read_back=made[shown], settle_s=TAKEN_S
+                    )
+        if "mode" in nodes and "automatic" not in made:
+            written: Tree = {"access": "write", "low": 0, "high": MODE_MAX, "settle_s": TAKEN_S}
+            made["mode"] = self._tag(f"{name}_mode", nodes["mode"], "int", **(written if self._wanted.switch else {}))
+
+    def _take_applying(self, service: ModuleService, nodes: Mapping[str, Item], made: Tree) -> None:
+        """What makes parameters take effect, and where that is seen. One of which it cannot be seen is left out."""
+        shared = {"parameter": "apply", "configuration": "apply_configuration"}
+        tags: dict[str, str] = {}
+        by: dict[str, str] = {}
+        seen: dict[str, str] = {}
+        for one in service.values:
+            if one.name not in made["parameters"]:
+                continue
+            key = shared[one.kind] if shared[one.kind] in nodes else f"{one.name}_apply"
+            node = nodes.get(key, one.apply)
+            if node is None or node.server != self._server:
+                continue
+            if one.in_force is None or one.in_force.server != self._server:
+                self.findings.append(
+                    LinesideError(
+                        "mtp.apply",
+                        f"{service.name}.{one.name} is left out: it takes effect only when it is applied, and nothing"
+                        " shows what is in force.",
+                        effect=REST,
+                        todo="Ask the module's maker for the node VOut.",
+                    )
+                )
+                self._without(made, one.name)
+                continue
+            if key not in tags:
+                tags[key] = self._tag(f"{service.name}_{key}", node, "bool", access="write", settle_s=SHOWN_S)
+            like = {"unit": one.unit} if one.unit else {}
+            by[one.name] = tags[key]
+            seen[one.name] = self._tag(f"{service.name}_{one.name}_in_force", one.in_force, one.type, **like)
+        made["applied_by"], made["in_force"] = by, seen
+
+    def _without(self, made: Tree, parameter: str) -> None:
+        del self.tags[made["parameters"].pop(parameter)]
+        for procedure in made["procedures"].values():
+            if parameter in procedure.get("parameters", ()):
+                procedure["parameters"] = [one for one in procedure["parameters"] if one != parameter]
 
     def take_value(self, value: Measured, service: str, called: str) -> str:
         """The tag of a value; "" when it is left out."""

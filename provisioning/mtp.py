@@ -17,7 +17,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
@@ -71,6 +71,11 @@ _CONTROL: Final[Mapping[str, tuple[str, ...]]] = {
     "external": ("SrcExtAct",),
     "procedure": ("ProcedureExt", "StrategyExt"),
     "procedure_asked": ("ProcedureReq",),
+    "to_automatic": ("StateAutOp",),
+    "to_external": ("SrcExtOp",),
+    "mode": ("OpMode",),
+    "apply": ("ProcParamApplyExt",),
+    "apply_configuration": ("ConfigParamApplyExt",),
 }
 """What a service needs -> the attribute of its control, newest name first."""
 
@@ -93,6 +98,10 @@ class Measured:
     node: Item
     asked: Item | None = None
     """Where the module shows what was asked for, of a value that is written."""
+    apply: Item | None = None
+    """What makes this one value take effect, where the module wants that."""
+    in_force: Item | None = None
+    """Where the module shows the value that is in force, of a value that is written."""
     kind: Kind = "report"
     unit: str | None = ""
     unit_code: int | None = None
@@ -486,7 +495,7 @@ class _Reader:
                 )
             )
             return None
-        if "automatic" not in nodes or "external" not in nodes:
+        if "mode" not in nodes and ("automatic" not in nodes or "external" not in nodes):
             self._findings.append(
                 LinesideError(
                     "mtp.mode",
@@ -495,16 +504,17 @@ class _Reader:
                     todo="Switch it by hand before a batch; a command that it ignores asks a person.",
                 )
             )
-        if "ProcParamApplyExt" in control.attributes:
-            self._findings.append(
-                LinesideError(
-                    "mtp.apply",
-                    f"The service {name} has ProcParamApplyExt, which is not written: parameters are to be"
-                    " taken over at the start.",
-                    effect=REST,
-                    todo="Try it once with a value that shows, before patients depend on it.",
+        for key, said in (("apply", "ProcParamApply"), ("apply_configuration", "ConfigParamApply")):
+            if key not in nodes and any(f"{said}{source}" in control.attributes for source in ("Ext", "Op", "Int")):
+                self._findings.append(
+                    LinesideError(
+                        "mtp.apply",
+                        f"The service {name} has {said}, and no node through which a box could set it: parameters are"
+                        " to be taken over at the start.",
+                        effect=REST,
+                        todo="Try it once with a value that shows, before patients depend on it.",
+                    )
                 )
-            )
         values, ids = self._values(element, name, used)
         procedures = tuple(self._procedures(element, name, ids))
         if not procedures:
@@ -599,7 +609,9 @@ class _Reader:
             return None
         if value_type in {"bool", "text"}:
             default = element.attributes["VExt"].default if written else ""
-            return Measured(name, title, value_type, node, self._asked(element, node), kind, default=_plain(default))
+            return self._with_nodes(
+                Measured(name, title, value_type, node, kind=kind, default=_plain(default)), element
+            )
         names = ("VMin", "VMax", "VUnit") if written else ("VSclMin", "VSclMax", "VUnit")
         low, high, number = (self._number(element, one) for one in names)
         if low is not None and high is not None and low >= high:
@@ -614,14 +626,23 @@ class _Reader:
             code = PLAIN
         unit = self._units.get(code) if code is not None else None
         default = element.attributes["VExt"].default if written else ""
-        return Measured(
-            name, title, value_type, node, self._asked(element, node) if written else None, kind, unit, code, low, high,
-            told, _plain(default),
+        made = Measured(
+            name, title, value_type, node, kind=kind, unit=unit, unit_code=code, low=low, high=high, told=told,
+            default=_plain(default),
         )  # fmt: skip
+        return self._with_nodes(made, element)
 
-    def _asked(self, element: _Element, node: Item) -> Item | None:
-        asked = self._node(element, "VReq")
-        return asked if asked != node else None
+    def _with_nodes(self, made: Measured, element: _Element) -> Measured:
+        """With the further nodes of a value that is written."""
+        if made.kind not in {"parameter", "configuration", "in"}:
+            return made
+        asked, shown = self._node(element, "VReq"), self._node(element, "VOut", "VFbk", "VRbk")
+        return replace(
+            made,
+            asked=asked if asked != made.node else None,
+            apply=self._node(element, "ApplyExt"),
+            in_force=shown if shown != made.node else None,
+        )
 
 
 # Words and numbers -----------------------------------------------------------------------------------------------

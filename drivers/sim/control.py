@@ -3,10 +3,11 @@
 One JSON object a line: `{"do": "counters"}`, `{"do": "drop_replies", "n": 2}`, `{"do": "freeze", "tag": "..."}`,
 `{"do": "bad_quality", "tag": "...", "status": "BadSensorFailure"}`, `{"do": "silent", "seconds": 3}` (0: until
 cleared), `{"do": "clamp", "tag": "...", "max": 10}`, `{"do": "service", "service": "CP-1.wash", "fault": "stuck"}` (or
-slow, endless, deaf, operator, internal), `{"do": "service", "service": "CP-1.wash", "tell": "abort"}` (what somebody
-at the module does), `{"do": "put", "grams": 250}` (onto a scale), `{"do": "door", "open": true}`
-(of an incubator), `{"do": "watchdog", "seconds": 1}` (so long
-without its counter and the pump trips), `{"do": "clear"}`. Nothing resets the counters;
+slow, endless, deaf, operator, internal, offline), `{"do": "service", "service": "CP-1.wash", "tell": "abort"}` (what
+somebody at the module does), `{"do": "put", "grams": 250}` (onto a scale), `{"do": "door", "open": true}`
+(of an incubator), `{"do": "scan", "code": "LOT-7", "fault":
+"cut"}` (of a scanner; without a fault the code is whole), `{"do": "watchdog", "seconds": 1}` (so long without its
+counter and the pump trips), `{"do": "clear"}`. Nothing resets the counters;
 `CP-1.wash.starts` counts how often a service was started.
 """
 

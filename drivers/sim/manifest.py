@@ -31,7 +31,8 @@ _PARAMETERS: Final = {
 _VIEWS: Final = {"float": "AnaView", "int": "DIntView", "bool": "BinView", "text": "StringView"}
 _CONTROL: Final = {
     "state": "StateCur", "command": "CommandExt", "enabled": "CommandEn", "automatic": "StateAutAct",
-    "external": "SrcExtAct", "procedure": "ProcedureExt",
+    "external": "SrcExtAct", "procedure": "ProcedureExt", "to_automatic": "StateAutOp", "to_external": "SrcExtOp",
+    "mode": "OpMode",
 }  # fmt: skip
 # So that the same module always gives the same file.
 _SPACE: Final = uuid.UUID("6f0f2c0e-6b8e-5c57-9c55-3d1f5a0b6d11")
@@ -100,8 +101,11 @@ class _Manifest:
             for key, attribute in _CONTROL.items()
             if (tag := getattr(service, key)) is not None
         )
+        nodes += "".join(self._link("ProcParamApplyExt", tag) for tag in dict.fromkeys(service.applied_by.values()))
         control = self._object(name, "ServiceElement/ServiceControl", nodes + _said("TagDescription", service.title))
-        parameters = {key: self._parameter(name, key, tag) for key, tag in service.parameters.items()}
+        parameters = {
+            key: self._parameter(name, key, tag, service.in_force.get(key)) for key, tag in service.parameters.items()
+        }
         reports = "".join(self._report(name, key, tag) for key, tag in service.reports.items())
         procedures = "".join(
             self._procedure(name, key, one, parameters, reports) for key, one in service.procedures.items()
@@ -124,10 +128,10 @@ class _Manifest:
             + reports,
         )
 
-    def _parameter(self, service: str, name: str, tag: str) -> str:
+    def _parameter(self, service: str, name: str, tag: str, in_force: str | None) -> str:
         bound = self._unit.tags[tag]
         ends = _said("VMin", _number(bound.low)) + _said("VMax", _number(bound.high))
-        inside = self._link("VExt", tag) + ends + _unit(bound)
+        inside = self._link("VExt", tag) + ends + _unit(bound) + (self._link("VOut", in_force) if in_force else "")
         ref = self._object(f"{service}.{name}", f"ParameterElement/{_PARAMETERS[bound.type]}", inside)
         return _element(name, "MTPServiceSUCLib/ServiceParameter/ProcedureParameter", _said("RefID", ref))
 

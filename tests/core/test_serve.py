@@ -100,8 +100,9 @@ def made(step: dict[str, Any]) -> Recipe:
 class ModuleLine(VirtualLine):
     """A line with the simulated module: what is intended is written to it, and its readings are looked at."""
 
-    def __init__(self, step: dict[str, Any]) -> None:
-        self.module = ModuleModel(PLANT.units["CP-1"])
+    def __init__(self, step: dict[str, Any], plant: Plant = PLANT) -> None:
+        self.plant = plant
+        self.module = ModuleModel(plant.units["CP-1"])
         self.lost: set[str] = set()
         self.deaf_writes: dict[str, Any] = {}
         """Command -> what becomes of the write instead."""
@@ -111,7 +112,7 @@ class ModuleLine(VirtualLine):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.line = Line(Book(PLANT, {"seal": self.recipe}, frozenset({"seal"})))
+        self.line = Line(Book(self.plant, {"seal": self.recipe}, frozenset({"seal"})))
         self.rows = []
         self.do(cm.StartRuntime(version="t"))
         self.do(cm.LoadRecipe(recipe="R", version="1", title="A recipe", seal="seal"))
@@ -123,7 +124,7 @@ class ModuleLine(VirtualLine):
         return self.module.services[name]
 
     def see(self) -> None:
-        for full_name, tag in PLANT.tags().items():
+        for full_name, tag in self.plant.tags().items():
             value = self.module.read(full_name.partition(".")[2])
             quality = Quality.BAD if full_name in self.lost or value is None else Quality.GOOD
             self.readings[full_name] = Reading(0 if value is None else value, tag.unit, quality, "", self.now_s)
@@ -156,13 +157,19 @@ class ModuleLine(VirtualLine):
         self.started_writes.add(self.key(one))
         self.written.append((one.tag, one.value))
         outcome = self.deaf_writes.pop(one.value if one.shown_by else one.tag, "")
-        back = PLANT.tags()[one.tag].read_back or one.tag.partition(".")[2]
+        back = self.plant.tags()[one.tag].read_back or one.tag.partition(".")[2]
         if outcome != "refused":
             self.module.write(one.tag.partition(".")[2], one.value)
             if outcome == "lost":
                 return []  # sent, and the box is gone before the answer
         seen = self.module.read(back)
         agreed = seen in one.shown_by if one.shown_by else seen == one.value
+        for shown in one.shown_at:
+            seen = self.module.read(shown.at.partition(".")[2])
+            assert seen is not None
+            agreed = shown.seen(self.plant, Reading(seen, "", Quality.GOOD, "", self.now_s))
+            if not agreed:
+                break
         return self.do(
             cm.ConcludeWrite(
                 batch="B1", step=one.step, iteration=one.iteration, attempt=one.attempt, tag=one.tag,
@@ -541,9 +548,8 @@ def test_the_operator_is_told_what_the_module_waits_for() -> None:
 # The process is gone at any row ---------------------------------------------------------------------------------
 
 
-def survivor(step: dict[str, Any], after_row: int, *, sent: bool) -> tuple[ModuleLine, bool]:
-    """A line that loses its process after so many rows; an open write had been `sent` by then or not."""
-    line = ModuleLine(step)
+def survivor(line: ModuleLine, step: dict[str, Any], after_row: int, *, sent: bool) -> tuple[ModuleLine, bool]:
+    """The line, which loses its process after so many rows; an open write had been `sent` by then or not."""
     crashed = False
     first = len(line.rows)
     end_s = line.now_s + 6 * EXECUTE_S
@@ -577,7 +583,7 @@ def survivor(step: dict[str, Any], after_row: int, *, sent: bool) -> tuple[Modul
 @pytest.mark.parametrize("step", [WASH, GROW, PACK], ids=["wash", "grow", "pack"])
 def test_a_crash_at_every_row_starts_the_service_once(step: dict[str, Any], sent: bool) -> None:
     for after_row in range(60):
-        line, crashed = survivor(step, after_row, sent=sent)
+        line, crashed = survivor(ModuleLine(step), step, after_row, sent=sent)
         if not crashed:
             assert after_row > 8
             return
@@ -602,7 +608,8 @@ def test_planted_bug_a_start_that_is_written_again_after_a_restart_is_seen(monke
         self.intend(batch_id, intent.step, intent.iteration, intent.attempt + 1, intent.tag, intent.value)
 
     def told_to_start() -> list[int]:
-        return [survivor(WASH, row, sent=True)[0].written.count(("CP-1.wash_command", 4)) for row in range(9, 14)]
+        made = [survivor(ModuleLine(WASH), WASH, row, sent=True)[0] for row in range(9, 14)]
+        return [line.written.count(("CP-1.wash_command", 4)) for line in made]
 
     assert set(told_to_start()) == {1}
     monkeypatch.setattr(deciding._Decision, "unknown", again)

@@ -200,6 +200,8 @@ async def test_a_culture_with_int64_codes_is_told_to_complete(tmp_path: Path) ->
         await made_parts.until(done)
         counters = await made_parts.module.counters()
         assert (counters["CP-1.culture.starts"], counters["CP-1.culture_command"]) == (1, 2)
+        assert (counters["CP-1.culture_temperature"], counters["CP-1.culture_apply"]) == (1, 1)
+        await made_parts.shows("CP-1.culture_temperature_in_force", 37.0)
         density = made_parts.batch.values["density"].value
         assert isinstance(density, float)
         assert density >= 4

@@ -245,6 +245,88 @@ def test_values_at_two_servers_are_imported_one_server_at_a_time() -> None:
     assert caught.value.code == "mtp.several_servers"
 
 
+def mixer(*control: str, speed: str = "") -> bytes:
+    """The mixer of 2018 with further nodes: `attribute=node` of its control, and what its parameter has in addition."""
+    main, parts = made.old_parts()
+    nodes = [one.partition("=")[2] for one in control] + re.findall(r"<Value>(m\d)</Value>", speed)
+    last = made.node("n3", "Stir.VExt")
+    main = main.replace(last, last + "".join(made.node(one, one) for one in nodes))
+    links = "".join(made.link(*one.split("=")) for one in control)
+    main = main.replace(made.attribute("OpMode", "0"), links or made.attribute("OpMode", "0"))
+    main = main.replace(made.attribute("VMin", "10"), made.attribute("VMin", "10") + speed)
+    return made.HEAD.format(main + parts).encode()
+
+
+def imported(data: bytes, *, switch: bool = False) -> tuple[Plant, list[str]]:
+    found = entries(read_manifest(data, "x"), Plant(plant="p"), Wanted("M", "plc", switch=switch))
+    text = json.dumps({"plant": "p", **found.entries}).encode()
+    return read_plant(text, "p.yaml"), [one.code for one in found.findings]
+
+
+SHOWN = made.link("VOut", "m8")
+
+
+@pytest.mark.parametrize(
+    ("data", "by"),
+    [
+        (mixer("ProcParamApplyExt=m1", speed=SHOWN), "nsu=urn:maker:module;s=m1"),
+        (mixer("ConfigParamApplyExt=m1", speed=SHOWN), ""),  # for another kind of parameter
+        (mixer(speed=SHOWN + made.link("ApplyExt", "m2")), "nsu=urn:maker:module;s=m2"),
+        (mixer("ProcParamApplyExt=m1", speed=SHOWN + made.link("ApplyExt", "m2")), "nsu=urn:maker:module;s=m1"),
+        (mixer("ProcParamApplyExt=m1", speed=made.link("VFbk", "m8")), "nsu=urn:maker:module;s=m1"),
+        (mixer("ProcParamApplyExt=m1", speed=made.link("VRbk", "m8")), "nsu=urn:maker:module;s=m1"),
+    ],
+)
+def test_what_makes_a_parameter_take_effect_is_taken_over(data: bytes, by: str) -> None:
+    unit = imported(data)[0].units["M"]
+    service = unit.services["Stir"]
+    assert list(service.parameters) == ["Speed"]
+    if not by:
+        assert not service.applied_by
+        return
+    assert unit.tags[service.applied_by["Speed"]].address == by
+    shown = unit.tags[service.in_force["Speed"]]
+    assert (shown.address, shown.unit, shown.access) == ("nsu=urn:maker:module;s=m8", "rpm", "read")
+
+
+def test_a_parameter_of_which_nothing_shows_whether_it_was_applied_is_left_out_and_said() -> None:
+    plant, codes = imported(mixer("ProcParamApplyExt=m1"))
+    service = plant.units["M"].services["Stir"]
+    assert service.parameters == {}
+    assert "Stir_Speed" not in plant.units["M"].tags
+    assert "mtp.apply" in codes
+    only_people = mixer().replace(
+        b'<Attribute Name="OpMode"', made.attribute("ProcParamApplyOp").encode() + b'<Attribute Name="OpMode"'
+    )
+    plant, codes = imported(only_people)
+    assert ("Speed" in plant.units["M"].services["Stir"].parameters, "mtp.apply" in codes) == (True, True)
+
+
+def test_modes_are_shown_always_and_switched_only_when_the_engineer_says_so() -> None:
+    words = mixer("OpMode=m1")
+    plant, codes = imported(words)
+    unit = plant.units["M"]
+    assert (unit.services["Stir"].mode, unit.tags["Stir_mode"].access, codes) == ("Stir_mode", "read", [])
+    assert imported(words, switch=True)[0].units["M"].tags["Stir_mode"].access == "write"
+    bits = mixer("StateAutAct=m1", "SrcExtAct=m2", "StateAutOp=m3", "SrcExtOp=m4")
+    service = imported(bits)[0].units["M"].services["Stir"]
+    assert (service.automatic, service.to_automatic, service.to_external) == ("Stir_automatic", None, None)
+    unit = imported(bits, switch=True)[0].units["M"]
+    service = unit.services["Stir"]
+    assert (service.to_automatic, service.to_external) == ("Stir_to_automatic", "Stir_to_external")
+    assert unit.tags["Stir_to_automatic"].read_back == "Stir_automatic"
+    assert unit.tags["Stir_to_external"].read_back == "Stir_external"
+
+
+def test_the_simulated_module_says_that_its_culture_is_to_be_applied(into: Path) -> None:
+    result = run(into, "cp.aml", "--unit", "CP-2", "--connection", "washer", "--unit-code", "32001=1e6/mL", "--switch")
+    assert result.exit_code == 0, result.exception
+    unit = read_plant(into.read_bytes(), "plant.yaml").units["CP-2"]
+    culture = unit.services["culture"]
+    assert unit.tags[culture.applied_by["temperature"]].address.endswith("culture.ProcParamApplyExt")
+    assert unit.tags[culture.in_force["temperature"]].unit == "degC"
+
+
 def test_unit_codes_are_read_as_they_are_typed() -> None:
     assert read_unit_codes(["1593=mL/min", "7="]) == {1593: "mL/min", 7: ""}
 

@@ -18,19 +18,19 @@ import bisect
 import hashlib
 import json
 import os
+import select
 import signal
 import sqlite3
 import struct
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, NoReturn
 from urllib.parse import quote
 
 from cryptography.exceptions import InvalidSignature
@@ -47,10 +47,10 @@ GIVEN_MAX: Final = 2
 """So many pieces another process has: the one it looks at and the next."""
 AHEAD_MAX: Final = 64
 """So many are begun before the first of them is put together with those before it."""
-SPLIT_ROWS_MIN: Final = 200_000
-"""Below it a second process costs more (0.2 s) than it saves."""
+SPLIT_BYTES_MIN: Final = 8 * 1024 * 1024
+"""Smaller files are done before a second process would have saved anything."""
 PROCESSES_MAX: Final = 2
-"""Of itself it takes no more: each has about 28 MiB, and a box has other work."""
+"""Of itself it takes no more: a box has other work."""
 NEAR_CHUNKS: Final = 32
 """The hashes of so many chunks are kept at hand; older ones are read again where they are needed."""
 UNSEALED_ROWS_MAX: Final = 4_096
@@ -75,8 +75,10 @@ SCHEMA: Final = {
     "meta": "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "row": "CREATE TABLE row(seq INTEGER PRIMARY KEY, epoch BLOB, hash BLOB, body BLOB)",
 }
+PLACE: Final = struct.Struct(">Q32s")
 BEGIN: Final = b'{"kind":"'
 KINDS: Final = (b"Sealed", b"ReceiptStored", b"SignatureMade", b"JournalContinued", b"RowsPruned")
+KIND_BEGINS: Final = itemgetter(slice(0, 14))
 CHECKED_BEGINS: Final = {BEGIN + kind[:5] for kind in KINDS}
 INTERPRETED: Final = (*KINDS, b"\\")
 """A body without any of these is none of the kinds that are checked: a backslash may spell one in another way."""
@@ -165,11 +167,11 @@ def row_hash(journal: bytes, epoch: bytes, seq: int, previous: bytes, body: byte
 
 def chained(journal: bytes, epoch: bytes, first: int, head: bytes, bodies: Sequence[bytes]) -> list[bytes]:
     """The hashes of rows of one epoch, from the hash of the row before them on."""
-    begin = hashlib.sha256(ROW_DOMAIN + journal + epoch).copy
+    begin, place = hashlib.sha256(ROW_DOMAIN + journal + epoch).copy, PLACE.pack
     made = []
     for seq, body in enumerate(bodies, first):
         digest = begin()
-        digest.update(seq.to_bytes(8, "big") + head + body)
+        digest.update(place(seq, head) + body)
         head = digest.digest()
         made.append(head)
     return made
@@ -180,8 +182,8 @@ def may_say(bodies: Sequence[bytes]) -> list[int]:
 
     Where every body begins with its kind, and no second "kind" and no backslash is in any, the beginnings decide."""
     whole = b"".join(bodies)
-    if b"\\" not in whole and whole.count(b'"kind"') == len(bodies):
-        begins = {body[:14] for body in bodies}
+    if b"\\" not in whole and whole.count(b'kind"') == len(bodies):
+        begins = set(map(KIND_BEGINS, bodies))
         if all(begin.startswith(BEGIN) for begin in begins):
             if begins.isdisjoint(CHECKED_BEGINS):
                 return []
@@ -278,10 +280,6 @@ class Source:
         self.previous: bytes | None = ZERO_HASH
         """The hash of the row before the first, where the file says it."""
         self.head = ZERO_HASH
-
-    def rows_expected(self) -> int:
-        """About how many rows there are, to decide how many processes pay."""
-        return self.last - self.first + 1
 
     def ranges(self, rows: int) -> Iterator[Range]:
         """The pieces of work, in order, each about so many rows; the same in every process."""
@@ -384,9 +382,6 @@ class Database(Source):
         except sqlite3.Error:
             return False
 
-    def rows_expected(self) -> int:
-        return self._expected
-
     def plan(self) -> dict[str, Any]:
         return super().plan() | {"expected": self._expected}
 
@@ -396,7 +391,7 @@ class Database(Source):
 
     def ranges(self, rows: int) -> Iterator[Range]:
         first = self.first
-        if first >= 1 and self.rows_expected() == self.last - first + 1:  # else a number was changed
+        if first >= 1 and self._expected == self.last - first + 1:  # else a number was changed
             while self.last - first >= rows:
                 yield first, first + rows - 1
                 first += rows
@@ -430,8 +425,8 @@ class Database(Source):
         """The rows up to `end`, when they are all there, of this epoch, and hold; else None."""
         try:
             rows = self._ask(
-                "SELECT seq, hash, body FROM row WHERE seq BETWEEN ? AND ? AND epoch = ? ORDER BY seq LIMIT ?",
-                *(after + 1, end, epoch, CHUNK_ROWS),
+                "SELECT seq, hash, body FROM row WHERE seq BETWEEN ? AND ? AND epoch = ? ORDER BY seq",
+                *(after + 1, end, epoch),
             )
             if len(rows) != end - after:
                 return None
@@ -528,6 +523,13 @@ class _Text:
         self.data = data
 
 
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size + _log_bytes(path)
+    except OSError:
+        return 0  # why it cannot be read is said when it is opened
+
+
 def _text(value: object) -> str:
     data = value.data if isinstance(value, _Text) else value
     return data.decode(errors="replace") if isinstance(data, bytes) else repr(value)
@@ -565,9 +567,6 @@ class Mirror(Source):
             _, _, _, journal, _, first, count, *_ = FRAME_HEADER.unpack_from(data, 4)
             yield place, first, count, journal
             place += 4 + size
-
-    def rows_expected(self) -> int:
-        return min(max(self.last, 0), self.size // 10)
 
     def plan(self) -> dict[str, Any]:
         return super().plan() | {"size": self.size}
@@ -1196,33 +1195,45 @@ def _works(sources: Sequence[Source], rows: int) -> Iterator[tuple[int, Range]]:
 
 
 class OtherProcess:
-    """Another process, which runs this file and looks at the ranges that it is given; its answers in their order."""
+    """A process forked from this one, which looks at the ranges that it is given; its answers in their order.
 
-    def __init__(self, sources: Sequence[Source], trust: Trust, rows: int) -> None:
-        import subprocess  # not in every process
+    It is made before any database is open: SQLite's connections and locks must not come into another process."""
 
-        isolated = ["-I"] if sys.flags.isolated else []
-        command = [sys.executable or "", "-P", *isolated, str(Path(__file__).absolute()), "--ranges"]
-        keys = [{name: key.hex() for name, key in held.items()} for held in (trust.devices, trust.hubs)]
-        plan = {"files": [each.plan() for each in sources], "keys": keys, "rows": rows}
+    def __init__(self) -> None:
         self._given = 0
-        self._answers: SimpleQueue[bytes] = SimpleQueue()
-        self._process: subprocess.Popen[bytes] | None = None
-        with suppress(OSError):  # without it all is looked at by the processes that are there
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self._listener = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True)
-            self._listener.start()
-            self._say(json.dumps(plan))
+        self._heard = b""
+        asked, self._ask = os.pipe()
+        self._answers, answer = os.pipe()
+        try:
+            self._pid = os.fork()
+            if not self._pid:
+                os.close(self._ask)
+                os.close(self._answers)
+                _be_the_other(asked, answer)
+        except OSError:
+            self._pid = 0  # without it all is looked at by the processes that are there
+        os.close(asked)
+        os.close(answer)
+        self._open = True
+
+    def begin(self, sources: Sequence[Source], trust: Trust, rows: int) -> None:
+        """What its ranges are parts of."""
+        keys = [{name: key.hex() for name, key in held.items()} for held in (trust.devices, trust.hubs)]
+        self._say(json.dumps({"files": [each.plan() for each in sources], "keys": keys, "rows": rows}))
 
     @property
     def is_free(self) -> bool:
         """Whether it takes one more range."""
-        return self._process is not None and self._given < GIVEN_MAX
+        return self._pid != 0 and self._given < GIVEN_MAX
 
     @property
     def has_answered(self) -> bool:
         """Whether `answer` returns at once."""
-        return self._process is None or not self._answers.empty()
+        while self._pid and b"\n" not in self._heard:
+            if not select.select([self._answers], [], [], 0)[0]:
+                return False
+            self._hear()
+        return True
 
     def give(self, place: int) -> None:
         """Have it look at the range with this number, a higher one each time."""
@@ -1233,42 +1244,54 @@ class OtherProcess:
         """What it found in the first of its ranges that it has not answered; when it ended, nothing: no range without
         an answer is taken for one that holds."""
         self._given -= 1
-        line = self._answers.get() if self._process is not None else b""
-        if line.endswith(b"\n"):
-            return Found(**json.loads(line))
-        self.end()
-        return Found()
+        while self._pid and b"\n" not in self._heard:
+            self._hear()
+        line, end, self._heard = self._heard.partition(b"\n")
+        return Found(**json.loads(line)) if end else Found()
 
     def end(self) -> None:
         """It is not needed any more, or has ended."""
-        if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.kill()
-            self._process.wait()
-            with suppress(OSError):  # what it was told last was not read
-                self._process.stdin.close()
-            self._listener.join()
-            self._process = None
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+        if self._open:
+            os.close(self._ask)
+            os.close(self._answers)
+            self._open = False
 
     def _say(self, text: str) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with suppress(OSError):  # it ended: its answer will be missing
-            self._process.stdin.write(text.encode() + b"\n")
-            self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it ended: its answer will be missing
+            os.write(self._ask, text.encode() + b"\n")
 
-    def _listen(self, stdout: BinaryIO) -> None:
-        with stdout:
-            for line in stdout:
-                self._answers.put(line)
-        self._answers.put(b"")
+    def _hear(self) -> None:
+        data = os.read(self._answers, 65_536)
+        self._heard += data
+        if not data:
+            self.end()
 
 
-def _help() -> None:
-    """The other process: a plan on stdin, then the number of each range; one line on stdout for each."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began it ends it
-    said = iter(sys.stdin.buffer.readline, b"")
-    plan = json.loads(next(said))
+def _be_the_other(asked: int, answer: int) -> NoReturn:
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began it ends it
+        with open(asked, "rb") as said, open(answer, "wb") as says:
+            _help(said, says)
+        code = 0
+    except BrokenPipeError:
+        code = 0  # nobody listens any more
+    except BaseException:  # noqa: BLE001 - nothing may go on in this process; the range will have no answer
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)  # what the other one has open or held back is not this one's
+
+
+def _help(said: BinaryIO, says: BinaryIO) -> None:
+    """A plan, then the number of each range; one line for each."""
+    begun = said.readline()
+    if not begun:
+        return
+    plan = json.loads(begun)
     devices, hubs = ({name: bytes.fromhex(key) for name, key in held.items()} for held in plan["keys"])
     trust = Trust(devices, hubs)
     sources = [open_source(Path(each["path"]), devices) for each in plan["files"]]
@@ -1276,33 +1299,28 @@ def _help() -> None:
         source.follow(each)
     looks = [Look(source, sources, trust) for source in sources]
     works = enumerate(_works(sources, plan["rows"]))
-    try:
-        for wanted in map(int, said):
-            number, work = next(found for place, found in works if place == wanted)
-            sys.stdout.write(json.dumps(asdict(looks[number].range(work, None))) + "\n")
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody listens any more, not even to what is still held back
+    for wanted in map(int, said):
+        number, work = next(found for place, found in works if place == wanted)
+        says.write(json.dumps(asdict(looks[number].range(work, None))).encode() + b"\n")
+        says.flush()
 
 
 @contextmanager
-def _processes(
-    sources: Sequence[Source], trust: Trust, processes: int | None, rows: int
-) -> Iterator[list[OtherProcess]]:
-    """As many as were asked for, or as pay."""
+def _processes(paths: Sequence[Path], processes: int | None) -> Iterator[list[OtherProcess]]:
+    """As many as were asked for, or as pay; none where the system cannot fork."""
     if processes is None:
-        pays = sum(each.rows_expected() for each in sources) >= SPLIT_ROWS_MIN and sys.executable
+        pays = sum(map(_bytes, paths)) >= SPLIT_BYTES_MIN
         processes = min(os.cpu_count() or 1, PROCESSES_MAX) if pays else 1
     with ExitStack() as stack:
         others = []
-        for _ in range(1, processes):
-            other = OtherProcess(sources, trust, rows)
+        for _ in range(1, processes if hasattr(os, "fork") else 1):
+            other = OtherProcess()
             stack.callback(other.end)
             others.append(other)
         yield others
 
 
-def _look_at_all(files: Sequence[File], trust: Trust, processes: int | None) -> None:
+def _look_at_all(files: Sequence[File], trust: Trust, others: Sequence[OtherProcess]) -> None:
     """Every range of every file, shared with the others; what they found is put together in order."""
     sources, rows = [each.source for each in files], RANGE_ROWS
     begun: deque[tuple[File, Range, Found | OtherProcess]] = deque()
@@ -1318,22 +1336,23 @@ def _look_at_all(files: Sequence[File], trust: Trust, processes: int | None) -> 
             if not file.over:
                 file.take(work, found)
 
-    with _processes(sources, trust, processes, rows) as others:
-        for place, (number, work) in enumerate(_works(sources, rows)):
-            file = files[number]
-            free = next((each for each in others if each.is_free), None)
-            if file.over:
-                if all(each.over for each in files):
-                    return
-            elif free is not None:
-                free.give(place)
-                begun.append((file, work, free))
-            elif begun:
-                begun.append((file, work, file.look(work)))
-            else:
-                file.take(work)
-            put_together(AHEAD_MAX)
-        put_together(0)
+    for each in others:
+        each.begin(sources, trust, rows)
+    for place, (number, work) in enumerate(_works(sources, rows)):
+        file = files[number]
+        free = next((each for each in others if each.is_free), None)
+        if file.over:
+            if all(each.over for each in files):
+                return
+        elif free is not None:
+            free.give(place)
+            begun.append((file, work, free))
+        elif begun:
+            begun.append((file, work, file.look(work)))
+        else:
+            file.take(work)
+        put_together(AHEAD_MAX)
+    put_together(0)
 
 
 # Files together -----------------------------------------------------------------------------------------------------
@@ -1473,8 +1492,20 @@ def verify_files(
     again: int = 3,
 ) -> Result:
     """Verify files, each by itself and those of one journal together, by so many processes, or as many as pay."""
+    result, changed = _verified(paths, trust, tell, processes)
+    while changed and again:
+        again -= 1
+        result, changed = _verified(paths, trust, tell, processes)
+    return result
+
+
+def _verified(
+    paths: Sequence[Path], trust: Trust, tell: Callable[[int], object], processes: int | None
+) -> tuple[Result, bool]:
+    """What was found, and whether a runtime changed what does not hold meanwhile."""
     result = Result()
     with ExitStack() as stack:
+        others = stack.enter_context(_processes(paths, processes))  # before anything is open
         opened: list[tuple[Source, Report]] = []
         for path in paths:
             report = Report(str(path))
@@ -1492,16 +1523,15 @@ def verify_files(
                 opened.append((source, report))
         sources = [source for source, _ in opened]
         files = [File(source, report, Look(source, sources, trust), trust, tell) for source, report in opened]
-        _look_at_all(files, trust, processes)
+        _look_at_all(files, trust, others)
         for file in files:
             file.end()
-        if again and any(file.changed_meanwhile() for file in files):
-            return verify_files(paths, trust, tell, processes=processes, again=again - 1)
+        changed = any(file.changed_meanwhile() for file in files)
         journals = {file.source.journal for file in files}
         for journal in sorted(journals):
             mine = [file for file in files if file.source.journal == journal]
             result.records.append(_together(journal, mine, trust, journals))
-    return result
+    return result, changed
 
 
 # A folder of parts --------------------------------------------------------------------------------------------------
@@ -1703,10 +1733,7 @@ def run(paths: Sequence[Path], trust: Trust, *, as_json: bool, processes: int | 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of the stand-alone file."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if list(arguments) == ["--ranges"]:
-        _help()
-        return 0
-    import argparse  # not in every process
+    import argparse  # where it is imported as a module, nobody asks it
 
     parser = argparse.ArgumentParser(description="Verify journals of Lineside, copies, segments and folders of them.")
     what = "journal.db, a .frames or .lsa file, or a folder of them"
@@ -1717,7 +1744,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--expect-head", action="append", default=[], metavar="SEQ:HASH", help="a row that must be there"
     )
     parser.add_argument("--receipt", action="append", default=[], help="a file with the hub's latest receipt")
-    processes = "how many share the work, each with about 30 MiB; else as many as pay, two at most"
+    processes = "how many share the work; else as many as pay, two at most"
     parser.add_argument("--processes", type=int, choices=range(1, 65), metavar="N", help=processes)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     given = parser.parse_args(arguments)

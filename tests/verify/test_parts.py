@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import apsw
 import pytest
@@ -46,7 +47,7 @@ class InThisProcess:
 
     has_answered = False
 
-    def __init__(self, sources: Sequence[Source], trust: Trust, rows: int) -> None:
+    def begin(self, sources: Sequence[Source], trust: Trust, rows: int) -> None:
         self._works = list(edge.verify._works(sources, rows))
         self._looks = [Look(source, sources, trust) for source in sources]
         self._given: list[int] = []
@@ -64,10 +65,8 @@ class InThisProcess:
 
 
 @contextmanager
-def others_in_this_process(
-    sources: Sequence[Source], trust: Trust, processes: int | None, rows: int
-) -> Iterator[list[InThisProcess]]:
-    yield [InThisProcess(sources, trust, rows) for _ in range(1, processes or 1)]
+def others_in_this_process(_paths: Sequence[Path], processes: int | None) -> Iterator[list[InThisProcess]]:
+    yield [InThisProcess() for _ in range(1, processes or 1)]
 
 
 @pytest.fixture
@@ -181,38 +180,63 @@ def test_a_process_that_dies_is_never_taken_for_one_that_found_all_well(
     path = record.database(tmp_path / name) if name.endswith(".db") else record.mirror(tmp_path / name)
     one = verify_files([path], KEYS, processes=1)
     assert one.ok, one
-    half = tmp_path / "half"
-    half.write_text(f'#!/bin/sh\n"{sys.executable}" "$@" | {{ head -c 40; kill -9 $$; }}\n')
-    half.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    assert verify_files([path], KEYS, processes=2) == one
-    for executable in (shutil.which("false"), str(half)):
+    for begins in (cannot_fork, fails_at_once, dies_in_the_middle):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "executable", executable)
+            patch.setattr(*begins)
             assert verify_files([path], KEYS, processes=2) == one
             patch.setattr(File, "take", skips_what_is_missing)  # the planted bug
-            assert verify_files([path], KEYS, processes=2) != one
+            assert (verify_files([path], KEYS, processes=2) == one) is (begins is cannot_fork)
+
+
+def test_a_fault_in_the_other_process_is_told_and_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = whole().database(tmp_path / "journal.db")
+    monkeypatch.setattr(edge.verify, "_help", broken_help)
+    assert verify_files([path], KEYS, processes=2) == verify_files([path], KEYS, processes=1)
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_an_interrupt_ends_all_processes_and_says_nothing_of_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    begun: list[subprocess.Popen[bytes]] = []
+    begun: list[int] = []
 
     def interrupted(*_arguments: object) -> Found:
         raise KeyboardInterrupt
 
-    def begins(*arguments: Any, begin: Any = subprocess.Popen, **options: Any) -> subprocess.Popen[bytes]:
-        begun.append(begin(*arguments, **options))
-        return begun[0]
+    def begins(fork: Any = os.fork) -> int:
+        begun.append(fork())
+        return begun[-1]
 
     path = whole().database(tmp_path / "journal.db")
     monkeypatch.setattr(edge.verify, "RANGE_ROWS", 4)
-    monkeypatch.setattr(subprocess, "Popen", begins)
+    monkeypatch.setattr(os, "fork", begins)
     monkeypatch.setattr(Look, "range", interrupted)
     assert edge.verify.main([str(path), "--processes", "2"]) == 130
-    assert [process.returncode is None for process in begun] == [False]
+    [process] = begun
+    with pytest.raises(ChildProcessError):  # it was ended and waited for
+        os.waitpid(process, os.WNOHANG)
     assert capfd.readouterr().out == ""
+
+
+def no_fork() -> int:
+    raise OSError
+
+
+def broken_help(*_files: object) -> None:
+    raise ZeroDivisionError
+
+
+def half_an_answer(_said: object, says: BinaryIO) -> None:
+    says.write(b'{"first": 1, "last": 4, "previous": "00')
+    says.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+cannot_fork = (os, "fork", no_fork)
+fails_at_once = (edge.verify, "_help", lambda *_files: os._exit(1))
+dies_in_the_middle = (edge.verify, "_help", half_an_answer)
 
 
 def skips_what_is_missing(file: File, work: Range, found: Found | None = None, take: Any = File.take) -> None:

@@ -1,7 +1,8 @@
 """A code scanner on a serial line, for the screen that it stands beside.
 
-A code is what comes between `prefix` and `suffix`, of printable characters. Whatever else comes is no code, and is
-said: characters without an end, more than a code can have, others than a code has, a beginning that is not the prefix.
+A code is what comes between `prefix` and `suffix`, of printable characters and the separators of GS1 codes. Whatever
+else comes is no code, and is said: characters without an end, more than a code can have, others than a code has, a
+beginning that is not the prefix.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ CODE_BYTES_MAX: Final = 512
 GAP_S: Final = 1.0
 """A scanner sends a code in one go: what has no end after so long is none."""
 SUFFIXES: Final = {"CR": b"\r", "LF": b"\n", "CRLF": b"\r\n", "TAB": b"\t", "ETX": b"\x03"}
+GROUP: Final = 0x1D
+"""Separates elements of a GS1 code."""
 NOT_A_CODE: Final = "The scanner sent something that is no code"
 
 
@@ -76,7 +79,7 @@ class Codes:
         if not piece.startswith(self._prefix):
             return "", f"{NOT_A_CODE}: it does not begin with {self._prefix.decode()}."
         code = piece.removeprefix(self._prefix)
-        if len(piece) > CODE_BYTES_MAX or not code or not all(0x20 <= byte <= 0x7E for byte in code):
+        if len(piece) > CODE_BYTES_MAX or not code or not all(0x20 <= byte <= 0x7E or byte == GROUP for byte in code):
             return "", f"{NOT_A_CODE}: it cannot be read. Scan it again."
         return code.decode("ascii"), ""
 

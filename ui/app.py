@@ -37,11 +37,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import hashlib
 import select
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final, TextIO
 from uuid import uuid4
@@ -54,6 +56,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.css.query import NoMatches
 from textual.driver import Driver
+from textual.drivers import linux_driver
 from textual.message import Message
 from textual.theme import Theme
 from textual.timer import Timer
@@ -167,6 +170,8 @@ class LinesideApp(App[None]):
 
     def get_driver_class(self) -> type[Driver]:
         """The terminal's driver; with `on_real_key` it also reports what real hands do."""
+        # what is no character becomes U+FFFD, which is in no code: textual's reader of keys would die of it
+        linux_driver.getincrementaldecoder = lambda name: partial(codecs.getincrementaldecoder(name), "replace")  # type: ignore[attr-defined]
         base = super().get_driver_class()
         tell = self._on_real_key
         if tell is None:
@@ -245,8 +250,10 @@ class LinesideApp(App[None]):
         """Send one request at a time; a second one while an answer is awaited is not sent at all."""
         client = self._client
         if self.front.busy or client is None:
+            if isinstance(event.request, ScanCode) and isinstance(self._view, Step):
+                await self._view.say_wrong("step.not_taken")
             return
-        self.front.busy = True
+        self.front.busy, self.front.keys = True, None
         self._dirty.set()
         self.run_worker(self._ask(client, event), name="ask", exclusive=False)
 

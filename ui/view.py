@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
@@ -22,6 +23,16 @@ from ui.locale import Words
 Entry = tuple[str, str]
 """Where a typed text belongs: a batch and a step; or "" and a field's name."""
 
+CODE_CHARS_MAX: Final = 256
+"""No code that anything takes has more."""
+BROKEN: Final = "\ufffd"
+"""Stands in a scanned code for what is no character of one."""
+SEPARATOR: Final = "\u241d"
+"""Stands there for the separator of GS1 codes, which has no sign."""
+PAUSE_S: Final = 0.5
+KEY_S: Final = 0.03
+KEYS_MIN: Final = 3
+"""A scanner types a code in one go: at least so many keys, so fast, and no pause."""
 ROWS: Final = 24
 COLUMNS: Final = 80
 """Of the terminal that screens are made for; where there is less, what matters most stays."""
@@ -32,6 +43,32 @@ PADS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Keys by row. c clears, < erases one, _ is a space."""
 KEY_NAMES: Final = {"c": "clear", "<": "erase", ".": "dot", "-": "minus", "_": "space"}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A code that was sent to a step."""
+
+    text: str
+    place: tuple[str, str, int, str]
+    """Batch, step, iteration and part."""
+    at_s: float
+
+
+@dataclass
+class Keys:
+    """Keys that came in one go, in the field of a code."""
+
+    field: Code
+    behind: bool
+    """Something stood in it already."""
+    begun_s: float
+    last_s: float
+    count: int = 0
+
+    def mixed(self, now_s: float) -> bool:
+        """Whether a scanner has typed them behind the rest of something else."""
+        return self.behind and self.count >= KEYS_MIN and now_s - self.begun_s < self.count * KEY_S
 
 
 @dataclass
@@ -52,6 +89,10 @@ class Front:
     picture: Picture | None = None
     picture_at_s: float = 0.0
     busy: bool = False
+    scan: Scan | None = None
+    """The last code that was sent to a step."""
+    keys: Keys | None = None
+    """Those of a code that no Enter has ended yet."""
 
     def elapsed_s(self, batch: BatchCard, card: StepCard) -> float:
         """The step's elapsed time now: time passes between two pictures while the batch runs."""
@@ -373,10 +414,43 @@ class Line(Input):
             self._front.entries[self.entry] = event.value
 
 
+class Code(Line):
+    """A field for a code, that a scanner types as if it was a keyboard. Enter gives what came in one go, each of two
+    codes by itself, and empties the field. A code with `BROKEN` in it is none."""
+
+    def __init__(self, front: Front, entry: Entry, title: str, *, id: str) -> None:  # noqa: A002
+        super().__init__(front, entry, title, id=id, replaced_by_typing=True, length=CODE_CHARS_MAX + 1)
+
+    def on_key(self, event: events.Key) -> None:
+        """In the order of the keys; an action would come later than what follows its key."""
+        sent, front = event.character, self._front
+        if sent is None or event.key in {"tab", "backspace", "escape"}:
+            return
+        now_s, keys = front.now_s(), front.keys
+        if keys is None or now_s > keys.last_s + PAUSE_S:
+            keys = Keys(self, bool(self.value) and self.selection.is_empty, now_s, now_s)
+        keys.last_s, keys.count = now_s, keys.count + 1
+        front.keys = keys
+        if sent in {"\r", "\n"}:
+            whole = keys.field is self and not keys.mixed(now_s)
+            self.post_message(self.Submitted(self, self.value if whole else self.value + BROKEN))
+            self.value, front.keys = "", None
+        elif not event.is_printable:
+            self.insert_text_at_cursor(SEPARATOR if sent == "\x1d" else BROKEN)
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+
+
 __all__ = [
+    "BROKEN",
+    "CODE_CHARS_MAX",
+    "SEPARATOR",
     "Ask",
     "Choice",
     "Choices",
+    "Code",
     "Entry",
     "Front",
     "Go",
@@ -385,6 +459,7 @@ __all__ = [
     "Look",
     "Pad",
     "Said",
+    "Scan",
     "Target",
     "Typed",
     "View",

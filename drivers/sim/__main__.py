@@ -1,4 +1,5 @@
-"""One simulated device: `python -m drivers.sim reactor|pump|scale|printer ...`. Prints its port when it is ready."""
+"""One simulated device: `python -m drivers.sim reactor|pump|scale|printer|scanner ...`. Prints its port, a scanner its
+serial line, when it is ready."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from pathlib import Path
 from edge.core.errors import LinesideError
 
 
-def _device(name: str, arguments: argparse.Namespace) -> AbstractAsyncContextManager[int]:
+def _device(name: str, arguments: argparse.Namespace) -> AbstractAsyncContextManager[int | str]:
     # Only the protocol that is served is loaded.
     where = (arguments.host, arguments.port)
     how = {"seed": arguments.seed, "speed": arguments.speed, "control": arguments.control}
@@ -22,6 +23,10 @@ def _device(name: str, arguments: argparse.Namespace) -> AbstractAsyncContextMan
         from drivers.sim.reactor import serve_bioreactor
 
         return serve_bioreactor(*where, **how, certificate=arguments.certificate)
+    if name == "scanner":
+        from drivers.sim.scanner import serve_scanner
+
+        return serve_scanner(arguments.control)
     if name == "printer":
         from drivers.sim.printer import serve_printer
 
@@ -47,8 +52,9 @@ async def _serve(arguments: argparse.Namespace) -> None:
             stop.set()
 
     loop.add_reader(0, heard)
-    async with _device(arguments.device, arguments) as port:
-        sys.stdout.write(json.dumps({"device": arguments.device, "port": port, "pid": os.getpid()}) + "\n")
+    async with _device(arguments.device, arguments) as where:
+        found = {"port" if isinstance(where, int) else "line": where}
+        sys.stdout.write(json.dumps({"device": arguments.device, **found, "pid": os.getpid()}) + "\n")
         sys.stdout.flush()
         await stop.wait()
 
@@ -56,7 +62,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
 def main() -> int:
     """Run one device; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("device", choices=["reactor", "pump", "scale", "printer"])
+    parser.add_argument("device", choices=["reactor", "pump", "scale", "printer", "scanner"])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--control", type=Path, required=True)

@@ -226,11 +226,12 @@ def run_fault(control: Path, device: str, request: dict[str, object]) -> dict[st
     """What `lineside simulate fault` does: one request to a device; returns the answer.
 
     Raises `sim.device`, `sim.away` or `sim.refused`."""
-    if device not in PORTS:
+    known = (*PORTS, "scanner")
+    if device not in known:
         raise LinesideError(
             "sim.device",
             f"There is no simulated device {device[:40]!r}.",
             effect="No fault was changed.",
-            todo=f"Name one of: {', '.join(PORTS)}.",
+            todo=f"Name one of: {', '.join(known)}.",
         )
     return asyncio.run(SimControl(control.resolve() / f"{device}.sock").ask(**request))

@@ -17,7 +17,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -75,6 +75,8 @@ class Faults:
         self.watchdog = Watchdog()
         self.load_g, self.load_since_s = 0.0, -math.inf
         """What stands on a scale, and since when."""
+        self.scan: Callable[[str, str], None] | None = None
+        """A scanner's: sends a code with a fault; ValueError for what it cannot."""
         self.door_open, self.door_since_s = False, -math.inf
         """An incubator's door, and since when it is so."""
 
@@ -124,6 +126,11 @@ class Faults:
             case {"do": "door", "open": bool(is_open)}:
                 if is_open is not self.door_open:
                     self.door_open, self.door_since_s = is_open, time.monotonic()
+            case {"do": "scan", "code": str(code)} if self.scan is not None:
+                try:
+                    self.scan(code, str(request.get("fault", "")))
+                except ValueError as error:
+                    raise _refused(str(error)) from error
             case {"do": "watchdog", "seconds": int() | float() as seconds} if 0 < seconds <= 3600:
                 self.watchdog.after_s = float(seconds)
             case {"do": "clear"}:
@@ -151,8 +158,8 @@ def _refused(why: str) -> LinesideError:
         "sim.request",
         f"The simulated device did not understand: {why}.",
         effect="No fault was changed.",
-        todo="Send one of counters, drop_replies, freeze, bad_quality, silent, clamp, service, put, door, watchdog or "
-        "clear.",
+        todo="Send one of counters, drop_replies, freeze, bad_quality, silent, clamp, service, put, door, scan, "
+        "watchdog or clear.",
     )
 
 

@@ -71,7 +71,10 @@ class Terminal:
                 await self._changed.wait()
 
     def press(self, keys: str) -> None:
-        os.write(self._ours, keys.encode())
+        self.send(keys.encode())
+
+    def send(self, data: bytes) -> None:
+        os.write(self._ours, data)
 
 
 def memory_kib(pid: int) -> int:

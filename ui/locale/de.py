@@ -257,6 +257,7 @@ TEXT: Final[dict[str, str]] = {
     "step.busy": "… die Box antwortet, noch ist nichts getan",
     "step.role": "Dieser Schritt ist für die Rolle {roles}: jemanden mit dieser Rolle rufen.",
     "step.no_scan": "✖ Ein Code wurde gescannt, aber dieser Schritt verlangt keinen. Er blieb ohne Wirkung.",
+    "step.not_taken": "✖ Dieser Code wurde nicht angenommen und blieb ohne Wirkung. Noch einmal scannen.",
     "step.progress": "{elapsed} von {duration}",
     "step.left": "noch {left}",
     "step.over": "die Zeit ist um",

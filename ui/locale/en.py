@@ -269,6 +269,7 @@ TEXT: Final[dict[str, str]] = {
     "step.busy": "… the box is answering, nothing is done yet",
     "step.role": "This step is for the role {roles}: ask someone who has it.",
     "step.no_scan": "✖ A code was scanned, but this step asks for none. Nothing was done with it.",
+    "step.not_taken": "✖ That code was not taken, and nothing was done with it. Scan once more.",
     "step.progress": "{elapsed} of {duration}",
     "step.left": "{left} left",
     "step.over": "time is up",

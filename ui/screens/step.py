@@ -18,8 +18,28 @@ from edge.core.terms import PENDING
 from edge.wire import BatchCard, ConfirmStep, EnterValue, ExpiryLine, Picture, ScanCode, StepCard
 from ui import drawing
 from ui.screens.acts import permitted_acts
-from ui.view import Ask, Choice, Choices, Entry, Front, Go, Line, Pad, Said, Target, Typed, View
+from ui.view import (
+    BROKEN,
+    CODE_CHARS_MAX,
+    SEPARATOR,
+    Ask,
+    Choice,
+    Choices,
+    Code,
+    Entry,
+    Front,
+    Go,
+    Line,
+    Pad,
+    Said,
+    Scan,
+    Target,
+    Typed,
+    View,
+)
 
+DOUBLED_S: Final = 0.5
+"""The same code again so soon was not scanned again: the scanner has sent it twice."""
 WIDE: Final = 100
 """From this width on the step list stands beside the body."""
 
@@ -55,7 +75,12 @@ class Step(View):
         if card is not None and card.draft and self._entry not in front.entries:
             front.entries[self._entry] = card.draft
             front.saved[self._entry] = card.draft
-        self._stray = False
+        self._wrong = ""
+        """What is said of a code that came to nothing."""
+        self._typed = False
+        """Something stands in the field of the code."""
+        self._asked = False
+        """The person logged in may answer now."""
 
     def body(self) -> Iterator[Widget]:
         words, front = self.words, self.front
@@ -83,7 +108,7 @@ class Step(View):
                     yield Said(words("step.choice"), classes="label", markup=False)
                     yield Choices(words, of="choice", per_page=4)
         if self._asks == "scan":
-            yield Line(front, self._entry, words("step.scan"), id="scan", replaced_by_typing=True, length=4096)
+            yield Code(front, self._entry, words("step.scan"), id="scan")
         yield Said("", id="draft")
         if self._asks in {"value", "scan"}:
             yield Pad("letters", words, lambda: self.field("entry" if self._asks == "value" else "scan"))
@@ -126,15 +151,15 @@ class Step(View):
             steps.update(drawing.step_list(batch.steps, 37, max(5, rows - 10)))
         word = f"{drawing.STATE_MARK[batch.state]} {words(f'state.{batch.state}')}"
         reason = f"{word}: {batch.reason}" if batch.reason else ""
-        next_action = words("step.no_scan") if self._stray else batch.next_action
+        next_action = words(self._wrong) if self._wrong else batch.next_action
         asking = tasks(batch)
-        if card in asking[1:] and not self._stray:  # what the box names is another task
+        if card in asking[1:] and not self._wrong:  # what the box names is another task
             next_action = words(f"step.do.{card.asks}", title=card.title)
-        if card is not None and not self._stray and not self._may(picture, card):
+        if card is not None and not self._wrong and not self._may(picture, card):
             next_action = words("step.role", roles=", ".join(words(f"role.{role}") for role in card.roles))
         if batch.reason and batch.reason in next_action:
             reason = word  # said once
-        self.tell_now(next_action, reason, "stop" if self._stray else drawing.tone(batch.state))
+        self.tell_now(next_action, reason, "stop" if self._wrong else drawing.tone(batch.state))
         if card is None:
             self._show_end(batch)
         else:
@@ -276,8 +301,8 @@ class Step(View):
         words, entered = self.words, self.front.entries.get(self._entry, "").strip()
         acts = permitted_acts(picture, batch)
         asked = card is not None and batch.state in {"running", "pausing"}
-        ready = self._may(picture, card) and asked
-        ready = ready and (self._asks == "confirm" or bool(entered and self._asks in {"value", "scan", "choice"}))
+        self._asked = self._may(picture, card) and asked
+        ready = self._asked and (self._asks == "confirm" or bool(entered and self._asks in {"value", "scan", "choice"}))
         typing = self.has_class("typing")
         self.offer("#home", shown=True)
         self.offer("#steps", shown=not wide and not typing)
@@ -310,18 +335,21 @@ class Step(View):
         if self._asks != "scan":
             await self.stray_key()
             return
-        self.front.entries[self._entry] = code
-        await self.tick()
-        self._accept()
+        await self._accept_scan(code)
 
     async def stray_key(self) -> None:
         """Something was scanned or typed where nothing asks for it."""
-        if not self._stray:
-            self._stray = True
-            await self.tick()
+        await self.say_wrong("step.no_scan")
 
     async def on_input_changed(self, event: Input.Changed) -> None:
-        if self._asks != "scan":  # a code is scanned again: no draft of it is kept
+        if self._asks == "scan":  # a code is scanned again: no draft of it is kept
+            shows = bool(event.value), self._wrong
+            if event.value:
+                self._wrong = ""
+            if shows == (self._typed, self._wrong):
+                return  # a scanner types fast
+            self._typed = bool(event.value)
+        else:
             self.post_message(Typed(self._entry, event.value))
         await self.tick()
 
@@ -329,8 +357,11 @@ class Step(View):
         if self._asks != "scan":
             self.post_message(Typed(self._entry, event.value, leaving=True))
 
-    def on_input_submitted(self, _: Input.Submitted) -> None:
-        self._accept()
+    async def on_input_submitted(self, event: Input.Submitted) -> None:
+        if self._asks == "scan":
+            await self._accept_scan(event.value)
+        else:
+            await self._accept()
 
     async def on_choices_picked(self, event: Choices.Picked) -> None:
         if self._card is not None:
@@ -357,7 +388,7 @@ class Step(View):
             case "pending":
                 self._enter(PENDING)
             case "confirm":
-                self._accept()
+                await self._accept()
 
     def _next_task(self) -> None:
         picture = self.front.picture
@@ -367,19 +398,40 @@ class Step(View):
             at = names.index(self._entry[1]) if self._entry[1] in names else -1
             self.post_message(Go("auto", self._batch, names[(at + 1) % len(names)]))
 
-    def _accept(self) -> None:
+    async def _accept(self) -> None:
         confirm = self.query_one("#confirm", Target)
         if not confirm.display or confirm.disabled:
             return
-        name, (batch, step), (iteration, part) = uuid4().hex, self._entry, self._shown_part
+        (batch, step), (iteration, part) = self._entry, self._shown_part
         text = self.front.entries.get(self._entry, "").strip()
         if self._asks == "confirm":
-            self.post_message(Ask(ConfirmStep(id=name, batch=batch, step=step, iteration=iteration, part=part)))
+            confirmed = ConfirmStep(id=uuid4().hex, batch=batch, step=step, iteration=iteration, part=part)
+            self.post_message(Ask(confirmed))
         elif self._asks == "scan":
-            scanned = ScanCode(id=name, batch=batch, step=step, iteration=iteration, part=part, text=text)
-            self.post_message(Ask(scanned, [self._entry]))
+            await self._accept_scan(text)
         else:
             self._enter(text)
+
+    async def _accept_scan(self, code: str) -> None:
+        """Send a code once, or say that it was not taken."""
+        (batch, step), (iteration, part), now_s = self._entry, self._shown_part, self.front.now_s()
+        text, last = code.strip(), self.front.scan
+        place = (batch, step, iteration, part)
+        if last is not None and last.text == text and now_s < last.at_s + DOUBLED_S:
+            return
+        if text and self._asked and not self.front.busy and BROKEN not in text and len(text) <= CODE_CHARS_MAX:
+            self.front.scan, self._wrong = Scan(text, place, now_s), ""
+            text = text.replace(SEPARATOR, "\x1d")
+            scanned = ScanCode(id=uuid4().hex, batch=batch, step=step, iteration=iteration, part=part, text=text)
+            self.post_message(Ask(scanned, [self._entry]))
+        elif code:
+            await self.say_wrong("step.not_taken")
+
+    async def say_wrong(self, what: str) -> None:
+        """A code came to nothing: say it."""
+        if self._wrong != what:
+            self._wrong = what
+            await self.tick()
 
     def _enter(self, text: str) -> None:
         (batch, step), (iteration, part) = self._entry, self._shown_part

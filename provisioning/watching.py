@@ -35,7 +35,7 @@ class Seen:
         value = f"{self.value:.7g}" if isinstance(self.value, float) else shown(self.value)
         why = f" ({shown(self.detail)})" if self.detail else ""
         source = f"  at the device {self.source_utc}" if self.source_utc else ""
-        head = f"{self.utc[11:23]}  {self.tag:<32}"
+        head = f"{self.utc[11:23]}Z  {self.tag:<32}"
         if self.quality is Quality.BAD:
             return f"{head}{'-':>14}  {self.quality.value}{why}{source}"
         return f"{head}{value:>14} {self.unit:<8} {self.quality.value}{why}, {self.age_s:.1f} s old{source}"

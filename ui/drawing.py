@@ -71,8 +71,8 @@ def span(words: Words, seconds: float) -> str:
 
 
 def moment(utc: str) -> str:
-    """Day and minute of a time."""
-    return f"{utc[:10]} {utc[11:16]}"
+    """Day and minute of a time, with its zone: the clock on the wall may show another."""
+    return f"{utc[:10]} {utc[11:16]} UTC"
 
 
 def clock_time(utc: str) -> str:

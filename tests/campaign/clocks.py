@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Final
+from unittest import mock
 
+from edge import clock
+from edge.clock import SystemClock
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core import line as head
@@ -24,9 +31,12 @@ from edge.core.record import ZERO_HASH, row_hash
 from edge.core.terms import ClockQuality
 from edge.desk import attested
 from edge.directory import Person
+from edge.history import utc_us
 from edge.identity import DeviceKey
+from edge.upkeep import each_day
 from tests.campaign import Part, Tally, planted
 from tests.simulation.line_model import SLACK_S, Run, random_recipe
+from ui import drawing
 
 TRUE: Final = datetime(2026, 3, 29, tzinfo=UTC)
 JUMPS: Final = (
@@ -223,14 +233,13 @@ class SignedRun(FalseClockRun):
             found = [(one.subject_seq, one.utc, one.clock) for one in told]
             self.hold(found == wanted, f"the signatures of {step!r} are not in the order of their rows: {found}")
         free = [seq for seq, body in rows if body.at.quality is ClockQuality.FREE]
-        back = [seq for (_, one), (seq, later) in pairwise(rows) if later.at.utc < one.at.utc]
         said = "\n".join(record.clock.sentences())
         known = f"{len(free)} of its rows were made, between row {free[0]} and row {free[-1]}" if free else ""
         self.hold(known in said, f"the record does not say of which rows nobody set the clock: {said}")
-        least = back[: review.BACK_MAX]
-        self.hold(
-            all(f"Before row {seq} " in said for seq in least), f"the record does not say that it went back: {said}"
-        )
+        for (_, one), (seq, later) in pairwise(rows):
+            told = f"Before row {seq} " in said or said.count("the clock was set") >= review.JUMPS_MAX
+            back = wall_s(one.at, later.at) <= -review.JUMP_S
+            self.hold(told or not back, f"the record does not say that the clock went back before row {seq}: {said}")
         text = review.as_text(record)
         doubts = sum(body.at.quality is ClockQuality.FREE for body in signed)
         self.hold(text.count("by a clock that no time source set") == doubts, "the record hides what a clock was worth")
@@ -295,4 +304,250 @@ SIGNATURES = Part(
     },
 )
 
-PARTS: Final = (TIMERS, SIGNATURES)
+# A clock that says that it is set, and lies --------------------------------------------------------------------------
+
+
+class LyingRun(FalseClockRun):
+    """The wall clock says that a time source sets it, and is wrong: always so when a box wakes, now and then later."""
+
+    weights: ClassVar[Mapping[str, int]] = {"the_power_goes": 8, "somebody_amends": 2}
+
+    def quality(self) -> ClockQuality:
+        return ClockQuality.SYNCED
+
+    def judge_row(self, event: ev.Event) -> None:
+        super().judge_row(event)
+        if isinstance(event, ev.RuntimeStarted) and self.made:
+            self.judge_dark(event, self.made[-1].body.at, self.now)
+
+    def do(self, command: cm.Command) -> list[ev.Event]:
+        self.now = super().stamp()  # the row carries the time by which it is decided
+        return super().do(command)
+
+    def stamp(self) -> Stamp:
+        return self.now
+
+    def judge_dark(self, event: ev.RuntimeStarted, last: Stamp, at: Stamp) -> None:
+        """What the clocks contradict is not believed: then people say how long it was."""
+        if last.boot == at.boot:
+            return
+        claimed_s = wall_s(last, at)
+        shows = not max(0.0, at.boottime_s - head.SLEWED_S) <= claimed_s <= head.DARK_S_MAX
+        bounds = (event.dark_low_s, event.dark_high_s)
+        self.hold(not shows or bounds == (0.0, -1.0), f"a lie that shows is believed: {claimed_s} s, {event}")
+        self.hold(shows or bounds == (claimed_s, claimed_s), f"a clock that a time source sets is not used: {event}")
+
+    def judge_timer(self, event: ev.TimerDue) -> None:
+        """No lie counts but that about a dark stretch which nothing contradicts; within a boot none does."""
+        run = self.line.batches[event.batch].steps[event.step]
+        length_s = run.duration_s if event.timer == "duration" else run.timeout_s
+        began = next(
+            seq
+            for seq in range(len(self.made) - 1, -1, -1)
+            if isinstance(one := self.made[seq].body.event, ev.StepActivated | ev.RampStepped)
+            and (one.batch, one.step, one.iteration) == (event.batch, event.step, event.iteration)
+        )
+        passed_s = self.true_s - self.made[began].true_s
+        for before, after in pairwise(self.made[began:]):
+            if isinstance(after.body.event, ev.RuntimeStarted) and before.body.at.boot != after.body.at.boot:
+                passed_s += max(0.0, after.body.event.dark_low_s - (after.true_s - before.true_s))
+        self.hold(passed_s >= length_s - SLACK_S, f"{event} after {passed_s} s of {length_s} s, lies and all")
+
+    def crash_at_every_row(self) -> None:
+        """Row 2 does that. Here the record is asked what it says of a clock that was set while the box was on."""
+        bodies = [decode(made.data) for made in self.made]
+        for name, record in review.as_built(enumerate(bodies, 1)).items():
+            mine = [(seq, body.at) for seq, body in enumerate(bodies, 1) if body.event.batch == name]
+            said = "\n".join(record.clock.sentences())
+            for (_, last), (seq, at) in pairwise(mine):
+                step_s = wall_s(last, at) - (at.boottime_s - last.boottime_s)
+                jumped = last.boot == at.boot and abs(step_s) >= review.JUMP_S
+                told = f"Before row {seq} " in said or said.count("the clock was set") >= review.JUMPS_MAX
+                self.hold(not jumped or told, f"the record does not say that the clock jumped by {step_s} s: {said}")
+
+
+async def lie(seed: int, folder: Path, tally: Tally) -> None:
+    del folder
+    run = LyingRun(seed)
+    try:
+        run.play()
+    finally:
+        tally.fault(run.jumps)
+
+
+def whatever_it_says(earlier: Stamp | None, later: Stamp) -> Elapsed:
+    """Planted: a clock that says that a time source sets it is above suspicion."""
+    if earlier is None or earlier.boot == later.boot or wall_s(earlier, later) < 0:
+        return BETWEEN(earlier, later)
+    passed_s = wall_s(earlier, later)
+    return Elapsed(passed_s, passed_s)
+
+
+def twice(before: Elapsed, since: Stamp, last: Stamp, gap: Elapsed) -> Elapsed:
+    """Planted: what was dark is longer than any clock says."""
+    return CARRIED(before, since, last, Elapsed(gap.low_s + 7_200.0, gap.high_s + 7_200.0))
+
+
+def silent(*_: Stamp) -> str:
+    """Planted: nobody looks whether the clock jumped."""
+    return ""
+
+
+BETWEEN: Final = head.between
+CARRIED: Final = head._carried
+
+LIES: Final = Part(
+    10,
+    "lying-clock",
+    "a wall clock that says that a time source sets it, and is off by hours, days or decades, or stands",
+    gate=50,
+    full=5_000,
+    inject=lie,
+    planted={
+        "such a clock is above suspicion": planted(
+            lie, "a lie that shows", {"edge.core.decide.between": whatever_it_says}
+        ),
+        "a dark stretch counts twice": planted(lie, "lies and all", {"edge.core.line._carried": twice}),
+        "nobody says that it jumped": planted(lie, "does not say that the clock", {"edge.core.review._jumped": silent}),
+    },
+)
+
+# Local time ----------------------------------------------------------------------------------------------------------
+
+ZONES: Final = (
+    "CET-1CEST,M3.5.0,M10.5.0/3",
+    "EST5EDT,M3.2.0,M11.1.0",
+    "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0",  # half an hour, in the other half of the year
+    "<+1245>-12:45<+1345>,M9.5.0/2:45,M4.1.0/3:45",
+    "IST-5:30",
+)
+YEAR_BEGINS: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+
+@contextmanager
+def living_in(zone: str) -> Iterator[None]:
+    """This process lives there."""
+    try:
+        with mock.patch.dict(os.environ, {"TZ": zone}):
+            time.tzset()
+            yield
+    finally:
+        time.tzset()
+
+
+@cache
+def changes(zone: str) -> tuple[float, ...]:
+    """When the clocks are changed there in 2026; at some time where they never are."""
+    hours = [YEAR_BEGINS + 3600.0 * hour for hour in range(8_760)]
+    with living_in(zone):
+        found = [late for early, late in pairwise(hours) if time.localtime(early)[8] != time.localtime(late)[8]]
+    return tuple(found) or (YEAR_BEGINS + 86_400.0 * 90,)
+
+
+class LocalRun(Run):
+    """A box with the system's clock, in a house whose clocks are changed meanwhile."""
+
+    weights: ClassVar[Mapping[str, int]] = {"somebody_amends": 1, "time_passes": 20}
+
+    def __init__(self, seed: int, zone: str) -> None:
+        self.system, self.change_s = SystemClock(), random.Random(seed).choice(changes(zone))
+        self.offset_s = self.change_s - 7_000.0
+        super().__init__(seed)
+
+    def stamp(self) -> Stamp:
+        with mock.patch("edge.clock.datetime", self):
+            utc = self.system.utc()
+        return Stamp(utc, ClockQuality.SYNCED, self.true_s - self.boot_s, f"boot-{self.boot}")
+
+    @property
+    def epoch_s(self) -> float:
+        return self.offset_s + self.true_s
+
+    def now(self, zone: tzinfo | None = None) -> datetime:
+        """What the clock of the machine says, in the place of `datetime`."""
+        return datetime.fromtimestamp(self.epoch_s, zone)
+
+    def judge_row(self, event: ev.Event) -> None:
+        """By the true time, without any library that knows zones."""
+        super().judge_row(event)
+        minutes, days = int(self.epoch_s // 60), int((self.epoch_s - YEAR_BEGINS) // 86_400)
+        utc, hour = self.stamp().utc, f"{minutes // 60 % 24:02}:{minutes % 60:02}"
+        shown = drawing.moment(utc)
+        told = (shown[11:], drawing.clock_time(utc))
+        self.hold(told == (f"{hour} UTC", f"{hour}Z"), f"shown as {told}, and it is {hour} in UTC")
+        day = date.fromisoformat(shown[:10]).toordinal() - date(2026, 1, 1).toordinal()
+        self.hold(day == days, f"shown as {shown}, which is another day")
+        self.entered(utc, shown)
+
+    def entered(self, utc: str, shown: str) -> None:
+        """What the screen shows, and what a clock in the house shows with its zone, are understood when they are typed;
+        so are both hours of a night that has one twice, and one that never was."""
+        here = datetime.fromtimestamp(self.epoch_s).astimezone()
+        true_us = round(self.epoch_s * 1e6)
+        minute = shown.removesuffix(" UTC")
+        for text, within_us in ((utc, 1), (here.isoformat(), 1), (minute, 60_000_000), (f"{minute}Z", 60_000_000)):
+            found = utc_us(text)
+            ok = found is not None and 0 <= true_us - found < within_us
+            self.hold(ok, f"{text!r} was entered, and taken for another time")
+        hours = timedelta(hours=1)
+        early, late = (utc_us((here + n * hours).isoformat()) for n in (0, 1))
+        self.hold(early is not None and late == early + 3_600_000_000, "two hours of the clock on the wall are one")
+
+    def crash_at_every_row(self) -> None:
+        """Row 2 does that. Here: what people see of the rows is in their order, and each day has its chores once."""
+        bodies = [decode(made.data) for made in self.made]
+        times = [drawing.moment(body.at.utc) for body in bodies]
+        self.hold(times == sorted(times), "rows are shown in another order than they were made")
+        for record in review.as_built(enumerate(bodies, 1)).values():
+            began = [step.began_utc for step in record.steps if step.began_utc]
+            self.hold(began == sorted(began), f"the record of {record.batch} is in another order")
+            self.hold(
+                not record.clock.sentences(), f"a change of local time counts as one of the clock: {record.clock}"
+            )
+        trigger, at = each_day("02:30"), datetime.fromtimestamp(self.offset_s, UTC)
+        due = [at]
+        for _ in range(3):
+            due.append(trigger.get_next_fire_time(due[-1], due[-1] + timedelta(seconds=1)))
+        self.hold(all(b - a == timedelta(days=1) for a, b in pairwise(due[1:])), f"chores of a day: {due[1:]}")
+
+
+async def live(seed: int, folder: Path, tally: Tally) -> None:
+    del folder
+    zone = ZONES[seed % len(ZONES)]
+    with living_in(zone):
+        run = LocalRun(seed, zone).play()
+    assert isinstance(run, LocalRun)
+    tally.fault(int(run.epoch_s > run.change_s))
+
+
+def local(self: SystemClock) -> str:
+    """Planted: rows carry the time on the wall."""
+    del self
+    return clock.datetime.now().isoformat(timespec="microseconds") + "Z"
+
+
+def without_zone(utc: str) -> str:
+    """Planted: a time of UTC looks like one on the wall."""
+    return f"{utc[:10]} {utc[11:16]}"
+
+
+def as_local(text: str) -> int | None:
+    """Planted: a time without a zone is one on the wall."""
+    return round(datetime.fromisoformat(text).timestamp() * 1e6)
+
+
+LOCAL: Final = Part(
+    10,
+    "local-time",
+    "clocks in the house are changed for summer and winter while rows are made, shown and times entered",
+    gate=50,
+    full=5_000,
+    inject=live,
+    planted={
+        "rows carry local time": planted(live, "shown as|another order", {"edge.clock.SystemClock.utc": local}),
+        "a time is shown without its zone": planted(live, "shown as", {"ui.drawing.moment": without_zone}),
+        "a time without a zone is local": planted(live, "was entered", {"tests.campaign.clocks.utc_us": as_local}),
+    },
+)
+
+PARTS: Final = (TIMERS, SIGNATURES, LIES, LOCAL)

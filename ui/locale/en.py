@@ -204,11 +204,11 @@ TEXT: Final[dict[str, str]] = {
     "home.clean_for": "clean, for {left} more",
     "home.connected": "connected",
     "home.no_equipment": "No equipment is connected to this box.",
-    "home.check.found": "The record was verified {when} UTC and does not hold. Tell quality now:",
-    "home.check.holds": "Record verified {when} UTC: {rows} rows hold",
+    "home.check.found": "The record was verified {when} and does not hold. Tell quality now:",
+    "home.check.holds": "Record verified {when}: {rows} rows hold",
     "home.check.never": "The record was not verified as a whole yet",
-    "home.drill.found": "The day's backup of {when} UTC does not hold. Tell quality now:",
-    "home.drill.holds": "Backup restored and verified {when} UTC: rows to {seq}",
+    "home.drill.found": "The day's backup of {when} does not hold. Tell quality now:",
+    "home.drill.holds": "Backup restored and verified {when}: rows to {seq}",
     "home.notices": "To know",
     # Start
     "profile.equipment_check": "Equipment checks: no order, no material.",
@@ -367,8 +367,8 @@ TEXT: Final[dict[str, str]] = {
     "step.do.hand": "By hand: {title}",
     "do.off": "Time off",
     "off.title": "How much time passed while the box was off? ({batch})",
-    "off.explain": "Its last row is of {since}; no trusted clock says when it came back. "
-    "Look at another clock: how many minutes are there between this row and its return?",
+    "off.explain": "Its last row is of {since}, not local time; no trusted clock says when it came "
+    "back. Look at another clock: how many minutes are there between this row and its return?",
     "off.minutes": "Minutes",
     "off.next": "Enter whole minutes, then sign. A second person enters them again.",
     "off.meaning": "So much time passed, by another clock.",

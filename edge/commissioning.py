@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from edge.terminal import AsJson, Box
+
 if TYPE_CHECKING:
     from edge.config import Config
     from provisioning.equipment import Station
 
-Box = Annotated[Path, typer.Option("--box", help="The box folder, with lineside.toml in it.", envvar="LINESIDE_BOX")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 Who = Annotated[str, typer.Option(help="Who does it; the account's name when left out.")]
 ANSWER_CHARS_MAX: Final = 500
 

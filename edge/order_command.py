@@ -13,12 +13,11 @@ from uuid import uuid4
 import typer
 
 from edge.core.errors import LinesideError
+from edge.terminal import AsJson, Box
 
 if TYPE_CHECKING:
     from edge.desk_client import DeskClient
 
-Box = Annotated[Path, typer.Option("--box", help="The box folder, with lineside.toml in it.", envvar="LINESIDE_BOX")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 Person = Annotated[str, typer.Option(help="Who gives it; the PIN is asked for, or read from standard input.")]
 Wanted = Annotated[str, typer.Argument(help="The order's id.")]
 

@@ -17,12 +17,11 @@ import typer
 
 from edge.core.errors import LinesideError
 from edge.core.lifecycle import DONE, RecipeAct
+from edge.terminal import AsJson, Box
 
 if TYPE_CHECKING:
     from edge.desk_client import DeskClient
 
-Box = Annotated[Path, typer.Option("--box", help="The box folder, with lineside.toml in it.", envvar="LINESIDE_BOX")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 Person = Annotated[str, typer.Option(help="Who signs; without it the badge is asked for.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the journal.")]
 Wanted = Annotated[str, typer.Argument(help='A name, "NAME VERSION", or the first characters of a seal.')]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
+from edge.terminal import AsJson
 
 
 def derive(

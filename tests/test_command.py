@@ -22,12 +22,13 @@ import pytest
 
 from demo.rig import PEOPLE
 from edge import wire
-from edge.__main__ import EXIT_FOUND, EXIT_JOURNAL, EXIT_REFUSED, main
+from edge.__main__ import main
 from edge.core.errors import LinesideError
 from edge.core.events import decode
 from edge.core.record import fingerprint
 from edge.desk_client import connect
 from edge.journal import JournalReader, verify_journal
+from edge.terminal import EXIT_FOUND, EXIT_JOURNAL, EXIT_REFUSED
 from hub.config import init_hub
 from provisioning.device import init_device
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from uuid import uuid4
 
 from edge import wire
-from edge.__main__ import EXIT_JOURNAL
 from edge.core.errors import LinesideError
 from edge.core.events import decode
 from edge.core.room import BALLAST_BYTES, FULL_BYTES
 from edge.core.terms import Role
 from edge.desk_client import DeskClient, connect
 from edge.journal import JournalReader, verify_journal
+from edge.terminal import EXIT_JOURNAL
 from provisioning.device import NewPerson, init_device
 
 DISK_BYTES = 64 * 1024 * 1024

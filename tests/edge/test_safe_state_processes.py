@@ -15,7 +15,6 @@ import pytest
 
 from demo.rig import Rig
 from edge import unrecorded, wire
-from edge.__main__ import EXIT_JOURNAL
 from edge.clock import SystemClock
 from edge.core.errors import LinesideError
 from edge.core.events import CommandIntended, ExceptionRaised, decode
@@ -23,6 +22,7 @@ from edge.core.plant import read_plant
 from edge.desk_client import DeskClient, connect
 from edge.equipment import Equipment, installed_drivers
 from edge.journal import JournalReader, verify_journal
+from edge.terminal import EXIT_JOURNAL
 
 ANSWER_S = 5
 """A loaded machine's devices may take long; the tests are not about that."""

@@ -833,9 +833,12 @@ def _apply_event(db: Database, seq: int, row: RowBody) -> None:
                 "idle", "", "", "", 0, event.speed, seq, seq,
             )  # fmt: skip
         case ev.BatchStarted():
+            (raised,) = db.execute(
+                "SELECT ifnull(max(exceptions), 0) FROM batch WHERE batch=?", [event.batch]
+            ).fetchone()
             _insert(
                 db, "batch", event.batch, event.order, event.patient, event.recipe, event.version, event.seal,
-                "running", utc, row.actor, "", 0, event.speed, seq, seq,
+                "running", utc, row.actor, "", raised, event.speed, seq, seq,
             )  # fmt: skip
         case ev.BatchStateChanged():
             _insert(db, "state_change", seq, utc, event.batch, event.was, event.now, event.cause, event.reason)

@@ -133,9 +133,9 @@ def plan_changes(line: Line, batch: Batch, asked: Sequence[Change], at: Stamp) -
     skips = tuple(change.subject for change in changes if change.kind == "skip")
     lasting = len(skips) < len(changes)
     was = batch.amended or batch.seal
-    said = [difference.text for difference in compare(recipe, made)]
+    said = [f"{one.new} is taken although it is {one.old}" for one in changes if one.kind == "dirty"]
+    said += [difference.text for difference in compare(recipe, made)]
     said += [f"step {one} “{recipe.steps()[one].title}” is left out once" for one in skips]
-    said += [f"{one.new} is taken although it is {one.old}" for one in changes if one.kind == "dirty"]
     return _plan(line, batch, made, tuple(changes), skips, said, seal(made) if lasting else was, allowed(recipe))
 
 
@@ -274,8 +274,8 @@ def _refuse_state(batch: Batch, *, waits: bool = False) -> None:
             "amendment.state",
             f"Batch {batch.batch} is {batch.state.value}: it cannot be amended now.",
             effect=UNCHANGED,
-            todo="A dirty unit is given to a batch that waits. Whatever else is to change: wait until it runs, is paused "
-            "or held; one that came back with a backup must be continued first.",
+            todo="A dirty unit is given to one that waits. For another change wait until it runs, is paused or held; one "
+            "that came back with a backup must be continued first.",
         )
 
 

@@ -82,7 +82,11 @@ def _ago(line: Line, unit: str, at: Stamp) -> str:
     if known is None or not known.clean:
         return ""
     passed_s = _passed_s(known, at)
-    return f", and {'nobody knows for how long the box was off' if passed_s == inf else f'was cleaned {span(passed_s)} ago'}"
+    return (
+        ", and nobody knows for how long the box was off"
+        if passed_s == inf
+        else f", and was cleaned {span(passed_s)} ago"
+    )
 
 
 def left_s(line: Line, unit: str, at: Stamp) -> float | None:
@@ -125,7 +129,7 @@ def allowed_dirty(line: Line, changes: Sequence[Change], at: Stamp) -> list[str]
                 "unit.dirty_since",
                 f"{one.new} is {why}. What was signed for this batch is that it is {one.old}.",
                 effect="Nothing was started; the batch waits.",
-                todo="Clean the unit, or stop this batch and let another one wait.",
+                todo="Stop this batch, and let another one wait.",
             )
         found.append(one.new)
     return found

@@ -525,7 +525,7 @@ class _Decision:
             self.begin(command)
 
     def enqueue(self, command: cm.StartBatch, recipe: Recipe, named: str, version: str) -> None:
-        """Let the batch wait. It takes no unit; those that it could use are kept for it against later ones."""
+        """Let the batch wait. It takes no unit; those that it needs are kept for it against later ones."""
         line = self.line
         ahead = queueing.waiting(line)
         if len(ahead) >= queueing.WAITING_MAX:
@@ -560,7 +560,7 @@ class _Decision:
         if self.now.room is not None:
             running = sum(self.recipe(one).activations() for one in line.live() if one.state is not State.IDLE)
             refuse_batch_that_will_not_fit(self.now.room, running + recipe.activations())
-        taken, dirty = queueing.taken(line, batch_id), cleaning.not_clean(line, self.now.at)
+        taken, dirty = queueing.taken(line, self.now.at, batch_id), cleaning.not_clean(line, self.now.at)
         wanted = amended(recipe, asked.changes) if asked.changes else recipe
         units = queueing.allocate(line.book.plant, wanted, taken, dirty, training=asked.training)
         allowed_dirty = cleaning.allowed_dirty(line, asked.changes, self.now.at)

@@ -1,7 +1,12 @@
 """Which units a batch takes, and whose turn it is: pure questions about the head.
 
 A batch takes all its units at once when it begins, and none while it waits: so no two batches can wait for each other.
-Every unit that a waiting batch could use is kept for it against those that came later: so each gets its turn.
+
+For each that waits, the longest first, those units are kept against whoever came later that it would take if it could
+begin without what it still lacks: one for each role, and no more. Later ones may pass it on others. That takes nothing
+from it: of what it lacks no unit is free, or it would be kept; and whatever becomes free is offered to it first. So
+what it would take only grows, and each gets its turn when those before it have ended. A dirty unit is not kept for a
+batch that wants a clean one: else who cleans it could not have it, and both would wait for ever.
 """
 
 from __future__ import annotations
@@ -50,14 +55,16 @@ def usable(plant: Plant, recipe: Recipe, *, training: bool = False) -> dict[str,
     return found
 
 
-def taken(line: Line, batch: str = "") -> dict[str, str]:
+def taken(line: Line, at: Stamp, batch: str = "") -> dict[str, str]:
     """The units that `batch`, or a new one without it, cannot have now, each with why in words."""
     found = {unit: f"used by batch {other.batch}" for other in line.live() for unit in other.units.values()}
-    for other in waiting(line):
+    ahead = waiting(line)
+    dirty = not_clean(line, at) if ahead else {}
+    for other in ahead:
         if other.batch == batch:
             break
-        for unit in _all_usable(line.book.plant, line.recipe(other), other.training):
-            found.setdefault(unit, f"kept for batch {other.batch}, which waits longer")
+        kept, _ = _choose(line.book.plant, line.recipe(other), found, dirty, other.training)
+        found |= dict.fromkeys(kept.values(), f"kept for batch {other.batch}, which waits longer")
     return found
 
 
@@ -88,8 +95,8 @@ def allocate(
             raise LinesideError(
                 "unit.dirty",
                 f"No clean unit of class {f'{need.cls} {need.unit}'.strip()} is free: {'; '.join(soiled)}.",
-                todo="Run a recipe with a step that cleans it, or let the batch wait for another one. Where the recipe lets "
-                "it be amended so, a batch that waits is given the dirty one (Batch, Amend).",
+                todo="Run a recipe with a step that cleans it, or let the batch wait for another one. Where its recipe "
+                "allows that, a batch that waits is amended to take the dirty one.",
             )
         busy = ", ".join(f"{name} is {gone[name]}" for name in fitting if name in gone)
         raise LinesideError(
@@ -102,7 +109,7 @@ def allocate(
 
 def turn(line: Line, recipe: Recipe, at: Stamp, batch: str = "", *, training: bool = False) -> Turn:
     """What a waiting `batch`, or a new one without it, waits for now."""
-    plant, gone = line.book.plant, taken(line, batch)
+    plant, gone = line.book.plant, taken(line, at, batch)
     dirty = not_clean(line, at)
     _, missing = _choose(plant, recipe, gone, dirty, training)
     gone = {**dirty, **gone}
@@ -120,17 +127,17 @@ def turn(line: Line, recipe: Recipe, at: Stamp, batch: str = "", *, training: bo
 def _choose(
     plant: Plant, recipe: Recipe, gone: Mapping[str, str], dirty: Mapping[str, str], training: bool
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """A unit for each role that can have one, and for each other what could have taken it."""
+    """A unit for as many roles as can have one, and for each other what could have taken it. Roles that want a clean
+    one choose first: what is left does for the others, and not the other way round."""
+    fitting = usable(plant, recipe, training=training)
     chosen: dict[str, str] = {}
-    missing: dict[str, list[str]] = {}
-    for role, fitting in usable(plant, recipe, training=training).items():
+    for role in sorted(fitting, key=lambda role: not recipe.units[role].clean):
         unfit = dirty if recipe.units[role].clean and not training else {}
-        free = [n for n in fitting if n not in gone and n not in unfit and n not in chosen.values()]
-        if free:
-            chosen[role] = free[0]
-        else:
-            missing[role] = fitting
-    return chosen, missing
+        free = (n for n in fitting[role] if n not in gone and n not in unfit and n not in chosen.values())
+        if (unit := next(free, None)) is not None:
+            chosen[role] = unit
+    missing = {role: units for role, units in fitting.items() if role not in chosen}
+    return {role: chosen[role] for role in fitting if role in chosen}, missing
 
 
 def _all_usable(plant: Plant, recipe: Recipe, training: bool) -> list[str]:

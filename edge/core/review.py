@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -555,7 +555,8 @@ def _passed(low_s: float, high_s: float) -> str:
 def _ordered(changes: list[dict[str, str]]) -> list[str]:
     """What an order set, a sentence each."""
     said = "Ordered: {} = {} {unit}, the recipe says {} {unit}"
-    return [said.format(one["subject"][1:], one["new"], one["old"], unit=one["unit"]).rstrip() for one in changes]
+    values = (one for one in changes if one["kind"] == "value")
+    return [said.format(one["subject"][1:], one["new"], one["old"], unit=one["unit"]).rstrip() for one in values]
 
 
 def _end(limit: float | None) -> str:
@@ -582,25 +583,29 @@ def _fold(built: dict[str, AsBuilt], seq: int, row: RowBody) -> None:
                 ordered=_ordered(event.changes),
             )
         case ev.BatchStarted():
-            waited = built.get(event.batch)
-            built[event.batch] = AsBuilt(
+            about = (event.order, event.patient, event.recipe, event.version, event.seal)
+            begun = AsBuilt(
                 event.batch,
-                event.order,
-                event.patient,
-                event.recipe,
-                event.version,
-                event.seal,
+                *about,
                 dict(event.units),
                 event.speed,
                 utc,
                 row.actor,
                 as_of_seq=seq,
-                queued=waited.queued if waited else "",
                 training=event.training,
                 profile=event.profile,
                 ordered=_ordered(event.changes),
-                clock=waited.clock if waited else Clock(),
             )
+            if waited := built.get(event.batch):  # what was decided meanwhile belongs to it
+                begun = replace(
+                    begun,
+                    queued=waited.queued,
+                    clock=waited.clock,
+                    exceptions=waited.exceptions,
+                    signatures=waited.signatures,
+                    amendments=waited.amendments,
+                )
+            built[event.batch] = begun
         case ev.IdentityErased():
             for batch in built.values():
                 if batch.patient == event.pseudonym:

@@ -88,6 +88,29 @@ def test_who_comes_later_passes_nobody_who_waits() -> None:
     assert line.batch("B9").units == {"reactor": "BR-1"}
 
 
+def test_no_more_is_kept_than_is_needed() -> None:
+    line = line_of()
+    let_wait(line, "B1")
+    line.start("B9")
+    assert line.batch("B9").units == {"reactor": "BR-2"}, "B1 needs one of the two"
+    let_wait(line, "B2")
+    assert turn(line, "B2").startswith(
+        "Waits for BR-1, kept for batch B1, which waits longer or BR-2, used by batch B9"
+    )
+    end(line, "B9")
+    assert (turn(line, "B1"), turn(line, "B2")) == ("", "")
+    start(line, "B2")
+    start(line, "B1")
+    assert (line.batch("B1").units, line.batch("B2").units) == ({"reactor": "BR-1"}, {"reactor": "BR-2"})
+
+
+def test_a_role_that_wants_a_clean_unit_chooses_first() -> None:
+    wanted = recipe(STEPS, units={"any": {"class": "bioreactor"}, "clean": {"class": "bioreactor", "clean": True}})
+    units = queueing.allocate(PLANT, wanted, {}, {"BR-2": "dirty: used by batch B0"})
+    assert units == {"any": "BR-2", "clean": "BR-1"}
+    assert list(units) == ["any", "clean"]
+
+
 def test_a_batch_is_let_wait_although_its_units_are_free_and_does_not_start() -> None:
     line = line_of()
     (queued,) = let_wait(line, "B1")

@@ -1,11 +1,12 @@
 """Random schedules of 8 batches on 5 units: they start, wait, take their turn, end; the power goes between requests.
 
-What must hold is judged from the rows, with books of its own: no unit in two batches, nobody overtaken, nothing held
-while waiting, nothing begun by itself, and all come to an end when people go on."""
+What must hold is judged from the rows, with books of its own: no unit in two batches, nobody overtaken where that takes
+anything from them, nothing held while waiting, nothing begun by itself, and all come to an end when people go on."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from edge.core import commands as cm
@@ -49,7 +50,7 @@ class Schedules(VirtualLine):
         self.made_of: dict[str, Recipe] = {}
         self.in_use: dict[str, str] = {}
         """... which unit is in which batch: from the rows alone."""
-        self.waited = self.began_after = 0
+        self.waited = self.began_after = self.passed = 0
         super().__init__()
 
     def __post_init__(self) -> None:
@@ -171,9 +172,11 @@ class Schedules(VirtualLine):
                 twice = mine & self.in_use.keys()
                 self.hold(not twice, f"two batches have {twice}")
                 earlier = self.order[: self.order.index(event.batch)] if event.batch in self.order else self.order
+                free = PLANT.units.keys() - self.in_use.keys()
                 for other in earlier:
-                    passed = mine & self.could_use(other)
-                    self.hold(not passed, f"{event.batch} took {passed} before {other}, which waits longer")
+                    passed = self.fillable(other, free) - self.fillable(other, free - mine)
+                    self.hold(not passed, f"{event.batch} took {mine} before {other}, which waits longer")
+                    self.passed += bool(mine & self.could_use(other))
                 if event.batch in self.order:
                     self.order.remove(event.batch)
                     self.began_after += 1
@@ -194,6 +197,16 @@ class Schedules(VirtualLine):
         bound = {need.unit for need in needs if need.unit}
         of_class = {unit for need in needs if not need.unit for unit, u in PLANT.units.items() if u.cls == need.cls}
         return bound | (of_class - bound)
+
+    def fillable(self, name: str, free: AbstractSet[str]) -> int:
+        """How many of its roles could have one of these units, each another."""
+        needs = self.made_of[name].units.values()
+        bound = {need.unit for need in needs if need.unit}
+        filled = len(bound & free)
+        for of_class in {need.cls for need in needs}:
+            loose = sum(need.cls == of_class for need in needs if not need.unit)
+            filled += min(loose, sum(PLANT.units[unit].cls == of_class for unit in free - bound))
+        return filled
 
     def needs_more_than_there_is(self, wanted: Recipe) -> bool:
         for of_class in {need.cls for need in wanted.units.values()}:

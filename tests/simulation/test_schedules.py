@@ -17,6 +17,7 @@ def test_eight_batches_on_five_units_never_share_one_and_each_gets_its_turn() ->
     played = [Schedules(seed).play() for seed in range(RUNS)]
     assert sum(one.waited for one in played) > 2 * RUNS, "the schedules have gone thin"
     assert sum(one.began_after for one in played) > RUNS
+    assert sum(one.passed for one in played) > RUNS / 10, "more is kept than is needed"
 
 
 @pytest.mark.parametrize("bug", PLANTED)

@@ -35,6 +35,7 @@ WORDS: Final[Mapping[str, Word]] = {
     "limit.category": Word("exception category of the {} limit"),
     "cleans": Word("units that are clean afterwards", "cleans {}"),
     "clean": Word("whether it must be clean"),
+    "dirty": Word("roles that a dirty unit may play"),
     "attachments": Word("attachments", "attached: {}"),
     "file": Word("name of the file"),
     "sha256": Word("content of the file"),

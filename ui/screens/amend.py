@@ -183,7 +183,12 @@ class SignRequest(Signing):
             step = {"id": offer.subject, "phase": "instruct", "title": title, "text": text}
             text = orjson.dumps(step).decode()
         adopts = offer.subject if offer.kind == "adopt" else ""
-        changes = () if offer.kind == "adopt" else (Change(kind=offer.kind, subject=offer.subject, field=offer.field, text=text if offer.kind != "skip" else ""),)  # fmt: skip  # noqa: E501
+        changes: tuple[Change, ...] = ()
+        if offer.kind == "dirty":
+            changes = (Change(kind="dirty", subject=offer.subject, text=offer.field),)
+        elif offer.kind != "adopt":
+            text = text if offer.kind != "skip" else ""
+            changes = (Change(kind=offer.kind, subject=offer.subject, field=offer.field, text=text),)
         request = RequestAmendment(
             id=uuid4().hex,
             batch=self._batch,

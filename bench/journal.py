@@ -1,6 +1,6 @@
 """Durable append through the journal, against ready-made rows through raw apsw at the same grouping.
 
-Twice: on this machine's disk as it is, and with a flush that takes 1 ms, as on a good industrial SSD. A virtual
+Twice: on this machine's disk as it is, and with a flush that takes 1 ms (`bench/slow.py`). A virtual
 machine's flush can be so fast (60 µs) that the encoding and chaining of 100 rows (about 230 µs of Python) weighs
 as much as the disk; then the ratio says how fast the processor is, and not what the journal adds to a disk.
 
@@ -22,6 +22,8 @@ from unittest import mock
 import apsw
 
 from bench import Figure, Say, p99
+from bench.slow import DISK as SLOW_DISK
+from bench.slow import on_slow_disk
 from edge.core.events import RowBody, ValueRecorded, encode
 from edge.core.terms import ClockQuality, Stamp
 from edge.journal import WAL_PAGES_MAX, Journal, open_journal
@@ -31,7 +33,6 @@ ROUNDS = 7
 GROUP = 100
 CONCURRENT = 64
 LAG_TICK_S = 0.001
-FLUSH_S = 0.001
 
 AT = Stamp("2026-11-21T12:00:00.000000Z", ClockQuality.SYNCED, 123456.789, "0123456789abcdef0123456789abcdef")
 BODY = RowBody(
@@ -52,28 +53,11 @@ BODY = RowBody(
 )
 
 
-class SlowDisk(apsw.VFS):
-    """The system's files, with a flush that takes at least FLUSH_S."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, "unix")
-
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
-        return _SlowFile("unix", name, flags)
-
-
-class _SlowFile(apsw.VFSFile):
-    def xSync(self, flags: int) -> None:  # noqa: N802
-        due = time.perf_counter() + FLUSH_S
-        super().xSync(flags)
-        time.sleep(max(0.0, due - time.perf_counter()))
-
-
 class Raw:
     """The limit: rows whose bytes and hashes are ready, in the same table, one statement a commit."""
 
-    def __init__(self, path: Path, vfs: str | None = None) -> None:
-        self._connection = apsw.Connection(str(path), vfs=vfs)
+    def __init__(self, path: Path) -> None:
+        self._connection = apsw.Connection(str(path))
         for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={WAL_PAGES_MAX}"):
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
         self._connection.execute("CREATE TABLE row(seq INTEGER PRIMARY KEY, epoch BLOB, hash BLOB, body BLOB)")
@@ -139,14 +123,14 @@ class Ours:
             self.lags_s.append(time.perf_counter() - due)
 
 
-async def _measure(folder: Path, disk: str, vfs: str | None, scale: float, say: Say) -> list[Figure]:
-    raw = Raw(folder / "raw.db", vfs)
+async def _measure(folder: Path, disk: str, scale: float, say: Say) -> list[Figure]:
+    raw = Raw(folder / "raw.db")
     found: dict[str, list[float]] = {}
 
     async def note(name: str, measured: Awaitable[float] | float) -> None:
         found.setdefault(name, []).append(measured if isinstance(measured, float) else await measured)
 
-    async with open_journal(folder / "journal.db", folder / "epoch", vfs=vfs) as journal:
+    async with open_journal(folder / "journal.db", folder / "epoch") as journal:
         ours = Ours(journal)
         for number in range(ROUNDS):
             say(f"{disk}: round {number + 1} of {ROUNDS}")
@@ -158,7 +142,7 @@ async def _measure(folder: Path, disk: str, vfs: str | None, scale: float, say: 
             await note("64 lag", p99(ours.lags_s))
             await note("raw 100", raw.rate(GROUP, int(300 * scale)))
             await note("100 x 1", ours.rate(GROUP, 1, int(300 * scale)))
-            await note("100 x 4", ours.rate(GROUP, 4, int(75 * scale)))
+            await note("100 x 4", ours.rate(GROUP, 4, int(150 * scale)))
             await note("100 lag", p99(ours.lags_s))
     raw.close()
     mid = {name: median(values) for name, values in found.items()}
@@ -176,15 +160,15 @@ async def _measure(folder: Path, disk: str, vfs: str | None, scale: float, say: 
 
 def measure(say: Say) -> list[Figure]:
     """Medians of seven rounds, raw and ours in turn. The folder is on the disk of the working directory."""
-    slow = SlowDisk("bench-slow")
-    figures = []
+    return measure_disk("this disk", say) + on_slow_disk("bench.journal", say)
+
+
+def measure_disk(disk: str, say: Say) -> list[Figure]:
+    """On the disk as this process finds it, which has a name."""
     switch_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)  # as in the runtime
     # no moment counts as idle, or a checkpoint of ours would fall into the timing of raw
-    with mock.patch("edge.journal.IDLE_S", 3600.0):
-        for disk, vfs, scale in (("this disk", None, 1.0), ("1 ms flush", "bench-slow", 0.5)):
-            with TemporaryDirectory(dir="build", prefix="bench-") as folder:
-                figures += asyncio.run(_measure(Path(folder), disk, vfs, scale, say))
+    with mock.patch("edge.journal.IDLE_S", 3600.0), TemporaryDirectory(dir="build", prefix="bench-") as folder:
+        figures = asyncio.run(_measure(Path(folder), disk, 0.5 if disk == SLOW_DISK else 1.0, say))
     sys.setswitchinterval(switch_s)
-    slow.unregister()
     return figures

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,8 @@ from uuid import uuid4
 
 from bench import Figure, Say
 from bench.box import ANA, log_in, running, start_batch
-from bench.journal import Raw, SlowDisk
+from bench.journal import Raw
+from bench.slow import on_slow_disk
 from edge import wire
 from edge.clock import SystemClock
 from edge.core import commands as cm
@@ -62,13 +63,13 @@ def _recipe(steps: int) -> str:
 
 
 @asynccontextmanager
-async def _engine(folder: Path, recipes: Sequence[Recipe], vfs: str | None) -> AsyncIterator[Engine]:
+async def _engine(folder: Path, recipes: Sequence[Recipe]) -> AsyncIterator[Engine]:
     """An engine at work with nothing but these recipes, and somebody logged in."""
     clock, folder = SystemClock(), Path(mkdtemp(dir=folder))
     plant = read_plant(b"plant: bench\nconnections: {}\nunits: {}\n", "plant.yaml")
     by_seal = {seal(recipe): recipe for recipe in recipes}
     line = Line(Book(plant, by_seal, frozenset(by_seal)))
-    async with open_journal(folder / "journal.db", folder / "epoch", vfs=vfs) as journal:
+    async with open_journal(folder / "journal.db", folder / "epoch") as journal:
         equipment = Equipment(plant, installed_drivers(), now_s=clock.now_s, utc=clock.utc, on_change=lambda: None)
         engine = Engine(line, journal, equipment, clock, DeviceKey.create(folder / "device.key"))
         running_engine = asyncio.create_task(engine.run(), name="engine")
@@ -96,11 +97,11 @@ async def _run(engine: Engine, name: str, steps: int, batches: int = 1) -> tuple
     return count / (time.perf_counter() - begun_s), (time.process_time() - spent_s) / count
 
 
-async def _steps(folder: Path, disk: str, vfs: str | None, say: Say) -> list[Figure]:
+async def _steps(folder: Path, disk: str, say: Say) -> list[Figure]:
     """One step after the other, in turn with raw commits."""
     recipe = read_recipe(_recipe(STEPS).encode(), "steps.yaml").recipe
-    raw, ours, theirs = Raw(folder / "raw.db", vfs), list[tuple[float, float]](), list[float]()
-    async with _engine(folder, [recipe], vfs) as engine:
+    raw, ours, theirs = Raw(folder / "raw.db"), list[tuple[float, float]](), list[float]()
+    async with _engine(folder, [recipe]) as engine:
         for number in range(ROUNDS):
             say(f"steps, {disk}: round {number + 1} of {ROUNDS}")
             theirs.append(raw.rate(1, STEPS))
@@ -118,7 +119,7 @@ async def _sizes(folder: Path, say: Say) -> list[Figure]:
     steps, and a round's ratios are of what lies side by side in time."""
     short, long = (read_recipe(_recipe(steps).encode(), "steps.yaml").recipe for steps in (STEPS, LONG))
     one, of_long, of_many = list[float](), list[float](), list[float]()
-    async with _engine(folder, [short, long], None) as engine:
+    async with _engine(folder, [short, long]) as engine:
         for number in range(ROUNDS):
             say(f"steps of long recipes and many batches: round {number + 1} of {ROUNDS}")
             alone = [(await _run(engine, seal(short), STEPS))[1] for _ in range(AT_ONCE)]
@@ -139,7 +140,7 @@ async def _peer(folder: Path, say: Say) -> list[Figure]:
         return []
     recipe = read_recipe(_recipe(STEPS).encode(), "steps.yaml").recipe
     ours, theirs = list[float](), list[float]()
-    async with _engine(folder, [recipe], None) as engine:
+    async with _engine(folder, [recipe]) as engine:
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bench.peer", str(folder / "peer.db"), str(STEPS)),
             stdin=asyncio.subprocess.PIPE,
@@ -159,17 +160,24 @@ async def _peer(folder: Path, say: Say) -> list[Figure]:
 
 def measure_steps(say: Say) -> list[Figure]:
     """Medians of seven rounds, raw and ours in turn. The folder is on the disk of the working directory."""
-    slow, figures, switch_s = SlowDisk("bench-slow"), list[Figure](), sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_S)  # as in the runtime
-    with TemporaryDirectory(dir="build", prefix="bench-") as name:
-        folder = Path(name)
-        for disk, vfs in (("this disk", None), ("1 ms flush", "bench-slow")):
-            (folder / disk).mkdir()
-            figures += asyncio.run(_steps(folder / disk, disk, vfs, say))
-        figures += asyncio.run(_sizes(folder, say)) + asyncio.run(_peer(folder, say))
+    with _as_in_the_runtime() as folder:
+        rest = asyncio.run(_sizes(folder, say)) + asyncio.run(_peer(folder, say))
+    return measure_disk("this disk", say) + on_slow_disk("bench.steps", say) + rest
+
+
+def measure_disk(disk: str, say: Say) -> list[Figure]:
+    """On the disk as this process finds it, which has a name."""
+    with _as_in_the_runtime() as folder:
+        return asyncio.run(_steps(folder, disk, say))
+
+
+@contextmanager
+def _as_in_the_runtime() -> Iterator[Path]:
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    with TemporaryDirectory(dir="build", prefix="bench-") as folder:
+        yield Path(folder)
     sys.setswitchinterval(switch_s)
-    slow.unregister()
-    return figures
 
 
 async def _batches(folder: Path, say: Say) -> list[Figure]:

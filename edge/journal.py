@@ -43,9 +43,9 @@ URGENT_ROWS: Final = 512
 URGENT_BYTES: Final = 1024 * 1024
 
 PAGE_BYTES: Final = 4_096
-WAL_PAGES_MAX: Final = 512
-"""2 MiB: beyond it the write-ahead log is copied into the database even when rows are waiting. They wait for it: 2 ms
-of the processor and two flushes of the disk, every 4,000 rows or so. After a kill all of it is written once more before
+WAL_PAGES_MAX: Final = 256
+"""1 MiB: beyond it the write-ahead log is copied into the database even when rows are waiting. They wait for it: 1 ms
+of the processor and two flushes of the disk, every 2,000 rows or so. After a kill all of it is written once more before
 anything else."""
 LOG_AGAIN: Final = 16
 """A log that readers held is tried again when it has grown by this part: one long reader costs few attempts."""
@@ -55,8 +55,9 @@ READERS_LEAVE_S: Final = 0.005
 """A log can begin again only at a moment without a reader in it; so long the writer waits for that moment, once an
 attempt. A reader's transaction of `READ_ROWS_MAX` rows is shorter."""
 TURN_ROWS: Final = 100
-"""So many rows, or one append, are acknowledged in one turn of the loop: who waited for them goes on with work, and
-what else the loop has to do comes between."""
+"""So many rows, or one append, are acknowledged at a time. In the next turn of the loop those who waited for them go on
+with work; in the one after it a timer that fell due meanwhile is seen, and in the third who slept is woken, before
+others are acknowledged."""
 IDLE_S: Final = 0.5
 """After this long without a row the write-ahead log is copied into the database."""
 LOG_CHUNK_BYTES: Final = 64 * 1024
@@ -273,7 +274,8 @@ class Journal:
             appended.settle(None)
         self._acknowledging = rows > 0
         if self._acknowledging:
-            self._loop.call_soon(self._acknowledge)  # what else is committed in this turn waits for the next one
+            soon = self._loop.call_soon
+            soon(soon, soon, self._acknowledge)
 
     def _acknowledge_all(self) -> None:
         while self._durable:

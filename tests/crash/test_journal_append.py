@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from contextlib import suppress
+from itertools import pairwise
 
 import apsw
 import pytest
@@ -164,7 +165,8 @@ async def test_those_who_waited_for_one_commit_go_on_in_turns_of_the_loop(place,
         await asyncio.gather(*waiting)
         ticking.cancel()
     assert gate.groups[1] == 7 * edge.journal.TURN_ROWS
-    assert len(set(gone_on[1:7])) == 6, "each of the long ones has a turn of its own"
+    between = [after - before for before, after in pairwise(gone_on[1:7])]
+    assert between == [3] * 5, "each of the long ones has a turn of its own, and those who slept have the next two"
     assert len(set(gone_on[7:])) == 1, "short ones share one"
     assert gone_on == sorted(gone_on)
 

@@ -295,6 +295,7 @@ class _Client:
                 else:
                     await self._reply(line)
         finally:
+            self.desk.engine.let_go(self)
             if self._offering is not None:
                 self._offering.cancel()
                 await asyncio.gather(self._offering, return_exceptions=True)
@@ -354,6 +355,8 @@ class _Client:
                 self.send_picture()
             case wire.AskStatus():
                 return {"picture": self.desk.picture(self.person).model_dump(mode="json")}
+            case wire.HoldUnit():
+                engine.hold_unit(request.unit, self)
             case wire.GiveOrder():
                 await self._give_order(request)
             case wire.CancelOrder():
@@ -579,6 +582,8 @@ class _Client:
         batch = line.batches[request.batch]
         if batch.training:
             return {"text": text if text == CODE else ""}  # nothing of a patient is kept in training
+        if request.typed:
+            return {"text": "", "identity": True}  # refused whatever it is
         run = batch.steps.get(request.step)
         decided = request.id in line.answered or run is None or run.state != "active"
         allowed = self.person is not None and step.role in self.person.roles

@@ -38,6 +38,7 @@ from edge.core.line import (
     seal_due,
     together,
 )
+from edge.core.queueing import refuse_by_hand
 from edge.core.record import SEAL_DOMAIN, ZERO_HASH, Signer, sealed_bytes
 from edge.core.room import Level
 from edge.core.terms import Reading, Stamp, State, Value
@@ -121,6 +122,8 @@ class Engine:
         """Safe writes whose rows are not known to be durable."""
         self._ended_by: dict[str, int] = {}
         """The first row of the decision that ends a batch: what was intended before is not sent after it."""
+        self._by_hand: dict[object, str] = {}
+        """The unit that somebody writes to at the command line, by who holds it."""
         journal.failed.add_done_callback(lambda _: self._journal_failed())
 
     # Asking -------------------------------------------------------------------------------------------------
@@ -145,6 +148,15 @@ class Engine:
         """The head as of the last durable row, and that row's hash."""
         return self.shown, self._durable_head[1]
 
+    def hold_unit(self, unit: str, holder: object) -> None:
+        """From now on no batch takes the unit, until `let_go`. Raises `equipment.unit_in_use` when one has it."""
+        refuse_by_hand(self.line, unit)
+        self._by_hand[holder] = unit
+
+    def let_go(self, holder: object) -> None:
+        """Batches may take its unit again."""
+        self._by_hand.pop(holder, None)
+
     def wake(self) -> None:
         """Readings or health changed, or time has passed: look again at everything."""
         self._stirred = True
@@ -159,7 +171,8 @@ class Engine:
 
     def _decide(self, command: cm.Command, at: Stamp, *, urgent: bool = False) -> tuple[list[RowBody], Appended | None]:
         room = self._disk.room if self._disk else None
-        rows, after = decided(self.line, command, Now(at, self._equipment.latest, room))
+        by_hand = self._by_hand.values()
+        rows, after = decided(self.line, command, Now(at, self._equipment.latest, room, by_hand))
         if not rows:
             return rows, None
         safe = self._begin_what_makes_safe(after, rows)

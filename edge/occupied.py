@@ -3,44 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from uuid import uuid4
 
 from edge.archive import record_of
 from edge.checkpoints import read_head
 from edge.config import Config
 from edge.core.errors import LinesideError
 from edge.core.guard import NOT_SENT
-from edge.core.line import OVER, Book
+from edge.core.line import Book
 from edge.core.plant import read_plant
-from edge.core.terms import State
+from edge.core.queueing import refuse_by_hand
 from edge.desk_client import connect
 from edge.journal import claimed
 from edge.library import read_bounded
+from edge.wire import HoldUnit
 
 
 @asynccontextmanager
 async def unoccupied(config: Config, unit: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Within it the unit was free when it began; where no runtime runs, and one ran before, none starts until it ends.
-    Where one runs a batch may start: what it gives asks once more, right before each write.
+    Where one runs a batch may start until what it gives is called, right before each write: from then on none takes the
+    unit until the end, unless the runtime itself ends meanwhile.
 
     Both raise `equipment.unit_in_use` and `equipment.runtime_silent`; its end `equipment.taken_meanwhile`."""
     try:
-        await _ask_the_runtime(config, unit)
+        await _hold(config, unit, None)
     except LinesideError as refusal:
         if refusal.code != "desk.unreachable":
             raise
     else:
-        yield partial(_ask_the_runtime, config, unit)
-        try:
-            await _ask_the_runtime(config, unit)
-        except LinesideError as refusal:
-            raise LinesideError(
-                "equipment.taken_meanwhile",
-                f"While {unit} was written to by hand: {refusal.what}",
-                effect="The write was done, and is kept for the report. Its outcome is not shown here.",
-                todo="Look at the unit and at the batch before it goes on.",
-            ) from refusal
+        async with AsyncExitStack() as held:
+            yield partial(_hold, config, unit, held)
+            try:
+                await _hold(config, unit, None)
+            except LinesideError as refusal:
+                raise LinesideError(
+                    "equipment.taken_meanwhile",
+                    f"While {unit} was written to by hand: {refusal.what}",
+                    effect="The write was done, and is kept for the report. Its outcome is not shown here.",
+                    todo="Look at the unit and at the batch before it goes on.",
+                ) from refusal
         return
     path = config.state_dir / "journal.db"
     if not path.exists():
@@ -66,28 +70,14 @@ async def _nobody_starts() -> None:
     """The journal is ours, or there is none."""
 
 
-async def _ask_the_runtime(config: Config, unit: str) -> None:
-    async with connect(config.desk_socket) as client:
-        async for picture in client.pictures():
-            for card in picture.batches:
-                if unit in card.units.values() and card.state not in OVER:
-                    raise _in_use(unit, card.batch, card.state)
-            return
+async def _hold(config: Config, unit: str, held: AsyncExitStack | None) -> None:
+    """Let no batch take the unit until `held` ends; without it, only look whether one has it."""
+    async with AsyncExitStack() as looking:
+        client = await (held or looking).enter_async_context(connect(config.desk_socket))
+        await client.ask(HoldUnit(id=uuid4().hex, unit=unit))
 
 
 def _ask_the_journal(config: Config, unit: str) -> None:
     plant = read_plant(read_bounded(config.plant), str(config.plant))
     with record_of(config) as rows:
-        line = read_head(rows, config.state_dir / "checkpoints", Book(plant), made_seq=0).line
-    for batch in line.live():
-        if unit in batch.units.values():
-            raise _in_use(unit, batch.batch, batch.state)
-
-
-def _in_use(unit: str, batch: str, state: State | str) -> LinesideError:
-    return LinesideError(
-        "equipment.unit_in_use",
-        f"Batch {batch} has {unit}; it is {state}.",
-        effect="Nothing more is written by hand while it does.",
-        todo="Wait until the batch has ended, or stop it at the screen.",
-    )
+        refuse_by_hand(read_head(rows, config.state_dir / "checkpoints", Book(plant), made_seq=0).line, unit)

@@ -151,7 +151,7 @@ class EnterValue(_Request):
 
 
 class ScanCode(_Request):
-    """A scanned code for a scan step."""
+    """A scanned code for a scan step. `typed`: it is known to have been typed by somebody instead."""
 
     do: Literal["scan"] = "scan"
     batch: Short
@@ -159,6 +159,7 @@ class ScanCode(_Request):
     iteration: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     part: Short = ""
     text: Annotated[str, Field(max_length=4096), Scanned]
+    typed: bool = False
 
 
 class SignStep(_Request):
@@ -421,6 +422,14 @@ class TellDrill(_Request):
     took_s: Annotated[float, Field(ge=0)]
 
 
+class HoldUnit(_Request):
+    """Somebody writes to the unit at the command line: no batch takes it as long as this connection lasts. Refused
+    while one has it."""
+
+    do: Literal["hold_unit"] = "hold_unit"
+    unit: Short
+
+
 class AskStatus(_Request):
     """The answer carries `picture`."""
 
@@ -462,6 +471,7 @@ Request = Annotated[
     | TellSync
     | TellSelfCheck
     | TellDrill
+    | HoldUnit
     | AskStatus,
     Field(discriminator="do"),
 ]

@@ -561,6 +561,7 @@ class _Decision:
             running = sum(self.recipe(one).activations() for one in line.live() if one.state is not State.IDLE)
             refuse_batch_that_will_not_fit(self.now.room, running + recipe.activations())
         taken, dirty = queueing.taken(line, self.now.at, batch_id), cleaning.not_clean(line, self.now.at)
+        taken |= dict.fromkeys(self.now.by_hand, queueing.BY_HAND)
         wanted = amended(recipe, asked.changes) if asked.changes else recipe
         units = queueing.allocate(line.book.plant, wanted, taken, dirty, training=asked.training)
         allowed_dirty = cleaning.allowed_dirty(line, asked.changes, self.now.at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from edge.core import commands as cm
@@ -30,12 +30,13 @@ ACT_HINT: Final[dict[State, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What a decision knows besides the head: the time, the latest reading of a tag by its full name, and the room
-    on the disk (None where no disk is watched)."""
+    """What a decision knows besides the head: the time, the latest reading of a tag by its full name, the room on
+    the disk (None where no disk is watched), and the units that somebody writes to at the command line."""
 
     at: Stamp
     reading: Callable[[str], Reading | None]
     room: Room | None = None
+    by_hand: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ from edge.core.terms import Stamp, State
 
 WAITING_MAX: Final = 16
 """So many batches may wait on one box; further ones are refused."""
+BY_HAND: Final = "written to at the command line"
+"""Why a unit cannot be had for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,18 @@ class Turn:
 
     def __str__(self) -> str:
         return f"Waits for {'; '.join(self.waits_for)}; place {self.place}" if self.waits_for else ""
+
+
+def refuse_by_hand(line: Line, unit: str) -> None:
+    """Raise when a batch has the unit: it is not written to at the command line then."""
+    for batch in line.live():
+        if unit in batch.units.values():
+            raise LinesideError(
+                "equipment.unit_in_use",
+                f"Batch {batch.batch} has {unit}; it is {batch.state}.",
+                effect="Nothing more is written by hand while it does.",
+                todo="Wait until the batch has ended, or stop it at the screen.",
+            )
 
 
 def waiting(line: Line) -> list[Batch]:

@@ -85,6 +85,15 @@ async def refused(work: Awaitable[object]) -> str:
     return error.value.code
 
 
+async def refused_or_not(work: Awaitable[object]) -> bool:
+    try:
+        await work
+    except LinesideError as error:
+        assert error.code == "unit.occupied"
+        return True
+    return False
+
+
 # Write tests ------------------------------------------------------------------------------------------------------
 
 
@@ -181,10 +190,16 @@ async def test_while_a_batch_has_the_unit_nothing_is_written(box: Config) -> Non
             (line,) = (await look(client)).recipes
             started = wire.StartBatch(id=name(), batch="B1", order="O1", recipe=line.seal, patient="PAT-1")
 
+            async with unoccupied(box, unit) as still_free, unoccupied(box, "B-2") as other_free:
+                await other_free()
+                await still_free()
+                assert await refused(client.ask(started)) == "unit.occupied"
+                await still_free()
+
             async def taken_meanwhile() -> None:
-                async with unoccupied(box, unit) as still_free:
-                    await still_free()
-                    await client.ask(started)
+                async with unoccupied(box, unit) as still_free, asyncio.timeout(60):
+                    while await refused_or_not(client.ask(started)):  # until the desk has seen the other one go
+                        pass
                     assert await refused(still_free()) == "equipment.unit_in_use"
 
             assert await refused(taken_meanwhile()) == "equipment.taken_meanwhile"

@@ -1272,18 +1272,15 @@ class OtherProcess:
 
 
 def _be_the_other(asked: int, answer: int) -> NoReturn:
-    code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began it ends it
-        with open(asked, "rb") as said, open(answer, "wb") as says:
+        with suppress(BrokenPipeError), open(asked, "rb") as said, open(answer, "wb") as says:  # until nobody listens
             _help(said, says)
-        code = 0
-    except BrokenPipeError:
-        code = 0  # nobody listens any more
-    except BaseException:  # noqa: BLE001 - nothing may go on in this process; the range will have no answer
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)  # what the other one has open or held back is not this one's
+    finally:  # whatever it was: nothing else goes on in this process, and a range without an answer is looked at again
+        failed = sys.exc_info()
+        if failed[0] is not None:
+            sys.excepthook(*failed)
+        os._exit(failed[0] is not None)  # what the other process has open or held back is not this one's
 
 
 def _help(said: BinaryIO, says: BinaryIO) -> None:

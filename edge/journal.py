@@ -272,7 +272,7 @@ class Journal:
             appended = self._durable.popleft()
             rows += appended.last_seq - appended.first_seq + 1
             appended.settle(None)
-        self._acknowledging = rows > 0
+        self._acknowledging = rows >= TURN_ROWS or bool(self._durable)
         if self._acknowledging:
             soon = self._loop.call_soon
             soon(soon, soon, self._acknowledge)

@@ -137,7 +137,7 @@ class LinesideApp(App[None]):
         self.theme = THEME.name
         self.words = Words(language)
         self.title = self.words("window")
-        self.front = Front(self.words, now_s)
+        self.front = Front(self.words, now_s, scanner_beside=scanner is not None)
         self._desk_socket = desk_socket
         self._side = side
         self._now_s = now_s

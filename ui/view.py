@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
+from textual.validation import ValidationResult
 from textual.visual import VisualType
 from textual.widget import Widget
 from textual.widgets import Button, Input, Static
@@ -93,6 +94,8 @@ class Front:
     """The last code that was sent to a step."""
     keys: Keys | None = None
     """Those of a code that no Enter has ended yet."""
+    scanner_beside: bool = False
+    """A scanner has a line of its own: it types nothing, so whatever is typed was typed by somebody."""
 
     def elapsed_s(self, batch: BatchCard, card: StepCard) -> float:
         """The step's elapsed time now: time passes between two pictures while the batch runs."""
@@ -211,6 +214,8 @@ class Pad(Container):
         target = self._target()
         if not isinstance(event.button, Key):
             return
+        if isinstance(target, Code):
+            target.typed = True
         match event.button.sign:
             case "c":
                 target.value = ""
@@ -416,10 +421,29 @@ class Line(Input):
 
 class Code(Line):
     """A field for a code, that a scanner types as if it was a keyboard. Enter gives what came in one go, each of two
-    codes by itself, and empties the field. A code with `BROKEN` in it is none."""
+    codes by itself, and empties the field. A code with `BROKEN` in it is none.
+
+    `typed`: what stands in it came from the keys on the screen or was pasted. Fingers at a keyboard cannot be told from
+    a scanner that types."""
+
+    class Submitted(Line.Submitted, namespace="input"):
+        """With whether it was typed for certain."""
+
+        def __init__(self, code: Code, value: str, validation: ValidationResult | None = None) -> None:
+            super().__init__(code, value, validation)
+            self.typed = code.typed
 
     def __init__(self, front: Front, entry: Entry, title: str, *, id: str) -> None:  # noqa: A002
         super().__init__(front, entry, title, id=id, replaced_by_typing=True, length=CODE_CHARS_MAX + 1)
+        self.typed = False
+
+    def on_paste(self, _: events.Paste) -> None:
+        """No scanner pastes."""
+        self.typed = True
+
+    def on_input_changed(self, event: Line.Changed) -> None:
+        """What is empty was not typed."""
+        self.typed = self.typed and bool(event.value)
 
     def on_key(self, event: events.Key) -> None:
         """In the order of the keys; an action would come later than what follows its key."""

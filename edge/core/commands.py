@@ -393,13 +393,15 @@ class EnterValue(ByPerson):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanCode(ByPerson):
     """`text` as scanned. With `identity` it is the pseudonym that the vault gives for what was scanned, empty when that
-    was no readable code; `alike`: what was scanned has the form of the batch's patient identity."""
+    was no readable code; `alike`: what was scanned has the form of the batch's patient identity. `typed`: somebody typed
+    it, which satisfies no step that wants the patient's."""
 
     batch: str
     step: str
     text: str
     identity: bool = False
     alike: bool = False
+    typed: bool = False
     iteration: int = 0
     part: str = ""
 

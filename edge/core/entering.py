@@ -399,7 +399,7 @@ def _scan_part(d: Decision, batch: Batch, step: Step, run: StepRun, command: cm.
         )
         d.raise_exception(batch.batch, step.id, "minor", "scan.refused", why)
         return
-    d.emit(ev.ValueRecorded(batch=batch.batch, step=step.id, name=ask.part, value=text, source="scanned"))
+    d.emit(ev.ValueRecorded(batch=batch.batch, step=step.id, name=ask.part, value=text, source=_source(command)))
     d.advance(batch.batch, step)
 
 
@@ -434,7 +434,7 @@ def scan(d: Decision, command: cm.ScanCode) -> None:
         code = "scan.expired" if expired else "scan.refused"
         d.raise_exception(batch.batch, step.id, "major" if expired else category, code, why)
         return
-    d.emit(ev.ValueRecorded(batch=batch.batch, step=step.id, name=step.name, value=text, source="scanned"))
+    d.emit(ev.ValueRecorded(batch=batch.batch, step=step.id, name=step.name, value=text, source=_source(command)))
     d.complete(batch.batch, step.id)
     d.proceed(batch.batch)
 
@@ -468,11 +468,17 @@ def sign(d: Decision, command: cm.SignStep) -> None:
     d.advance(batch.batch, step)
 
 
+def _source(command: cm.ScanCode) -> str:
+    return "entered" if command.typed else "scanned"
+
+
 def _scan_refusal(batch: Batch, step: Scan, command: cm.ScanCode, prefix: str) -> str:
     """Why what was scanned is not what the step expects (of a lot, `prefix`), in a sentence; empty when it is."""
     text = command.text.strip()
     if step.expect == "patient" and batch.training:
         return "" if text == training.CODE else f"This is training: scan the code {training.CODE}, never a patient's."
+    if step.expect == "patient" and command.typed:
+        return "A patient identity is scanned, and never typed. Nothing was started."
     if not text or len(text) > TEXT_CHARS_MAX or not text.isprintable():
         return "The code cannot be read. Nothing was started."
     if training.looks_like_training(text) and not batch.training:

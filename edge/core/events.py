@@ -496,9 +496,9 @@ class StepConfirmed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ValueRecorded(Event):
-    """A datum of the record: entered, scanned, read or calculated. `source` is "entered", "scanned", "calculated", "by
-    hand" (two people entered it in the place of a reading; `quality` is "by hand" too) or a tag. A calculated one says
-    its `formula` and what went into it (see `Input`)."""
+    """A datum of the record: entered, scanned, read or calculated. `source` is "entered" (also a code that is known to
+    have been typed), "scanned", "calculated", "by hand" (two people entered it in the place of a reading; `quality` is
+    "by hand" too) or a tag. A calculated one says its `formula` and what went into it (see `Input`)."""
 
     step: str
     name: str

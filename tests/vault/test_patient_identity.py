@@ -16,12 +16,13 @@ import pytest
 from edge import wire
 from edge.backup import back_up, restore
 from edge.config import Config
+from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core.errors import LinesideError
 from edge.core.events import decode
 from edge.core.pseudonym import is_pseudonym
 from edge.core.review import as_built, as_text
-from edge.desk import _Client
+from edge.desk import ENTRIES, _Client
 from edge.desk_client import DeskClient, connect
 from edge.identity import read_public
 from edge.journal import JournalReader, verify_journal
@@ -177,6 +178,32 @@ async def test_no_role_and_no_typed_pseudonym_passes_the_patients_step(box: Conf
     assert "another order" in whys[1]
     assert "not the patient identity" in whys[2]
     assert all("cannot be read" in why for why in whys[3:6])
+
+
+async def test_the_right_identity_typed_passes_no_patients_step_and_a_typed_lot_says_so(box: Config) -> None:
+    async with running(box) as socket, connect(socket) as client:
+        await log_in(client)
+        await start(client)
+        typed = wire.ScanCode(id=name(), batch="B1", step="020", text=DIN, typed=True)
+        refusal = await refused(client.ask(typed))
+        assert (refusal.code, "never typed" in refusal.what) == ("scan.refused", True)
+        assert (await look(client)).batches[0].active[0].step == "020"
+        await scan(client, "020", DIN)
+        await client.ask(wire.ScanCode(id=name(), batch="B1", step="030", text="V-77", typed=True))
+    assert [(one.scanned, one.why[:19]) for one in of(box, ev.ScanRefused)] == [("", "A patient identity ")]
+    assert [one.category for one in of(box, ev.ExceptionRaised) if one.code == "scan.refused"] == ["critical"]
+    sources = {one.name: one.source for one in of(box, ev.ValueRecorded)}
+    assert (sources["din"], sources["vector"]) == ("scanned", "entered")
+    assert holding(box, DIN) == ["vault.db"]
+
+
+async def test_planted_bug_a_typed_identity_that_is_taken_for_scanned_is_found(
+    box: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten = {wire.ScanCode: lambda **facts: cm.ScanCode(**{**facts, "typed": False})}
+    monkeypatch.setattr("edge.desk.ENTRIES", ENTRIES | forgotten)
+    with pytest.raises(AssertionError):
+        await test_the_right_identity_typed_passes_no_patients_step_and_a_typed_lot_says_so(box)
 
 
 async def test_a_code_once_scanned_in_the_wrong_place_is_still_right_in_its_own(box: Config) -> None:

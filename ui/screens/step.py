@@ -335,7 +335,7 @@ class Step(View):
         if self._asks != "scan":
             await self.stray_key()
             return
-        await self._accept_scan(code)
+        await self._accept_scan(code, typed=False)
 
     async def stray_key(self) -> None:
         """Something was scanned or typed where nothing asks for it."""
@@ -358,8 +358,8 @@ class Step(View):
             self.post_message(Typed(self._entry, event.value, leaving=True))
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
-        if self._asks == "scan":
-            await self._accept_scan(event.value)
+        if isinstance(event, Code.Submitted):
+            await self._accept_scan(event.value, typed=event.typed or self.front.scanner_beside)
         else:
             await self._accept()
 
@@ -408,11 +408,11 @@ class Step(View):
             confirmed = ConfirmStep(id=uuid4().hex, batch=batch, step=step, iteration=iteration, part=part)
             self.post_message(Ask(confirmed))
         elif self._asks == "scan":
-            await self._accept_scan(text)
+            await self._accept_scan(text, typed=self.query_one(Code).typed or self.front.scanner_beside)
         else:
             self._enter(text)
 
-    async def _accept_scan(self, code: str) -> None:
+    async def _accept_scan(self, code: str, *, typed: bool) -> None:
         """Send a code once, or say that it was not taken."""
         (batch, step), (iteration, part), now_s = self._entry, self._shown_part, self.front.now_s()
         text, last = code.strip(), self.front.scan
@@ -422,7 +422,8 @@ class Step(View):
         if text and self._asked and not self.front.busy and BROKEN not in text and len(text) <= CODE_CHARS_MAX:
             self.front.scan, self._wrong = Scan(text, place, now_s), ""
             text = text.replace(SEPARATOR, "\x1d")
-            scanned = ScanCode(id=uuid4().hex, batch=batch, step=step, iteration=iteration, part=part, text=text)
+            about = {"batch": batch, "step": step, "iteration": iteration, "part": part}
+            scanned = ScanCode(id=uuid4().hex, **about, text=text, typed=typed)
             self.post_message(Ask(scanned, [self._entry]))
         elif code:
             await self.say_wrong("step.not_taken")

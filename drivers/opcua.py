@@ -24,7 +24,9 @@ It is renewed 90 days before it ends; the former one is used while a server does
 
 Values come by subscription. Every publish response, also an empty one, confirms that the values not in it are
 unchanged, so a constant value does not turn stale while the server is alive; when responses cease, or the server ends
-session or subscription, the connection is given up. After every connect all watched values are read anew. Reads and
+the session, the connection is given up. A subscription that the server ends alone is made anew in the same session. In
+any case values are marked and read anew. An answer of another kind than was asked for, or one that cannot be read, is
+none. Reads and
 subscriptions go in batches that the server takes, also when it does not say how many those are. A write is one request
 with one value, in the node's own type. Tags of one connection share one session: servers have few.
 """
@@ -35,22 +37,26 @@ import asyncio
 import logging
 import math
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from asyncua import ua
 from asyncua.client.client import Client
-from asyncua.client.ua_client import UaClientState
+from asyncua.client.ua_client import UaClient, UaClientState
+from asyncua.client.ua_session import UaSession
+from asyncua.common.shortcuts import Shortcuts
 from asyncua.common.ua_utils import data_type_to_variant_type
-from asyncua.common.utils import ServiceError
+from asyncua.common.utils import Buffer, ServiceError
 from asyncua.crypto import security_policies
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
-from asyncua.ua.uaerrors import UaError, UaStatusCodeError
+from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError, UaStructParsingError
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -84,6 +90,10 @@ BROWSE_DEPTH_MAX: Final = 12
 STANDARD_IDS: Final = 50_000
 SESSION_MS: Final = 30_000
 """How long a server keeps a session whose connection broke: servers have few."""
+CLOCKS_S: Final = 120.0
+"""So far the server's clock may be off before people are told."""
+AGAIN_S: Final = 5.0
+"""A subscription that ended sooner than this is not made anew in the same session."""
 CONFIRM_S: Final = 1.0
 """How often the server is asked to say that it is alive when no value changes."""
 
@@ -162,6 +172,7 @@ _NOT_CALLED: Final = _CERTAINLY_NOT | {
     StatusCodes.BadNotExecutable,
     StatusCodes.BadNothingToDo,
 }
+_PUBLISHED: Final = "PublishResponse"
 ResultT = TypeVar("ResultT")
 
 
@@ -387,6 +398,16 @@ def _box_rejected(how: str) -> LinesideError:
     )
 
 
+def _no_session() -> LinesideError:
+    return LinesideError(
+        "opcua.no_session",
+        "The server ended the connection when a session was asked for.",
+        effect=NOT_CONNECTED,
+        todo="It may have no room for a further session: close other clients, or raise its limit. Or it does not "
+        "accept this box's certificate: look among those that it rejected. The box tries again by itself.",
+    )
+
+
 def _lost(why: str) -> LinesideError:
     return LinesideError(
         "opcua.session_lost",
@@ -419,11 +440,51 @@ def _variant(value: Value, kind: ua.VariantType) -> ua.Variant:
     raise WriteRefused(f"Nothing was sent: {value!r} does not fit the node's type {kind.name}.")
 
 
+class _Session(UaSession):
+    """asyncua's session, which by itself takes any answer that has the right request's number: this one takes it only
+    when it is of the kind that was asked for and can be read. `spoiled` is told of a publish response that cannot, for
+    a value that was in it would never come again."""
+
+    def __init__(self, client: UaClient, spoiled: Callable[[], None]) -> None:
+        super().__init__(client)
+        self._spoiled = spoiled
+        self.server_utc: datetime | None = None
+        """What the server's clock said when it last answered."""
+
+    async def _send_request(self, request: object, *more: Any, **how: Any) -> Buffer:
+        """Raises UaError for an answer of another kind, or one that cannot be read."""
+        data = await super()._send_request(request, *more, **how)
+        kind = type(request).__name__.removesuffix("Request") + "Response"
+        try:
+            known = nodeid_from_binary(data.copy()).Identifier == getattr(ObjectIds, f"{kind}_Encoding_DefaultBinary")
+            if known and kind != _PUBLISHED:  # which is read once, for there are many
+                said = struct_from_binary(getattr(ua, kind), data.copy()).ResponseHeader.Timestamp
+                self.server_utc = said if isinstance(said, datetime) else None
+        except Exception as error:  # its decoder raises whatever it trips over in bytes from outside
+            raise UaError(f"an answer that cannot be read: {type(error).__name__}") from error
+        if not known:
+            if kind == _PUBLISHED:
+                self._spoiled()
+            raise UaError("an answer to another request")
+        return data
+
+    async def publish(self, acks: list[ua.SubscriptionAcknowledgement]) -> ua.PublishResponse:
+        try:
+            return await super().publish(acks)
+        except UaStructParsingError:
+            self._spoiled()
+            raise
+
+
 class _Client(Client):
     """asyncua's client, that looks who the server lets in before it says who it is."""
 
-    def __init__(self, settings: _Settings, timeout_s: float) -> None:
+    def __init__(self, settings: _Settings, timeout_s: float, spoiled: Callable[[], None] = lambda: None) -> None:
         super().__init__(settings.endpoint, timeout=timeout_s, watchdog_intervall=timeout_s / 2)
+        self.uaclient.session = self.session = _Session(self.uaclient, spoiled)
+        self.nodes = Shortcuts(self.session)
+        self.asked_in = False
+        """Whether the channel is open, and a session was asked for."""
         self.name = self.description = "Lineside"
         self.application_uri = "urn:lineside:edge"
         self.session_timeout = SESSION_MS
@@ -434,6 +495,10 @@ class _Client(Client):
             if settings.user_certificate
             else ua.UserTokenType.Anonymous
         )
+
+    async def create_session(self) -> ua.CreateSessionResult:
+        self.asked_in = True
+        return await super().create_session()
 
     async def activate_session(
         self, username: str | None = None, password: str | None = None, certificate: x509.Certificate | None = None
@@ -674,7 +739,7 @@ class OpcUaDriver(OneTask):
     async def _session(self) -> LinesideError:
         """One session from connect to loss; returns why it ended."""
         timeout_s = self._connection.timeout_s
-        client = _Client(self._settings, timeout_s)
+        client = _Client(self._settings, timeout_s, self._spoiled)
         self._remarks, self._ended = (), ""
         shown = False
         try:
@@ -688,10 +753,17 @@ class OpcUaDriver(OneTask):
                 shown = False
                 await self._prepare(client)
                 self._client = client
+                self._compare_clocks(client.session.server_utc)
                 self._connected()
                 await self._follow(client, states.next_change)
-        except (LinesideError, AssertionError, InvalidSignature, UaError, OSError, TimeoutError, ValueError) as error:
-            # A server that does not take our certificate often just ends the connection, which asyncua asserts away.
+        except (
+            *(LinesideError, AssertionError, InvalidSignature, UaError, OSError, TimeoutError, ValueError),
+            struct.error,
+        ) as error:
+            # A server that does not take our certificate often just ends the connection, which asyncua asserts away;
+            # so does one that has no room for a further session, a moment later.
+            if client.asked_in and self._client is None and isinstance(error, AssertionError | ConnectionError):
+                return self._not_accepted(_no_session()) if shown else _no_session()
             if shown and isinstance(error, AssertionError | ConnectionError) and _server_was_there(error):
                 return self._not_accepted(_box_rejected("it ended the connection when it was shown"))
             refusal = _refusal(error, timeout_s)
@@ -700,6 +772,20 @@ class OpcUaDriver(OneTask):
             self._client = None
             await self._close(client)
         return _lost("The session ended.")
+
+    def _compare_clocks(self, server: datetime | None) -> None:
+        """Say when the server's clock is off: its times stay as they are, and nothing goes by them."""
+        if server is None or not self._home.synced():
+            return
+        off_s = (server.replace(tzinfo=UTC) - datetime.fromisoformat(self._utc())).total_seconds()
+        if abs(off_s) > CLOCKS_S:
+            length = f"{abs(off_s) / 3600:.1f} h" if abs(off_s) > 2 * 3600 else f"{abs(off_s) / 60:.0f} min"
+            self._remarks += (f"its clock is {length} {'ahead of' if off_s > 0 else 'behind'} this box's",)
+
+    def _spoiled(self) -> None:
+        """What the server published could not be read."""
+        self._ended = "what it published could not be read"
+        self._work.set()
 
     def _connected(self) -> None:
         if self._own_shown:
@@ -879,27 +965,35 @@ class OpcUaDriver(OneTask):
         return kind
 
     async def _follow(self, client: Client, next_change: Callable[[float], Awaitable[UaClientState]]) -> None:
-        """Keep the subscription as it is wanted until the session is lost."""
-        subscription = 0
+        """Keep the subscription as it is wanted until the session is lost. One that the server ends, or of which
+        nothing is heard any more, is made anew within the session; one that never published, or ended soon, is not."""
+        subscription, begun_s = 0, 0.0
         interval_s = max(self._connection.poll_s, CONFIRM_S)
         self._work.set()
         while True:
             publishing = client.uaclient.session._publish_task  # noqa: SLF001  how asyncua says that no subscription is left
             if client.state is not UaClientState.CONNECTED:
                 raise _lost("The connection to the server was lost.")
+            now_s, why = asyncio.get_running_loop().time(), ""
             if subscription and (self._ended or publishing is None or publishing.done()):
-                raise _lost(f"The server ended the subscription ({self._ended or 'it knows none'}).")
+                why = f"The server ended the subscription ({self._ended or 'it knows none'})."
+            elif subscription and now_s - self._heard_s > 3 * interval_s + self._connection.timeout_s:
+                why = f"The server has published nothing for {now_s - self._heard_s:.1f} s."
+            if why:
+                if now_s < begun_s + AGAIN_S or self._heard_s <= begun_s:
+                    raise _lost(why)
+                for tag in self._watched:
+                    self._on_reading(tag, self._bad(tag, why))
+                self._ended = ""
+                self._work.set()
             if self._work.is_set():
                 self._work.clear()
                 if subscription:
                     await client.uaclient.session.delete_subscriptions([subscription])
                 subscription = await self._subscribe(client) if self._watched else 0
-                self._heard_s = asyncio.get_running_loop().time()
+                self._heard_s = begun_s = asyncio.get_running_loop().time()
             await self._renew()
             await self._until(next_change, interval_s)
-            silent_s = asyncio.get_running_loop().time() - self._heard_s
-            if subscription and silent_s > 3 * interval_s + self._connection.timeout_s:
-                raise _lost(f"The server has published nothing for {silent_s:.1f} s.")
 
     async def _until(self, next_change: Callable[[float], Awaitable[UaClientState]], most_s: float) -> None:
         """Wait for a change of the connection, of the watch list, or some time."""

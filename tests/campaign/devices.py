@@ -15,6 +15,7 @@ from typing import Any, Final
 from unittest import mock
 
 from asyncua import ua
+from asyncua.client.ua_session import UaSession
 from asyncua.server.address_space import AttributeValue, NodeData
 from asyncua.server.standard_address_space import standard_address_space
 
@@ -102,6 +103,8 @@ MODBUS: Final = Speech(
 
 _REQUEST, _TYPE = slice(20, 24), slice(24, 28)
 _WRITES: Final = {b"\x01\x00" + struct.pack("<H", kind) for kind in (673, 676)}
+_OTHERS: Final = [b"\x01\x00" + struct.pack("<H", kind) for kind in (466, 634, 754, 781, 829)]
+"""To start a session, to read, to subscribe, to publish: none is the answer to a write or a call."""
 
 
 def _opcua_of_another(data: bytes, chance: random.Random) -> bytes:
@@ -110,9 +113,10 @@ def _opcua_of_another(data: bytes, chance: random.Random) -> bytes:
 
 
 def _opcua_spoiled(data: bytes, chance: random.Random) -> bytes:
-    """Not the kind alone: asyncua takes what has the right request's number and reads as a good answer."""
+    """Also the kind alone: asyncua by itself takes what has the right request's number and reads as a good answer."""
     return chance.choice(
         [
+            data[: _TYPE.start] + chance.choice(_OTHERS) + data[_TYPE.stop :],
             data[:8] + b"\xff\xff\xff\x7f" + data[12:],
             data[:28] + chance.randbytes(len(data) - 28),
             b"XYZ" + data[3:],
@@ -415,7 +419,7 @@ def _copied(nodes: Mapping[ua.NodeId, NodeData]) -> dict[ua.NodeId, NodeData]:
 
 
 @contextlib.asynccontextmanager
-async def _reactor(seed: int, folder: Path) -> AsyncIterator[tuple[int, Faults]]:
+async def reactor_at(seed: int, folder: Path) -> AsyncIterator[tuple[int, Faults]]:
     faults: list[Faults] = []
     with (
         mock.patch("drivers.sim.reactor.serve_control", functools.partial(_caught, faults)),
@@ -468,12 +472,17 @@ def against(
 
 
 MODBUS_FAULTS: Final = against(pump_at, pump_subject, MODBUS, Bench.reply_on_the_next_connection)
-OPCUA_FAULTS: Final = against(_reactor, reactor_subject, OPCUA)
+OPCUA_FAULTS: Final = against(reactor_at, reactor_subject, OPCUA)
 
 
 def whatever_comes(request: bytes, received: bytes) -> tuple[bytes, str]:
     """Planted: an answer is believed whatever its transaction."""
     return (request[:2] + received[2:] if len(received) > 7 else b""), ""
+
+
+async def whatever_kind(self: UaSession, request: Any, *more: Any) -> Any:
+    """Planted: an answer is believed whatever its kind."""
+    return await UaSession._send_request(self, request, *more)
 
 
 BELIEVING: Final = replace(modbus_link._TCP, answer_in=whatever_comes)
@@ -508,7 +517,10 @@ PARTS = (
         planted={
             "a reading is not compared": planted(
                 OPCUA_FAULTS, "not what happened", {"edge.equipment.agrees": lambda *_: True}
-            )
+            ),
+            "an answer of another kind is believed": planted(
+                OPCUA_FAULTS, "does_not_fit.*confirmed", {"drivers.opcua._Session._send_request": whatever_kind}
+            ),
         },
     ),
 )

@@ -1,5 +1,6 @@
 """Rows 2 and 9 over the real engine, journal and driver: the power goes between intent, write and read-back; answers to
-writes are lost, late or wrong, and people answer what the box then asks.
+writes are lost, late or wrong, and people answer what the box then asks. The same for calls of methods of an OPC UA
+server, which show nothing that could be read back.
 
 One box after the other goes on with what the disk of the one before was left with. The device outlives them all: what
 arrived there, and how often, judges.
@@ -14,6 +15,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,7 @@ from unittest import mock
 
 import edge.journal
 from drivers.modbus_link import Link
+from drivers.opcua import OpcUaDriver
 from edge.checkpoints import read_head
 from edge.core import commands as cm
 from edge.core import events as ev
@@ -31,36 +34,65 @@ from edge.core.plant import Plant
 from edge.core.recipe.model import Recipe
 from edge.core.terms import Act, ClockQuality, Role, Stamp, State
 from edge.engine import Engine
-from edge.equipment import Equipment, Home, installed_drivers
+from edge.equipment import Equipment, Home, WriteUnknown, installed_drivers
 from edge.identity import DeviceKey
 from edge.journal import JournalReader, open_journal
-from tests.campaign import Part, Tally, network, planted
-from tests.campaign.devices import MODBUS, Direct, pump_at
+from tests.campaign import Part, Planted, Tally, network, planted
+from tests.campaign.devices import MODBUS, OPCUA, Direct, Serve, Speech, pump_at, reactor_at
 from tests.campaign.network import Loop, Wire
-from tests.contract.conformance import pump_subject
+from tests.contract.conformance import Subject, pump_subject, reactor_subject, with_bolus
 from tests.contract.wire import sends_again
 from tests.crash.disk import CrashDisk, Op, image
 from tests.crash.runs import WAYS
 from tests.simulation.planted import careless_start
 
-STEPS: Final = 12
 CUTS: Final = 12
 """So often at most the power goes in one batch."""
 LOOKS_MAX: Final = 2_000
-TAG: Final = "P-1.speed_setpoint"
+CALL_TYPES: Final = {b"\x01\x00" + struct.pack("<H", kind) for kind in (712, 715)}
 ANA: Final = {"person": "ana", "roles": (Role.OPERATOR, Role.SUPERVISOR)}
 GONE: Final = frozenset({State.COMPLETE, State.STOPPED, State.ABORTED})
 
 
-def _values(chance: random.Random) -> list[float]:
-    return [float(value) for value in chance.sample(range(1, 90), STEPS)]
+def _values(kind: Kind, chance: random.Random) -> list[float]:
+    return [float(value) for value in chance.sample(range(1, 90), kind.steps)]
 
 
-def _recipe(values: list[float]) -> Recipe:
-    steps = [
-        {"id": f"{number:03d}", "phase": "set", "title": "Set", "tag": "pump.speed_setpoint", "value": value}
-        for number, value in enumerate(values, 1)
-    ]
+@dataclass(frozen=True)
+class Kind:
+    """What is written to which device, and how that stands on the wire."""
+
+    serve: Serve
+    subject_at: Callable[..., Subject]
+    speech: Speech
+    value_in: Callable[[bytes], float]
+    step: Callable[[float], dict[str, Any]]
+    tag: str
+    steps: int
+
+
+WRITES: Final = Kind(
+    pump_at,
+    pump_subject,
+    MODBUS,
+    lambda data: float(struct.unpack(">f", data[13:17])[0]),
+    lambda value: {"phase": "set", "title": "Set", "tag": "pump.speed_setpoint", "value": value},
+    "P-1.speed_setpoint",
+    steps=12,
+)
+CALLS: Final = Kind(
+    reactor_at,
+    lambda port, control: with_bolus(reactor_subject(port, control)),
+    replace(OPCUA, is_write=lambda data: data[:3] == b"MSG" and data[24:28] in CALL_TYPES),
+    lambda data: float(struct.unpack("<f", data[-4:])[0]),
+    lambda value: {"phase": "method", "title": "Bolus", "tag": "pump.bolus", "arguments": {"volume": value}},
+    "BR-1.bolus",
+    steps=4,
+)
+
+
+def _recipe(kind: Kind, values: list[float]) -> Recipe:
+    steps = [{"id": f"{number:03d}", **kind.step(value)} for number, value in enumerate(values, 1)]
     return Recipe.model_validate(
         {
             "recipe": "R",
@@ -75,9 +107,10 @@ def _recipe(values: list[float]) -> Recipe:
 class Device:
     """The pump's side: what arrived, and the power of the box that speaks to it."""
 
-    def __init__(self, wire: Wire, chance: random.Random, fault: Callable[[], None] | None) -> None:
+    def __init__(self, kind: Kind, wire: Wire, chance: random.Random, fault: Callable[[], None] | None) -> None:
         """`fault` is told of each answer that goes wrong, where they do."""
-        self.wire, self.chance, self.fault = wire, chance, fault
+        self.kind, self.wire, self.chance, self.fault = kind, wire, chance, fault
+        self.is_write = kind.speech.is_write
         self.arrived: Counter[float] = Counter()
         self.begin(lambda: None, 0)
 
@@ -91,7 +124,7 @@ class Device:
     def _asked(self, data: bytes, on: Callable[[bytes], None]) -> None:
         if self.dead:
             return
-        if MODBUS.is_write(data):
+        if self.is_write(data):
             self.left -= 1
             if self.left == 0 and self.before:
                 self.cut()
@@ -99,17 +132,17 @@ class Device:
             if self.fault is not None and self.chance.random() < 0.1:
                 self.fault()
                 return  # it never arrives
-            self.arrived[round(_float(data[13:17]), 3)] += 1
+            self.arrived[round(self.kind.value_in(data), 3)] += 1
         on(data)
 
     def _answered(self, data: bytes, on: Callable[[bytes], None]) -> None:
         if self.dead:
             return
-        if self.fault is not None and MODBUS.is_write(data) and self.chance.random() < 0.5:
+        if self.fault is not None and self.is_write(data) and self.chance.random() < 0.5:
             self.fault()
             self._goes_wrong(data, on)
             return
-        ends = self.left == 0 and MODBUS.is_write(data) and not self.before
+        ends = self.left == 0 and self.is_write(data) and not self.before
         if ends and self.after:
             self.cut()
             return
@@ -123,17 +156,13 @@ class Device:
             case "late":
                 asyncio.get_running_loop().call_later(self.chance.uniform(0.1, 3.0), on, data)
             case "of another":
-                on(MODBUS.of_another(data, self.chance))
+                on(self.kind.speech.of_another(data, self.chance))
             case "wrong":
-                on(MODBUS.spoiled(data, self.chance))
+                on(self.kind.speech.spoiled(data, self.chance))
             case "cut":
                 self.wire.cut()
             case _:
                 pass
-
-
-def _float(data: bytes) -> float:
-    return float(struct.unpack(">f", data)[0])
 
 
 class Clock:
@@ -173,18 +202,21 @@ class Life:
     """One batch at one device, over several boxes."""
 
     def __init__(
-        self, loop: Loop, seed: int, folder: Path, plant: Plant, wire: Wire, tally: Tally, *, faults: bool
+        self, kind: Kind, loop: Loop, seed: int, folder: Path, plant: Plant, wire: Wire, tally: Tally, *, faults: bool
     ) -> None:
         """With `faults` answers go wrong, else the power does."""
+        self.kind = kind
         self.loop, self.folder, self.tally = loop, folder, tally
         self.cuts = 0 if faults else CUTS
         self.chance = random.Random(seed)
-        self.values = _values(self.chance)
-        self.recipe = _recipe(self.values)
+        self.values = _values(kind, self.chance)
+        self.recipe = _recipe(kind, self.values)
         self.book = Book(plant, {"seal": self.recipe}, frozenset({"seal"}))
-        self.device = Device(wire, self.chance, tally.fault if faults else None)
+        self.device = Device(kind, wire, self.chance, tally.fault if faults else None)
         self.key = DeviceKey.create(folder / "device.key")
         self.files: dict[str, bytes] = {}
+        self.known: Counter[float] = Counter()
+        """How often a value had arrived when a person last answered about it."""
         self.shown_seq = 0
         self.boot = 0
 
@@ -257,7 +289,8 @@ class Life:
         async with equipment:
             await equipment.watch(self.book.plant.tags())
             if self.chance.random() < 0.7:  # else the device is not yet there when the engine begins
-                while not all((found := equipment.latest(tag)) and found.good for tag in self.book.plant.tags()):
+                shown = [name for name, tag in self.book.plant.tags().items() if tag.method is None]
+                while not all((found := equipment.latest(name)) and found.good for name in shown):
                     changed.clear()
                     equipment.take_changed()
                     await changed.wait()
@@ -308,6 +341,11 @@ class Life:
         elif batch.questions:
             question = min(batch.questions.values(), key=lambda one: one.question)
             value = self.values[int(question.question[:3]) - 1]
+            if "happened" not in question.answers:
+                assert self.device.arrived[value] == self.known[value], f"{value} was refused, and it arrived"
+                if self.kind is CALLS:
+                    await self.loop.let_pass(1.0)  # a session that is lost comes back with time, not when it is needed
+            self.known[value] = self.device.arrived[value]
             answer = "happened" if self.device.arrived[value] else "again"
             if self.chance.random() < 0.1:
                 answer = "again"
@@ -358,27 +396,28 @@ class Life:
                 assert count <= 1 + again[step], f"{value} was written {count} times, and asked for again {again[step]}"
 
 
-async def play(loop: Loop, seed: int, folder: Path, tally: Tally, *, faults: bool) -> None:
-    async with pump_at(seed, folder) as (port, pump):
-        plant = pump_subject(port, Direct(pump)).plant
+async def play(kind: Kind, loop: Loop, seed: int, folder: Path, tally: Tally, *, faults: bool) -> None:
+    async with kind.serve(seed, folder) as (port, device):
+        plant = kind.subject_at(port, Direct(device)).plant
         connection = plant.connections["device"].model_copy(update={"timeout_s": 0.3, "poll_s": 0.2})
         plant = plant.model_copy(update={"connections": {"device": connection}})
-        life = Life(loop, seed, folder, plant, loop.wires[port], tally, faults=faults)
+        life = Life(kind, loop, seed, folder, plant, loop.wires[port], tally, faults=faults)
         await life.live()
-        arrived = sum(life.device.arrived.values())
-        assert pump.counters[TAG] == arrived, f"the device counted {pump.counters[TAG]} writes, the wire {arrived}"
+        arrived, counted = sum(life.device.arrived.values()), device.counters[kind.tag]
+        assert counted == arrived, f"the device counted {counted} writes, the wire {arrived}"
 
 
-async def cut(seed: int, folder: Path, tally: Tally) -> None:
-    """One batch of writes; the power goes up to twelve times in it."""
-    random.seed(seed)
-    await asyncio.to_thread(network.run, lambda loop: play(loop, seed, folder, tally, faults=False))
+Inject = Callable[[int, Path, Tally], Any]
 
 
-async def disturb(seed: int, folder: Path, tally: Tally) -> None:
-    """One batch of writes, half of which are not answered as they should."""
-    random.seed(seed)
-    await asyncio.to_thread(network.run, lambda loop: play(loop, seed, folder, tally, faults=True))
+def over(kind: Kind, *, faults: bool) -> Inject:
+    """One batch of writes: the power goes up to twelve times in it, or half of them are not answered as they should."""
+
+    async def inject(seed: int, folder: Path, tally: Tally) -> None:
+        random.seed(seed)
+        await asyncio.to_thread(network.run, lambda loop: play(kind, loop, seed, folder, tally, faults=faults))
+
+    return inject
 
 
 def before_it_is_durable(self: Engine, group: asyncio.TaskGroup, write: Write) -> None:
@@ -398,6 +437,40 @@ DRIVERS: Final = installed_drivers()
 BEGIN_WRITE: Final = Engine._begin_write
 DECIDE: Final = Engine._decide
 
+cut, cut_calls = over(WRITES, faults=False), over(CALLS, faults=False)
+disturb, disturb_calls = over(WRITES, faults=True), over(CALLS, faults=True)
+
+
+async def calls_again(self: OpcUaDriver, tag: str, arguments: Any) -> Any:
+    """Planted: once more, when nobody knows."""
+    try:
+        return await CALL(self, tag, arguments)
+    except WriteUnknown:
+        return await CALL(self, tag, arguments)
+
+
+CALL: Final = OpcUaDriver.call
+
+
+def _power_cut(inject: Inject) -> dict[str, Planted]:
+    return {
+        "open intents are taken up again": planted(
+            inject,
+            "was written . times",
+            {
+                "edge.core.line._after_start": lambda batch, *_: batch,
+                "edge.core.decide._Decision.start_runtime": careless_start,
+            },
+        ),
+        "a write is sent before its intent is durable": planted(
+            inject, "no row says", {"edge.engine.Engine._begin_write": before_it_is_durable}
+        ),
+        "it is decided by an old head": planted(
+            inject, "was written . times|no row says", {"edge.engine.Engine._decide": by_an_old_head}
+        ),
+    }
+
+
 POWER_CUT = Part(
     2,
     "engine",
@@ -406,22 +479,17 @@ POWER_CUT = Part(
     gate=300,
     full=100_000,
     inject=cut,
-    planted={
-        "open intents are taken up again": planted(
-            cut,
-            "was written . times",
-            {
-                "edge.core.line._after_start": lambda batch, *_: batch,
-                "edge.core.decide._Decision.start_runtime": careless_start,
-            },
-        ),
-        "a write is sent before its intent is durable": planted(
-            cut, "no row says", {"edge.engine.Engine._begin_write": before_it_is_durable}
-        ),
-        "it is decided by an old head": planted(
-            cut, "was written . times|no row says", {"edge.engine.Engine._decide": by_an_old_head}
-        ),
-    },
+    planted=_power_cut(cut),
+)
+
+POWER_CUT_CALLS = Part(
+    2,
+    "calls",
+    "the same between intent, call and answer, with methods of the simulated reactor over OPC UA",
+    gate=100,
+    full=10_000,
+    inject=cut_calls,
+    planted=dict(list(_power_cut(cut_calls).items())[:1]),
 )
 
 UNKNOWN = Part(
@@ -435,6 +503,22 @@ UNKNOWN = Part(
     planted={
         "a write is repeated": planted(
             disturb, "was written . times", {"drivers.modbus_link.Link.exchange": sends_again(Link.exchange)}
+        )
+    },
+)
+
+UNKNOWN_CALLS = Part(
+    9,
+    "calls",
+    "the same with methods of the simulated reactor over OPC UA, whose answers are all that is known",
+    gate=100,
+    full=10_000,
+    inject=disturb_calls,
+    planted={
+        "a call is repeated": planted(
+            disturb_calls,
+            "was written . times|was refused, and it arrived",
+            {"drivers.opcua.OpcUaDriver.call": calls_again},
         )
     },
 )

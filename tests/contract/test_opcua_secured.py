@@ -9,21 +9,26 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from unittest import mock
 
 import pytest
 from asyncua import ua
+from asyncua.client.ua_session import UaSession
 from asyncua.common.callback import CallbackType
 from asyncua.common.utils import ServiceError
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.crypto.security_policies import SecurityPolicy
+from asyncua.server.internal_session import InternalSession
 from asyncua.server.server import Server
+from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
+from asyncua.ua.uaerrors import UaStructParsingError
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -34,7 +39,7 @@ from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.equipment import Health, Home, WriteResult
 from tests.contract.certificates import DAY, Signed, crl, make
-from tests.contract.conformance import reactor_subject, simulated
+from tests.contract.conformance import reactor_subject, simulated, with_bolus
 from tests.contract.wire import KILLS, Leak
 
 ResultT = TypeVar("ResultT")
@@ -497,6 +502,156 @@ async def test_a_subscription_that_the_server_ends_is_made_anew(there: Device, h
         await made.until(lambda: shows(112.0))
 
 
+@asynccontextmanager
+async def limited(device: Device, **limits: int) -> AsyncIterator[dict[str, int]]:
+    """A server that says its limits, and refuses what is over them: yields the largest request of each kind."""
+    most = dict.fromkeys(limits, 0)
+    where = {
+        "MaxNodesPerRead": (InternalSession, "read", lambda params: params.NodesToRead),
+        "MaxNodesPerWrite": (InternalSession, "write", lambda params: params.NodesToWrite),
+        "MaxNodesPerBrowse": (InternalSession, "browse", lambda params: params.NodesToBrowse),
+        "MaxMonitoredItemsPerCall": (InternalSession, "create_monitored_items", lambda params: params.ItemsToCreate),
+    }
+    with ExitStack() as stack:
+        for name, most_at_once in limits.items():
+            node = ua.NodeId(ua.Int32(getattr(ObjectIds, f"Server_ServerCapabilities_OperationLimits_{name}")))
+            told = ua.Variant(most_at_once, ua.VariantType.UInt32)
+            await device.does(device.server.get_node(node).write_value(told))
+            kind, method, items = where[name]
+            does = getattr(kind, method)
+
+            async def checked(
+                self: InternalSession, params: object, *more: object, name: str = name, does: object = does,
+                items: object = items, most_at_once: int = most_at_once,
+            ) -> object:  # fmt: skip
+                count = len(items(params))  # type: ignore[operator]
+                if self.external:
+                    most[name] = max(most[name], count)
+                    if count > most_at_once:
+                        raise ServiceError(StatusCodes.BadTooManyOperations)
+                return await does(self, params, *more)  # type: ignore[operator]
+
+            stack.enter_context(mock.patch.object(kind, method, checked))
+        yield most
+    for name in limits:
+        node = ua.NodeId(ua.Int32(getattr(ObjectIds, f"Server_ServerCapabilities_OperationLimits_{name}")))
+        await device.does(device.server.get_node(node).write_value(ua.Variant(0, ua.VariantType.UInt32)))
+
+
+async def subscribed(device: Device, made: Rig, items: int) -> None:
+    """Wait until the server watches so many nodes: a first value may have come by the reading before."""
+    service = device.server.iserver.subscription_service
+    name = next(iter(made.equipment._tags))
+    async with asyncio.timeout(60):
+        while sum(len(one.monitored_item_srv._monitored_items) for one in [*service.subscriptions.values()]) < items:
+            await made.equipment.read(name)
+
+
+async def test_limits_that_the_server_tells_and_enforces_are_kept(there: Device, home: Home) -> None:
+    told = {"MaxNodesPerRead": 9, "MaxNodesPerWrite": 1, "MaxNodesPerBrowse": 1, "MaxMonitoredItemsPerCall": 4}
+    async with limited(there, **told) as most, box(plant_at(there.port, names=MANY), home) as made:
+        await made.until(lambda: all(made.good(f"U.{name}") for name in MANY))
+        await subscribed(there, made, len(MANY))
+        outcome = await made.equipment.writer("U.n1").write_and_read_back(2.0)
+        assert outcome.result is WriteResult.CONFIRMED, outcome.why
+        assert len(await made.equipment.browse("device")) == 2 + len(MANY)
+    assert most == {"MaxNodesPerRead": 4, "MaxNodesPerWrite": 1, "MaxNodesPerBrowse": 1, "MaxMonitoredItemsPerCall": 4}
+
+
+@pytest.mark.parametrize("how", ["says", "resets"])
+async def test_a_server_without_room_is_told_in_words_until_it_lets_the_box_in(
+    how: str, there: Device, home: Home
+) -> None:
+    """Real servers say it, or end the connection of the session that is one too many."""
+    create, full = InternalSession.create_session, threading.Event()
+    full.set()
+
+    async def no_room(self: InternalSession, *more: Any, **how_: Any) -> Any:
+        if full.is_set() and self.external:
+            if how == "says":
+                raise ServiceError(StatusCodes.BadTooManySessions)
+            for client in there.server.bserver.clients:
+                client.transport.abort()
+        return await create(self, *more, **how_)
+
+    with mock.patch.object(InternalSession, "create_session", no_room):
+        async with box(plant_at(there.port), home) as made:
+            found = await refusal(made, "opcua.server_full" if how == "says" else "opcua.no_session")
+            assert "no room for a further session" in f"{found.what} {found.todo}"
+            assert made.bad("U.x")
+            full.clear()
+            await made.until(lambda: made.good("U.x"))
+
+
+async def test_a_subscription_that_ends_alone_is_made_anew_in_the_same_session(
+    there: Device, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivers.opcua.AGAIN_S", 0.0)
+    create, sessions = InternalSession.create_session, Counter[str]()
+
+    async def counted(self: InternalSession, *more: Any, **how: Any) -> Any:
+        sessions["made"] += self.external
+        return await create(self, *more, **how)
+
+    x = there.server.get_node(ua.NodeId(ua.String("x"), ua.Int16(2)))
+    service = there.server.iserver.subscription_service
+    seen: list[str] = []
+    with mock.patch.object(InternalSession, "create_session", counted):
+        async with box(plant_at(there.port), home) as made:
+            for value in (200.0, 201.0):
+                await made.until(lambda: made.good("U.x"))
+                await subscribed(there, made, 1)
+                await there.does(x.write_value(value))  # so that one was published
+                await made.until(lambda value=value: made.equipment.latest("U.x").value == value)
+                await there.does(service.delete_subscriptions(list(service.subscriptions)))
+                await made.until(lambda: made.bad("U.x"))
+                seen.append(made.equipment.latest("U.x").detail)
+                assert health(made).connected
+            await made.until(lambda: made.good("U.x"))
+    assert sessions["made"] == 1
+    assert all("ended the subscription" in one or "published nothing" in one for one in seen), seen
+
+
+async def test_a_publish_response_that_cannot_be_read_marks_a_gap_and_values_are_read_anew(
+    there: Device, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that was in it would never come again, and the next response would confirm the old one."""
+    monkeypatch.setattr("drivers.opcua.AGAIN_S", 0.0)
+    x = there.server.get_node(ua.NodeId(ua.String("x"), ua.Int16(2)))
+    async with box(plant_at(there.port), home) as made:
+        await there.does(x.write_value(1.0))
+        await made.until(lambda: made.good("U.x") and made.equipment.latest("U.x").value == 1.0)
+        publish = UaSession.publish
+
+        async def once(self: UaSession, acks: Any) -> Any:
+            answer = await publish(self, acks)
+            if answer.Parameters.NotificationMessage.NotificationData:
+                monkeypatch.setattr(UaSession, "publish", publish)
+                raise UaStructParsingError
+            return answer
+
+        monkeypatch.setattr(UaSession, "publish", once)
+        await there.does(x.write_value(2.0))
+        await made.until(lambda: made.good("U.x") and made.equipment.latest("U.x").value == 2.0)
+
+
+async def test_a_server_whose_clock_is_off_is_remarked_and_its_times_order_nothing(there: Device, home: Home) -> None:
+    off = timedelta(hours=5)
+    x = there.server.get_node(ua.NodeId(ua.String("x"), ua.Int16(2)))
+
+    def late() -> str:
+        return (datetime.now(UTC) - off).isoformat()
+
+    ahead, behind = datetime.now(UTC) + off, datetime.now(UTC) - off
+    async with rig(plant_at(there.port), home=home, utc=late) as made:
+        for value, source in ((1.0, ahead), (2.0, behind), (3.0, None)):
+            await there.does(x.write_value(ua.DataValue(ua.Variant(value), SourceTimestamp=source)))
+            await made.until(lambda value=value: made.good("U.x") and made.equipment.latest("U.x").value == value)
+            reading = made.equipment.latest("U.x")
+            assert reading.source_utc[:13] == (source.isoformat()[:13] if source else "")
+        assert "its clock is 5.0 h ahead of this box's" in health(made).remark
+
+
 async def test_browsing_looks_for_words(there: Device, home: Home) -> None:
     async with box(plant_at(there.port, names=("Temperature",)), home) as made:
         await made.until(lambda: made.good("U.Temperature"))
@@ -523,5 +678,5 @@ async def test_conformance_over_an_encrypted_connection(
 ) -> None:
     port, control = secured_reactor
     await control.clear()
-    await CHECKS[check](replace(reactor_subject(port, control, security="auto"), home=home))
+    await CHECKS[check](replace(with_bolus(reactor_subject(port, control, security="Basic256Sha256")), home=home))
     await control.clear()

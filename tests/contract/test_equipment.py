@@ -16,7 +16,7 @@ import pytest
 
 from drivers.sim.cell import DeviceProcess
 from drivers.sim.control import SimControl
-from edge.conformance import Subject, now_s, rig
+from edge.conformance import PATIENCE_S, Subject, now_s, rig
 from edge.core.errors import LinesideError
 from edge.core.plant import Connection, Plant, Tag, read_plant
 from edge.core.terms import Quality, Reading, Value
@@ -166,6 +166,82 @@ async def test_nothing_bad_is_shown_as_good(scripted: Mapping[str, Callable[[], 
             assert made.good("U.x")
         driver.report(2.0, Quality.UNCERTAIN)
         assert not made.good("U.x")
+
+
+async def test_what_stands_still_is_bad_wherever_it_is_shown_or_kept(
+    scripted: Mapping[str, Callable[[], type[Scripted]]],
+) -> None:
+    clock_s, kept, news = 100.0, [], asyncio.Event()
+
+    def keep(_tag: str, reading: Reading) -> None:
+        kept.append(reading)
+        news.set()
+
+    async with Equipment(
+        plant(frozen_after_s=10, stale_s=1000), scripted, now_s=lambda: clock_s, utc=lambda: "", on_reading=keep
+    ) as equipment:
+
+        def shown() -> Reading:
+            reading = equipment.latest("U.x")
+            assert reading is not None
+            return reading
+
+        await equipment.watch(["U.x"])
+        await news.wait()
+        clock_s = 105.0
+        Scripted.made[0].report(1.0)
+        assert shown().good
+        assert kept[-1].good
+        clock_s = 111.0
+        assert not shown().good, "while nothing new comes"
+        Scripted.made[0].report(1.0)
+        assert not kept[-1].good, "what is kept as history"
+        Scripted.made[0].report(1.5)
+        assert shown().good
+        assert kept[-1].good
+
+
+async def test_a_value_asked_for_is_judged_too(scripted: Mapping[str, Callable[[], type[Scripted]]]) -> None:
+    async with rig(plant(low=0, high=10), scripted) as made:
+        await made.until(lambda: made.good("U.x"))
+        Scripted.made[0].value = 11.0
+        assert not (await made.equipment.read("U.x")).good
+
+
+@pytest.mark.parametrize(("late", "result"), [(3, WriteResult.CONFIRMED), (1_000_000, WriteResult.UNKNOWN)])
+async def test_the_tag_that_shows_it_is_looked_at_as_long_as_it_may_take(
+    scripted: Mapping[str, Callable[[], type[Scripted]]], late: int, result: WriteResult
+) -> None:
+    """The set-point itself shows at once what was written; what it makes the device do comes after so many looks."""
+    both = plant(read_back="shown", settle_s=PATIENCE_S if late < 10 else 0.05).model_dump(by_alias=True)
+    both["units"]["U"]["tags"]["shown"] = {"connection": "c", "address": "b"}
+    async with rig(Plant.model_validate(both), scripted) as made:
+        await made.until(lambda: made.good("U.x"))
+        driver, looks = Scripted.made[0], 0
+
+        async def read(tag: str) -> Reading:
+            nonlocal looks
+            looks += tag == "U.shown"
+            value = driver.value if tag == "U.x" or looks > late else 1.0
+            return Reading(value, "g", Quality.GOOD, "", now_s())
+
+        driver.read = read  # type: ignore[method-assign]
+        outcome = await made.equipment.writer("U.x").write_and_read_back(5.0)
+        assert outcome.result is result, outcome.why
+        assert driver.writes == [5.0]
+
+
+async def test_planted_bugs_a_value_not_judged_and_one_not_looked_at_are_found(
+    scripted: Mapping[str, Callable[[], type[Scripted]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as planted:
+        planted.setattr("edge.equipment.judged", lambda _tag, reading: reading)
+        with pytest.raises(AssertionError):
+            await test_a_value_asked_for_is_judged_too(scripted)
+    monkeypatch.setattr("edge.equipment.agrees", lambda _tag, _value, reading: reading.good)
+    Scripted.made = []
+    with pytest.raises(AssertionError):
+        await test_the_tag_that_shows_it_is_looked_at_as_long_as_it_may_take(scripted, 1_000_000, WriteResult.UNKNOWN)
 
 
 async def test_changes_are_told_once_until_they_are_taken(

@@ -229,6 +229,7 @@ TEXT: Final[dict[str, str]] = {
     "start.approval.two_signatures": "✔ Rezept mit zwei Unterschriften freigegeben.",
     "start.equipment.ok": "✔ Alle Geräte sind verbunden.",
     "start.equipment.bad": "✖ {name}: {why}",
+    "start.equipment.doubt": "▲ {name}: verbunden, {remark}",
     "start.next.recipe": "Das Rezept wählen.",
     "start.next.order": "Den Auftrag scannen oder tippen.",
     "start.next.batch": "Die Chargennummer scannen oder tippen.",

@@ -240,6 +240,7 @@ TEXT: Final[dict[str, str]] = {
     "start.approval.two_signatures": "✔ Recipe approved with two signatures.",
     "start.equipment.ok": "✔ All equipment is connected.",
     "start.equipment.bad": "✖ {name}: {why}",
+    "start.equipment.doubt": "▲ {name}: connected, {remark}",
     "start.next.recipe": "Choose the recipe.",
     "start.next.order": "Scan or type the order.",
     "start.next.batch": "Scan or type the batch number.",

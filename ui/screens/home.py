@@ -58,8 +58,9 @@ class Home(View):
         for name, health in picture.connections.items():
             state, _, remark = health.partition(", ")
             if state == "connected":
+                sign = ("▲ ", "bold $warning") if remark else ("✔ ", "$success")
                 said = [(words("home.connected"), "$success"), (f", {remark}" if remark else "", "bold $warning")]
-                lines.append(Content.assemble(("✔ ", "$success"), f"{name}: ", *said))
+                lines.append(Content.assemble(sign, f"{name}: ", *said))
             else:
                 lines.append(Content.assemble(("✖ ", "bold $error"), f"{name}: ", (health, "bold $error")))
         if not picture.connections:

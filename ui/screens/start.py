@@ -90,8 +90,13 @@ class Start(View):
             )
         else:
             self.tell_now(words("start.no_recipe"), words("start.title"), "wait")
-        away = {name: why for name, why in picture.connections.items() if why.partition(", ")[0] != "connected"}
-        lines = [(words("start.equipment.bad", name=name, why=why), "bold $error") for name, why in away.items()]
+        lines: list[tuple[str, str]] = []
+        for name, why in picture.connections.items():
+            state, _, remark = why.partition(", ")
+            if state != "connected":
+                lines.append((words("start.equipment.bad", name=name, why=why), "bold $error"))
+            elif remark:
+                lines.append((words("start.equipment.doubt", name=name, remark=remark), "bold $warning"))
         title = (f"\n{recipe.title}\n" if recipe else "\n", "bold")
         style = "bold $warning" if picture.recipe_approval == "from_folder" else "$success"
         profile = words(f"profile.{picture.profile}")

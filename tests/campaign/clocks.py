@@ -54,6 +54,7 @@ class FalseClockRun(Run):
     """The wall clock jumps, stands still or is right; nobody has synced it. Timers must not notice."""
 
     offs: ClassVar[tuple[timedelta, ...]] = JUMPS
+    weights: ClassVar[Mapping[str, int]] = {"the_power_goes": 6, "somebody_amends": 0, "people_go_on_by_hand": 0}
 
     def __init__(self, seed: int) -> None:
         self.wall = random.Random(seed)
@@ -122,7 +123,12 @@ class SignedRun(FalseClockRun):
     """People sign as they do at the desk, and type wrong PINs, while the clock is right, wrong or standing."""
 
     offs: ClassVar[tuple[timedelta, ...]] = (*JUMPS, timedelta(), timedelta())
-    weights: ClassVar[Mapping[str, int]] = {"the_power_goes": 12, "somebody_does_a_step": 60, "somebody_amends": 2}
+    weights: ClassVar[Mapping[str, int]] = {
+        "the_power_goes": 12,
+        "somebody_does_a_step": 60,
+        "somebody_amends": 2,
+        "people_go_on_by_hand": 0,
+    }
 
     def __init__(self, seed: int, signer: DeviceKey) -> None:
         self.signer = signer
@@ -309,8 +315,6 @@ SIGNATURES = Part(
 
 class LyingRun(FalseClockRun):
     """The wall clock says that a time source sets it, and is wrong: always so when a box wakes, now and then later."""
-
-    weights: ClassVar[Mapping[str, int]] = {"the_power_goes": 8, "somebody_amends": 2}
 
     def quality(self) -> ClockQuality:
         return ClockQuality.SYNCED

@@ -21,6 +21,7 @@ class CutRun(Run):
         "somebody_answers": 20,
         "somebody_repeats": 6,
         "somebody_amends": 1,
+        "people_go_on_by_hand": 16,
     }
 
     def drawn(self) -> Recipe:

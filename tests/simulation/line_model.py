@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 
 from edge.core import commands as cm
 from edge.core import events as ev
+from edge.core.by_hand import open_part
 from edge.core.decide import decide, decided
 from edge.core.decision import Now
 from edge.core.errors import LinesideError
@@ -36,6 +37,7 @@ from edge.core.line import (
     effects,
     elapsed,
 )
+from edge.core.mode import DONE, MODES, HandAct, Mode
 from edge.core.plant import Cleaning, Plant
 from edge.core.recipe.amend import Change, allowed, guards_identity, offers
 from edge.core.recipe.model import (
@@ -316,6 +318,7 @@ class Run:
             (3, self.somebody_does_anything),
             (2, self.somebody_repeats),
             (8, self.somebody_says_how_long_it_was_off),
+            (4, self.people_go_on_by_hand),
             (14, self.writes_begin),
             (14, self.a_write_ends),
             (2, self.a_late_outcome_comes),
@@ -472,6 +475,44 @@ class Run:
         role, verifies = (Role.VERIFIER, True) if dark.person else (Role.OPERATOR, False)
         name = {"command_id": f"c{len(self.commands)}", "session": self.person(), "batch": batch.batch}
         self.do(cm.EnterDark(**name, minutes=minutes, verifies=verifies, signed=self.signed(role)))
+
+    def people_go_on_by_hand(self) -> None:
+        """A step is switched and entries are made, whether that is possible or not; some step is switched once more."""
+        self.somebody_switches_a_step()
+        for _ in range(self.chance.randint(0, 4)):
+            self.an_entry_by_hand()
+        if self.chance.random() < 0.3:
+            self.somebody_switches_a_step()
+
+    def somebody_switches_a_step(self) -> None:
+        """Takes it by hand, to manual or back."""
+        if found := self.any_active():
+            batch, run, _ = found
+            acts = [HandAct.TAKE, HandAct.MANUAL, HandAct.MANUAL] if run.hand is None else [HandAct.RETURN, *HandAct]
+            act = self.chance.choice(acts)
+            role = Role.SUPERVISOR if act is HandAct.MANUAL else Role.OPERATOR
+            name = {"command_id": f"c{len(self.commands)}", "session": self.person(), "batch": batch.batch}
+            self.do(cm.SwitchMode(**name, step=run.step, act=act, reason="so", signed=self.signed(role)))
+
+    def an_entry_by_hand(self) -> None:
+        """What the device shows, or that it was done: one person, then another, who may see something else."""
+        by_hand = [(b, r) for b in self.line.live() for r in b.active() if r.hand is not None]
+        if not by_hand:
+            return
+        batch, run = self.chance.choice(by_hand)
+        part = open_part(self.line, batch, run, self.reading)
+        if part is None or run.hand is None:
+            return
+        wanted = "37" if part.wanted is None else f"{part.wanted:g}"
+        right = {"choice": next(iter(part.choices), ""), "text": "done", "number": wanted}[part.kind]
+        text = self.chance.choice([right, right, right, "36.5", "1", "x"])
+        verifies = bool(run.hand.part) is (self.chance.random() < 0.9)
+        signed = self.signed(Role.VERIFIER if verifies else Role.OPERATOR)
+        name = {"command_id": f"c{len(self.commands)}", "session": self.person(), "batch": batch.batch}
+        told = {"step": run.step, "part": self.chance.choice(["", part.part]), "text": text}
+        rows = self.do(cm.EnterByHand(**name, **told, verifies=verifies, signed=signed))
+        if part.kind == "number" and any(isinstance(one, ev.HandVerified) for one in rows):
+            self.hold(float(text) == run.hand.value, f"{text!r} was verified, and {run.hand.value!r} was entered")
 
     def somebody_answers(self) -> None:
         asked = [(b, q) for b in self.line.batches.values() for q in b.questions.values()]
@@ -695,6 +736,17 @@ class Run:
                 run, names = batch.steps[event.step], self.steps_of(event.batch)[event.step].cleans
                 cleaned = run.state == "done" and event.unit in {batch.units[name] for name in names}
                 self.hold(cleaned, f"no step has cleaned it: {event}")
+            case ev.ModeChanged():
+                pair = (Mode(event.was), Mode(event.now))
+                self.hold(pair in {(mode, now) for (mode, _), now in MODES.items()}, f"no legal mode: {event}")
+                self.hold(isinstance(self.made[-1].body.event, ev.SignatureMade), f"not signed: {event}")
+            case ev.HandVerified():
+                entered = self.events(ev.HandEntered, event)[-1]
+                same = (entered.part, entered.value, entered.person) == (event.part, event.value, event.entered_by)
+                self.hold(same and event.person != entered.person, f"not entered by another person: {event}")
+                last = self.made[-1].body.event
+                signed = isinstance(last, ev.SignatureMade) and last.person == event.person
+                self.hold(signed, f"not signed by who verified: {event}")
             case ev.StepSkipped():
                 assert batch is not None
                 self.hold(event.step in batch.skips, f"nobody signed that it is skipped: {event}")
@@ -759,6 +811,10 @@ class Run:
         clean = unit in self.line.units and self.line.units[unit].clean
         self.hold(event.step == SAFE_STEP or not clean, f"used, and it counts as clean: {event}")
         self.hold(event.late or state not in {State.HELD, State.PAUSED}, f"written while {state.value}: {event}")
+        run = self.line.batches[event.batch].steps.get(event.step)
+        self.hold(run is None or run.hand is None, f"written for a step that goes on by hand: {event}")
+        said = [*self.events(ev.HandEntered, event), *self.events(ev.HandRefused, event)]
+        self.hold(not said or isinstance(said[-1], ev.HandRefused), f"written although people did it: {event}")
         same = [e for e in self.events(ev.CommandIntended, event) if (e.attempt, e.tag) == (event.attempt, event.tag)]
         self.hold(not same, f"intended twice: {event}")
         if event.attempt > 1:
@@ -768,7 +824,11 @@ class Run:
                 e for e in self.events(ev.QuestionAnswered, event) if (e.question, e.answer) == (question, "again")
             ]
             stepped = [e for e in self.events(ev.RampStepped, event) if e.attempt == event.attempt]
-            self.hold(len(again) + len(stepped) == 1, f"a write is repeated without a signed decision: {event}")
+            back = [e for e in self.events(ev.ModeChanged, event) if e.now == Mode.AUTOMATIC]
+            back = [e for e in back if e.attempt == event.attempt]
+            self.hold(
+                len(again) + len(stepped) + len(back) == 1, f"a write is repeated without a signed decision: {event}"
+            )
 
     def judge_timer(self, event: ev.TimerDue) -> None:
         """By the true time, which the line itself cannot see."""
@@ -778,8 +838,16 @@ class Run:
         self.hold(passed_s >= length_s - SLACK_S, f"{event} after {passed_s} s of {length_s} s")
 
     def judge_completion(self, event: ev.StepCompleted) -> None:
-        step = self.steps_of(event.batch)[event.step]
+        step, hand = self.steps_of(event.batch)[event.step], self.line.batches[event.batch].steps[event.step].hand
+        verified = [e.part for e in self.events(ev.HandVerified, event)]
         match step:
+            case _ if hand is not None and hand.mode is Mode.MANUAL:
+                self.hold(DONE in verified, f"nobody verified that it was done: {event}")
+            case Set() | Ramp() if hand is not None:
+                self.hold(bool(verified), f"nobody verified that it was done: {event}")
+            case Weigh() if hand is not None:
+                both = {f"{step.name}.tare", f"{step.name}.gross"} <= set(verified)
+                self.hold(both, f"nobody verified what it weighs: {event}")
             case Wait() | Hold() if step.duration:
                 done = any(e.timer == "duration" for e in self.events(ev.TimerDue, event))
                 self.hold(done, f"done before its time: {event}")
@@ -829,6 +897,13 @@ class Run:
             resting = batch.state not in {State.HOLDING, State.STOPPING, State.ABORTING}
             self.hold(resting or bool(flying), f"{batch.batch} stays {batch.state} and nothing is under way")
             self.hold(batch.state is not State.RESTARTING, f"{batch.batch} stays restarting")
+            by_hand = {run.step for run in batch.active() if run.hand is not None}
+            both = [
+                one for one in (*wanted.writes, *wanted.watches) if one.batch == batch.batch and one.step in by_hand
+            ]
+            self.hold(not both, f"the box does what people do by hand: {both}")
+            left = [step for step, one in batch.agreed.items() if one.tag and step not in batch.skips]
+            self.hold(batch.state is not State.RUNNING or not left, f"{left} was to be done again, and is forgotten")
             something = batch.state is not State.RUNNING or bool(batch.active())
             self.hold(something, f"{batch.batch} is running and no step is under way")
         doubted = {
@@ -847,7 +922,10 @@ class Run:
         count = sum(n for (b, s, i, _, t), n in self.executed.items() if (b, s, i, t) == (batch, step, iteration, tag))
         again = [e for e in self.events(ev.QuestionAnswered, key) if e.answer == "again"] if step != SAFE_STEP else []
         stepped = self.events(ev.RampStepped, key)
-        self.hold(count <= 1 + len(again) + len(stepped), f"the device was written to {count} times for {key}")
+        back = [e for e in self.events(ev.ModeChanged, key) if e.now == Mode.AUTOMATIC]
+        self.hold(
+            count <= 1 + len(again) + len(stepped) + len(back), f"the device was written to {count} times for {key}"
+        )
 
     def nothing_of_an_earlier_run_is_wanted(self) -> None:
         begun = max(n for n, made in enumerate(self.made, 1) if isinstance(made.body.event, ev.RuntimeStarted))
@@ -866,6 +944,11 @@ class Run:
             old = [write for write in effects(line).writes if write.seq <= folded.seq]
             self.hold(not old, f"after a crash at row {folded.seq} it wants {old}")
             opened = [i for b in folded.live() for i in b.intents.values()]
+            for batch in folded.live():
+                after = line.batches[batch.batch]
+                kept = {*after.agreed, *(one.step for one in (*after.questions.values(), *after.intents.values()))}
+                lost = [one for step, one in batch.agreed.items() if one.tag and step not in kept]
+                self.hold(not lost, f"after a crash at row {folded.seq} an answer is forgotten: {lost}")
             left = [i for b in line.live() for i in b.intents.values() if i.seq <= folded.seq]
             self.hold(not left, f"after a crash at row {folded.seq} nobody was asked about {left} of {opened}")
 

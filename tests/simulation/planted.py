@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edge.core import amending, decide
+from edge.core import amending, by_hand, decide
 from edge.core import commands as cm
 from edge.core import events as ev
 from edge.core import line as head
+from edge.core.mode import HandAct
 from edge.core.recipe import amend
 from edge.core.terms import Elapsed
 
@@ -97,6 +98,35 @@ def every_batch(line: Any, row: Any, seq: int) -> Any:
 APPLY = head._apply
 
 
+def alone(d: decide._Decision, command: cm.EnterByHand) -> None:
+    """Whoever entered it verifies it, too."""
+    batch = d.line.batches.get(command.batch)
+    run = batch.steps.get(command.step) if batch else None
+    if batch is not None and run is not None and run.hand is not None and run.hand.part and command.verifies:
+        hand = replace(run.hand, person="nobody")
+        steps = replace(batch, steps=batch.runs().with_run(replace(run, hand=hand)))
+        d.line = replace(d.line, batches={**d.line.batches, batch.batch: steps})
+    ENTER(d, command)
+
+
+def never_refused(line: Any, batch: Any, run: Any, act: Any, *more: Any) -> Any:
+    """What people say that they did may be done by the box once more."""
+    if run.hand is not None and run.hand.claimed and act is HandAct.RETURN:
+        run = replace(run, hand=replace(run.hand, claimed=False))
+    return REFUSAL(line, batch, run, act, *more)
+
+
+ENTER, REFUSAL = by_hand.enter, by_hand.refusal
+
+
+def forgetful(batch: Any, *more: Any) -> Any:
+    """A start begins without what people signed to be done again."""
+    return replace(AFTER_START(batch, *more), agreed={})
+
+
+AFTER_START = head._after_start
+
+
 PLANTED: dict[str, tuple[dict[str, Any], str]] = {
     "open intents are taken up again": (
         {
@@ -135,6 +165,18 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
     "an amendment goes beyond the bounds": (
         {"edge.core.recipe.amend.offers": without_bounds, "edge.core.recipe.amend.problems": lambda _: iter(())},
         "out of its bounds",
+    ),
+    "one person enters by hand and verifies it": (
+        {"edge.core.by_hand.enter": alone},
+        "not entered by another person",
+    ),
+    "the box does again what people did by hand": (
+        {"edge.core.by_hand.refusal": never_refused},
+        "although people did it",
+    ),
+    "what was to be done again is forgotten by a crash": (
+        {"edge.core.line._after_start": forgetful},
+        "an answer is forgotten",
     ),
     "what is done is amended": ({"edge.core.amending.standing": lambda *_: "todo"}, "what is done is changed"),
     "an amendment of one batch is one of every batch": ({"edge.core.line._apply": every_batch}, "another recipe after"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
@@ -27,7 +28,6 @@ ELSEWHERE = {
     "AlarmAcknowledged", "AlarmCleared", "AlarmFlooded", "AlarmRaised", "AttachmentsOffered",
     "ByHand", "CustodyPassed", "LabelsPrinted", "RampStepped", "ResultAdded", "ResultPending", "Transferred", "Weighed",
     "BatchQueued", "ExpiryBegun", "ExpiryEnded", "ExpiryNear", "ExpiryPassed", "ServiceMoved", "ServiceSet",
-    "HandEntered", "HandRefused", "HandVerified", "ModeChanged",
     "NumberRangeSet", "NumbersSkipped", "OrderCancelled", "OrderReceived", "OrderRefused", "ProfileSet", "TrendJudged",
     "TrendPinned",
 }  # fmt: skip
@@ -68,17 +68,48 @@ def test_whatever_happens_to_a_line_what_must_hold_holds() -> None:
         assert {state.value for state in State if state in line.OVER} <= set(seen)
 
 
+class Timed(Run):
+    """It begins with something that takes time, the power goes often, and people say for how long."""
+
+    weights: ClassVar[Mapping[str, int]] = {
+        "the_power_goes": 8,
+        "somebody_says_how_long_it_was_off": 60,
+        "somebody_amends": 0,
+        "people_go_on_by_hand": 0,
+    }
+
+    def drawn(self) -> Recipe:
+        return next(one for one in iter(super().drawn, None) if one.main()[0].phase in {"wait", "hold"})
+
+
+class Handmade(Run):
+    """It begins with a write, and people do much by hand."""
+
+    weights: ClassVar[Mapping[str, int]] = {"people_go_on_by_hand": 60, "somebody_acts": 8, "somebody_amends": 1}
+
+    def drawn(self) -> Recipe:
+        return next(one for one in iter(super().drawn, None) if one.main()[0].phase == "set")
+
+
+SOONER: dict[str, type[Run]] = {
+    "a dark stretch counts as time that passed": Timed,
+    "one person enters by hand and verifies it": Handmade,
+    "the box does again what people did by hand": Handmade,
+}
+"""Bugs that a run of another kind shows sooner."""
+
+
 @pytest.mark.parametrize("planted", PLANTED)
 def test_the_model_finds_a_planted_bug(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     patches, found = PLANTED[planted]
     for target, instead in patches.items():
         monkeypatch.setattr(target, instead)
     with pytest.raises(Broken, match=found):
-        play(range(300))
+        play(range(300), SOONER.get(planted, Run))
 
 
-def play(seeds: Iterable[int]) -> list[Run]:
-    return [Run(seed).play() for seed in seeds]
+def play(seeds: Iterable[int], kind: type[Run] = Run) -> list[Run]:
+    return [kind(seed).play() for seed in seeds]
 
 
 class OneWrite(Run):

@@ -18,7 +18,7 @@ from edge.conformance import PATIENCE_S, now_s, rig
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant
 from edge.core.terms import Reading
-from edge.equipment import Home, WriteRefused, WriteResult, WriteUnknown
+from edge.equipment import Health, Home, WriteRefused, WriteResult, WriteUnknown
 from tests.contract.wire import KILLS, RIGHT, WRONG, Leak, answer, device, frame, never_wrong, plant_at, words
 
 
@@ -89,6 +89,35 @@ async def test_a_device_that_is_killed_again_and_again(monkeypatch: pytest.Monke
             leak.look()
         assert [task.get_name() for task in asyncio.all_tasks()].count("modbus") == 1
         leak.judge(sockets=2, tasks=2)
+
+
+async def test_an_open_connection_alone_is_not_a_device() -> None:
+    """It is taken and nothing is ever answered, again and again: never is the device said to be there."""
+
+    async def silence(_connection: int, _request: bytes, _writer: asyncio.StreamWriter) -> None:
+        pass
+
+    told: list[Health] = []
+    seen: list[Reading] = []
+    lost = asyncio.Event()
+
+    def take(_tag: str, reading: Reading) -> None:
+        seen.append(reading)
+        if len(seen) == 2:
+            lost.set()
+
+    async with device(silence) as port:
+        driver = driver_of(plant_at(port))
+        await driver.start(take, told.append)
+        try:
+            await driver.watch(["U.x"])
+            async with asyncio.timeout(PATIENCE_S):
+                await lost.wait()
+        finally:
+            await driver.stop()
+    assert told
+    assert not any(one.connected for one in told)
+    assert not any(reading.good for reading in seen)
 
 
 async def test_a_late_reply_is_never_taken_for_another() -> None:

@@ -79,8 +79,13 @@ def _run(part: Part, wanted: int, seed: int, until_s: float, jobs: int) -> Run:
     tally = Tally()
     began_s = time.monotonic()
     end = "\x1b[K\r" if sys.stderr.isatty() else "\n"
+    said = 0
 
     def say() -> None:
+        nonlocal said
+        for violation in tally.violations[said:]:  # a part may go on for hours
+            said += 1
+            sys.stderr.write(f"VIOLATED with seed {violation.seed}: {violation.what[:SHOWN_MAX]}\n")
         sys.stderr.write(
             f"{part.id}, {time.monotonic() - began_s:4.0f} s: {tally.injected:,} faults, {tally.seeds:,} seeds"
             f" (wanted: {wanted:,} {part.unit}), {len(tally.violations)} violated{end}"

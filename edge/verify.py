@@ -1272,9 +1272,10 @@ class OtherProcess:
 
 
 def _be_the_other(asked: int, answer: int) -> NoReturn:
+    """Answers until nobody listens. Its end closes the answers and nothing before: by then a fault has been told."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began it ends it
-        with suppress(BrokenPipeError), open(asked, "rb") as said, open(answer, "wb") as says:  # until nobody listens
+        with suppress(BrokenPipeError), open(asked, "rb") as said, open(answer, "wb", closefd=False) as says:
             _help(said, says)
     finally:  # whatever it was: nothing else goes on in this process, and a range without an answer is looked at again
         failed = sys.exc_info()

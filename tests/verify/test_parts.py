@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import edge.verify
 from edge.core import events as ev
 from edge.core.record import fingerprint
-from edge.verify import File, Found, Look, Range, Result, Source, Trust, find, verify, verify_files
+from edge.verify import Database, File, Found, Look, Range, Result, Source, Trust, find, verify, verify_files
 from tests.verify.record import DEVICE, HUB, JOURNAL, STRANGER, Record, whole
 
 KEYS = Trust({fingerprint(DEVICE.public): DEVICE.public}, {fingerprint(HUB.public): HUB.public})
@@ -195,6 +195,31 @@ def test_a_fault_in_the_other_process_is_told_and_looked_at_again(
     monkeypatch.setattr(edge.verify, "_help", broken_help)
     assert verify_files([path], KEYS, processes=2) == verify_files([path], KEYS, processes=1)
     assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_no_database_is_open_when_another_process_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+
+    def forks(fork: Any = os.fork) -> int:
+        did.append("fork")
+        return fork()
+
+    def opens(database: Database, path: Path, make: Any = Database.__init__) -> None:
+        did.append("open")
+        make(database, path)
+
+    def closes(database: Database, close: Any = Database.close) -> None:
+        did.append("close")
+        close(database)
+
+    path = whole().database(tmp_path / "journal.db")
+    change(path, "DELETE FROM row WHERE seq = 5")
+    monkeypatch.setattr(os, "fork", forks)
+    monkeypatch.setattr(Database, "__init__", opens)
+    monkeypatch.setattr(Database, "close", closes)
+    monkeypatch.setattr(File, "changed_meanwhile", lambda _file: True)  # so that all of it is done again
+    assert fault(verify_files([path], KEYS, processes=2, again=1))[0] == 6
+    assert did == ["fork", "open", "close"] * 2
 
 
 def test_an_interrupt_ends_all_processes_and_says_nothing_of_the_record(

@@ -68,7 +68,7 @@ from edge.core.line import (
     shown_tag,
     tag_name,
 )
-from edge.core.mode import DUE, HAND, LATE
+from edge.core.mode import DUE, HAND, LATE, Mode
 from edge.core.numbers import PRODUCT, SKIPPED_AFTER_RESTORE, TRAINING, given
 from edge.core.people import Permission, not_permitted, permitted, roles_with
 from edge.core.profiles import PROFILES, refuse_start
@@ -778,6 +778,9 @@ class _Decision:
             case Monitor():
                 until = self.line.batches[batch_id].steps.get(step.until)
                 if until is None or until.state not in PASSED or until.iteration != iteration:
+                hand = self.line.batches[batch_id].steps[step.id].hand
+                if hand is not None and hand.mode is Mode.MANUAL:
+                    return False  # people look after it: it ends when two of them have said so
                     return False
             case Call():
                 if not self.walk(batch_id, step.steps, iteration):

@@ -37,7 +37,7 @@ from edge.core.line import (
     effects,
     elapsed,
 )
-from edge.core.mode import DONE, MODES, HandAct, Mode
+from edge.core.mode import DONE, MODES, SWITCHES, HandAct, Mode
 from edge.core.plant import Cleaning, Plant
 from edge.core.recipe.amend import Change, allowed, guards_identity, offers
 from edge.core.recipe.model import (
@@ -488,7 +488,7 @@ class Run:
         """Takes it by hand, to manual or back."""
         if found := self.any_active():
             batch, run, _ = found
-            acts = [HandAct.TAKE, HandAct.MANUAL, HandAct.MANUAL] if run.hand is None else [HandAct.RETURN, *HandAct]
+            acts = [HandAct.TAKE, HandAct.MANUAL, HandAct.MANUAL] if run.hand is None else sorted(SWITCHES)
             act = self.chance.choice(acts)
             role = Role.SUPERVISOR if act is HandAct.MANUAL else Role.OPERATOR
             name = {"command_id": f"c{len(self.commands)}", "session": self.person(), "batch": batch.batch}
@@ -738,7 +738,10 @@ class Run:
                 self.hold(cleaned, f"no step has cleaned it: {event}")
             case ev.ModeChanged():
                 pair = (Mode(event.was), Mode(event.now))
-                self.hold(pair in {(mode, now) for (mode, _), now in MODES.items()}, f"no legal mode: {event}")
+                self.hold(
+                    pair in {(mode, now) for (mode, act), now in MODES.items() if act in SWITCHES},
+                    f"no legal mode: {event}",
+                )
                 self.hold(isinstance(self.made[-1].body.event, ev.SignatureMade), f"not signed: {event}")
             case ev.HandVerified():
                 entered = self.events(ev.HandEntered, event)[-1]

@@ -776,11 +776,11 @@ class _Decision:
                 if not all(done):
                     return False
             case Monitor():
-                until = self.line.batches[batch_id].steps.get(step.until)
-                if until is None or until.state not in PASSED or until.iteration != iteration:
                 hand = self.line.batches[batch_id].steps[step.id].hand
                 if hand is not None and hand.mode is Mode.MANUAL:
                     return False  # people look after it: it ends when two of them have said so
+                until = self.line.batches[batch_id].steps.get(step.until)
+                if until is None or until.state not in PASSED or until.iteration != iteration:
                     return False
             case Call():
                 if not self.walk(batch_id, step.steps, iteration):

@@ -195,6 +195,66 @@ async def test_a_reply_that_is_always_one_request_late_is_never_data() -> None:
             assert len({request[4:6] for request in requests}) == 2, "each has another form than the one before"
 
 
+async def test_the_reply_to_a_request_that_was_cancelled_is_never_data() -> None:
+    """It comes when the next request is out, and not before."""
+    requests: list[bytes] = []
+    first, there = asyncio.Event(), asyncio.Event()
+
+    def device(request: bytes, send: Send) -> None:
+        requests.append(request)
+        match len(requests):
+            case 1:
+                first.set()
+            case 2:
+                send(answer(requests[0], WRONG))
+            case _:
+                send(answer(request, RIGHT))
+
+    with serial_devices(device) as line:
+        plant = plant_on(line, timeout_s=0.1)
+        driver = ModbusDriver(plant.connections["d1"], plant.tags(), now_s=now_s, utc=lambda: "", home=Home())
+        await driver.start(lambda _tag, _reading: None, lambda health: there.set() if health.connected else None)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await there.wait()
+                reading = asyncio.create_task(driver.read("U.x1"))
+                await first.wait()
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+                while not (seen := await driver.read("U.x1")).good:  # noqa: ASYNC110  only the device knows
+                    await asyncio.sleep(0)
+        finally:
+            await driver.stop()
+    assert seen.value == RIGHT
+
+
+async def test_after_a_cancelled_request_the_line_is_left_alone_as_long_as_its_reply_may_come() -> None:
+    loop = asyncio.get_running_loop()
+    asked: list[tuple[int, float]] = []
+    first = asyncio.Event()
+
+    def devices(request: bytes, send: Send) -> None:
+        asked.append((request[0], loop.time()))
+        first.set()
+        if request[0] == 2:
+            send(answer(request, RIGHT))
+
+    with serial_devices(devices) as path:
+        links = [await serial_line(path, 19200, "none", 1) for _ in range(2)]
+        try:
+            begun_s = loop.time()
+            one = asyncio.create_task(links[0].exchange(1, bytes([3, 0, 0, 0, 2]), 0.3))
+            await first.wait()
+            one.cancel()
+            await asyncio.gather(one, return_exceptions=True)
+            await links[1].exchange(2, bytes([3, 0, 0, 0, 2]), PATIENCE_S)
+        finally:
+            for link in links:
+                link.leave()
+    assert [device for device, _ in asked] == [1, 2]
+    assert asked[1][1] >= begun_s + 0.29
+
+
 async def test_a_late_acknowledgement_of_a_write_confirms_nothing() -> None:
     writes: list[bytes] = []
     late = False
@@ -429,6 +489,17 @@ def test_a_tcp_reply_is_taken_exactly_when_it_answers(request_: bytes, reply: by
     for transaction in (asked, told):
         frame, _ = tcp_answer(request, framed(transaction, reply))
         assert frame == (framed(asked, reply) if transaction == asked and right(request_, reply) else b"")
+
+
+def test_two_replies_at_once_answer_nothing_and_no_frame_is_longer_than_modbus_has() -> None:
+    request = with_sum(bytes([1, 3, 0, 0, 0, 2]))
+    one, other = (with_sum(bytes([1, 3, 4]) + words(value)) for value in (WRONG, RIGHT))
+    assert serial_answer(request, one) == (one, "")
+    assert serial_answer(request, one + other) == (b"", ""), "nobody knows which of them it is"
+    assert serial_answer(request, b"\0" + other) == (other, ""), "noise before it is none"
+    asked = struct.pack(">HHHB", 7, 0, 6, 1) + bytes([3, 0, 0, 0, 2])
+    for size in (0, 2, 255, 65_535):
+        assert tcp_answer(asked, struct.pack(">HHHB", 7, 0, size, 1)) == (b"", "What arrived is not Modbus.")
 
 
 @given(st.sampled_from(REQUESTS), st.binary(max_size=300))

@@ -38,7 +38,8 @@ import logging
 import math
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -56,7 +57,7 @@ from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary
-from asyncua.ua.uaerrors import UaError, UaStatusCodeError, UaStructParsingError
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -172,7 +173,8 @@ _NOT_CALLED: Final = _CERTAINLY_NOT | {
     StatusCodes.BadNotExecutable,
     StatusCodes.BadNothingToDo,
 }
-_PUBLISHED: Final = "PublishResponse"
+_MANY: Final = frozenset({"PublishResponse", "ReadResponse"})
+"""Answers that are many and long: they are read once, where their values are wanted."""
 ResultT = TypeVar("ResultT")
 
 
@@ -440,6 +442,17 @@ def _variant(value: Value, kind: ua.VariantType) -> ua.Variant:
     raise WriteRefused(f"Nothing was sent: {value!r} does not fit the node's type {kind.name}.")
 
 
+@contextmanager
+def _legible() -> Iterator[None]:
+    """Whatever asyncua's decoder trips over in bytes from outside is raised as UaError."""
+    try:
+        yield
+    except (UaError, OSError, TimeoutError):
+        raise
+    except Exception as error:
+        raise UaError(f"an answer that cannot be read: {type(error).__name__}") from error
+
+
 class _Session(UaSession):
     """asyncua's session, which by itself takes any answer that has the right request's number: this one takes it only
     when it is of the kind that was asked for and can be read. `spoiled` is told of a publish response that cannot, for
@@ -455,23 +468,29 @@ class _Session(UaSession):
         """Raises UaError for an answer of another kind, or one that cannot be read."""
         data = await super()._send_request(request, *more, **how)
         kind = type(request).__name__.removesuffix("Request") + "Response"
-        try:
+        with _legible():
             known = nodeid_from_binary(data.copy()).Identifier == getattr(ObjectIds, f"{kind}_Encoding_DefaultBinary")
-            if known and kind != _PUBLISHED:  # which is read once, for there are many
+            if known and kind not in _MANY:
                 said = struct_from_binary(getattr(ua, kind), data.copy()).ResponseHeader.Timestamp
                 self.server_utc = said if isinstance(said, datetime) else None
-        except Exception as error:  # its decoder raises whatever it trips over in bytes from outside
-            raise UaError(f"an answer that cannot be read: {type(error).__name__}") from error
         if not known:
-            if kind == _PUBLISHED:
-                self._spoiled()
             raise UaError("an answer to another request")
         return data
+
+    async def read_attributes(self, nodeids: list[ua.NodeId], attr: AttributeIds) -> list[ua.DataValue]:
+        with _legible():
+            return await super().read_attributes(nodeids, attr)
+
+    async def read(self, parameters: ua.ReadParameters) -> list[ua.DataValue]:
+        with _legible():
+            return await super().read(parameters)
 
     async def publish(self, acks: list[ua.SubscriptionAcknowledgement]) -> ua.PublishResponse:
         try:
             return await super().publish(acks)
-        except UaStructParsingError:
+        except UaStatusCodeError:
+            raise
+        except UaError:
             self._spoiled()
             raise
 

@@ -51,8 +51,6 @@ class Scan:
     """A code that was sent to a step."""
 
     text: str
-    place: tuple[str, str, int, str]
-    """Batch, step, iteration and part."""
     at_s: float
 
 

@@ -416,11 +416,10 @@ class Step(View):
         """Send a code once, or say that it was not taken."""
         (batch, step), (iteration, part), now_s = self._entry, self._shown_part, self.front.now_s()
         text, last = code.strip(), self.front.scan
-        place = (batch, step, iteration, part)
         if last is not None and last.text == text and now_s < last.at_s + DOUBLED_S:
             return
         if text and self._asked and not self.front.busy and BROKEN not in text and len(text) <= CODE_CHARS_MAX:
-            self.front.scan, self._wrong = Scan(text, place, now_s), ""
+            self.front.scan, self._wrong = Scan(text, now_s), ""
             text = text.replace(SEPARATOR, "\x1d")
             about = {"batch": batch, "step": step, "iteration": iteration, "part": part}
             scanned = ScanCode(id=uuid4().hex, **about, text=text, typed=typed)

@@ -491,6 +491,21 @@ def test_a_tcp_reply_is_taken_exactly_when_it_answers(request_: bytes, reply: by
         assert frame == (framed(asked, reply) if transaction == asked and right(request_, reply) else b"")
 
 
+def believed_although_spoiled() -> int:
+    """So many replies with one flipped bit that are taken for an answer."""
+    request, reply = (with_sum(bytes([1, 3, *rest])) for rest in ((0, 0, 0, 2), (4, *words(RIGHT))))
+    spoiled = [bytearray(reply) for _ in range(8 * len(reply))]
+    for bit, one in enumerate(spoiled):
+        one[bit // 8] ^= 1 << bit % 8
+    return sum(serial_answer(request, bytes(one))[0] != b"" for one in spoiled)
+
+
+def test_every_flipped_bit_of_a_serial_reply_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert believed_although_spoiled() == 0
+    monkeypatch.setattr(FramerRTU, "check_CRC", lambda _data, _sum: True)
+    assert believed_although_spoiled() == 32 + 16, "planted: without the checksum values are believed, and it itself"
+
+
 def test_two_replies_at_once_answer_nothing_and_no_frame_is_longer_than_modbus_has() -> None:
     request = with_sum(bytes([1, 3, 0, 0, 0, 2]))
     one, other = (with_sum(bytes([1, 3, 4]) + words(value)) for value in (WRONG, RIGHT))

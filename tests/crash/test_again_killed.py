@@ -41,7 +41,8 @@ units:
     class: pump
     tags:
       speed_setpoint:
-        {{connection: pump, address: holding 0 float32, unit: mL/min, access: write, high: 100, tolerance: 0.01}}
+        {{connection: pump, address: holding 0 float32, unit: mL/min, access: write, low: 0, high: 100,
+          tolerance: 0.01}}
 """
 WRITES = "P-1.speed_setpoint"
 

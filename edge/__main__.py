@@ -368,12 +368,13 @@ def hub_run(
 
 @hub_app.command("order")
 def hub_order(
-    file: Annotated[Path, typer.Argument(help="The order: JSON, or the text of its code.")],
+    file: Annotated[Path, typer.Argument(help="The order, or the proposal to amend a batch.")],
     device: Annotated[str, typer.Option("--for", help="The box, as its key's file is called: NAME of NAME.pub.")],
     out: Annotated[Path | None, typer.Option(help="Write it here, for a stick, instead of sending it.")] = None,
     hub: HubFolder = Path(),
 ) -> None:
-    """Sign an order for one box, and send it over the broker, where it waits until the box is there.
+    """Sign an order, or a proposal to amend a batch, for one box, and send it over the broker, where it waits until the
+    box is there.
 
     Example: lineside hub order ORD-17.json --for line-1 --hub /etc/lineside-hub
     """

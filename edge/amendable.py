@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from edge.core.amending import conflicts, dirty_units, standing, why_not
+from edge.core.amending import conflicts, dirty_units, plan_proposal, standing, why_not
 from edge.core.approve import startable
+from edge.core.errors import LinesideError
 from edge.core.line import OVER, Batch, Line
 from edge.core.recipe.amend import Change, Offer, allowed, offers
 from edge.core.recipe.compare import compare
@@ -37,12 +38,13 @@ def amend_offers(line: Line, batch: Batch, at: Stamp) -> tuple[AmendOffer, ...]:
     source = (batch, line.book, line.lives, line.retired)
     known = _offered.get(batch.batch)
     if known is None or any(was is not now for was, now in zip(known[0], source, strict=True)):
-        known = _offered[batch.batch] = (source, tuple(_offers(line, batch)))
+        known = _offered[batch.batch] = (source, tuple(_offers(line, batch, at)))
     return known[1]
 
 
-def _offers(line: Line, batch: Batch) -> Iterator[AmendOffer]:
+def _offers(line: Line, batch: Batch, at: Stamp) -> Iterator[AmendOffer]:
     recipe = line.recipe(batch)
+    yield from _proposed(line, batch, at)
     for offer in offers(recipe):
         change = Change("value", offer.subject, offer.field)
         yield _value(recipe, offer, why_not(batch, recipe, change))
@@ -64,6 +66,20 @@ def _offers(line: Line, batch: Batch) -> Iterator[AmendOffer]:
     yield from _versions(line, batch, recipe)
 
 
+def _proposed(line: Line, batch: Batch, at: Stamp) -> Iterator[AmendOffer]:
+    """What the hub proposes, with the difference that it makes now."""
+    proposed, differences, refused = batch.proposed, tuple[str, ...](), ""
+    if proposed is None:
+        return
+    try:
+        plan = plan_proposal(line, batch, at)
+        differences = plan.differences if plan else ()
+    except LinesideError as why:
+        refused = why.what
+    about = {"kind": "proposed", "what": "proposed", "subject": proposed.proposal, "title": proposed.proposal}
+    yield AmendOffer(**about, value=proposed.reason, differences=differences, refused=refused)
+
+
 def _dirty_units(line: Line, batch: Batch, at: Stamp) -> Iterator[AmendOffer]:
     recipe = line.recipe(batch)
     for role in allowed(recipe).dirty:
@@ -74,6 +90,9 @@ def _dirty_units(line: Line, batch: Batch, at: Stamp) -> Iterator[AmendOffer]:
 def waiting(line: Line) -> Iterator[str]:
     """A sentence for each amendment that waits for others, for whoever looks at the box."""
     for batch in line.live():
+        if batch.proposed:
+            said = f"{batch.proposed.proposal}: {batch.proposed.reason}"
+            yield f"The hub proposes to amend batch {batch.batch}. {said} (Batch, Amend)."
         if asked := batch.requested:
             able = ", ".join(asked.needs).replace("|", " or ")
             named = f"Amendment {asked.amendment} of batch {batch.batch}"

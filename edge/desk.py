@@ -40,6 +40,7 @@ from edge.core.lifecycle import meaning as meaning_of
 from edge.core.mode import HandAct
 from edge.core.orders import NOT_TAKEN, ORDER_DOMAIN, Order, read_order
 from edge.core.people import SIGNATURE_DOMAIN, Permission, attested_bytes, permitted
+from edge.core.proposals import PROPOSAL_NOT_TAKEN, Proposal, is_proposal, read_proposal
 from edge.core.pseudonym import alike, is_pseudonym
 from edge.core.recipe.amend import Change
 from edge.core.recipe.model import Record, Scan, Step
@@ -484,8 +485,11 @@ class _Client:
 
     async def _give_order(self, request: wire.GiveOrder) -> None:
         """Take an order; the refusal of one that can be read is a row first."""
+        if is_proposal(request.text.encode()):
+            await self._take_proposal(request)
+            return
         order = read_order(request.text.encode())
-        trusted = self._signed_order(request, order)
+        trusted = self._signed_by_hub(request, order)
         if not trusted:
             self._need_session()
         said = (order.order, order.number, order.quantity, *order.parameters.values())
@@ -503,7 +507,34 @@ class _Client:
                 "order.refused", why, effect=NOT_TAKEN, todo="Have it made anew under an id of its own, if it is right."
             )
 
-    def _signed_order(self, request: wire.GiveOrder, order: Order) -> bool:
+    async def _take_proposal(self, request: wire.GiveOrder) -> None:
+        """Take what the hub proposes; the refusal of one that it signed is a row first."""
+        proposal = read_proposal(request.text.encode())
+        if not self._signed_by_hub(request, proposal):
+            raise LinesideError(
+                "proposal.unsigned",
+                "A proposal must bear the signature of this box's hub.",
+                effect=PROPOSAL_NOT_TAKEN,
+                todo="Have it signed for this box (lineside hub order), or amend the batch at the screen.",
+            )
+        said = (proposal.reason, *(one.new for one in proposal.changes))
+        if any([await self.desk.hide(text) != text for text in said]):
+            raise LinesideError(
+                "order.identity",
+                "A patient identity stands in the proposal: proposals are shown and kept.",
+                effect=PROPOSAL_NOT_TAKEN,
+                todo="Have it made anew without.",
+            )
+        await self.desk.engine.submit(cm.TakeProposal(command_id=request.id, proposal=proposal, way=request.way))
+        if why := self.desk.engine.shown.answered.get(request.id, ""):
+            raise LinesideError(
+                "proposal.refused",
+                why,
+                effect=PROPOSAL_NOT_TAKEN,
+                todo="Have it made anew under an id of its own, if it is right.",
+            )
+
+    def _signed_by_hub(self, request: wire.GiveOrder, order: Order | Proposal) -> bool:
         """True when the hub signed it for this box; raises when there is a signature that does not hold."""
         if not request.signature:
             return False
@@ -761,6 +792,7 @@ class _Client:
             changes=tuple(changes),
             adopts=request.adopts,
             from_step=request.from_step,
+            proposal=request.proposal,
             reason=await self.desk.hide(request.reason),
         )
         await self._submit(request.id, command, person, _role_for(person, Permission.REQUEST), AMENDED)

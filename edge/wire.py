@@ -92,7 +92,8 @@ class StartBatch(_Request):
 
 class GiveOrder(_Request):
     """An order, as JSON or as the text of its code: see docs/how-to/give-orders.md. `signature` (hex) is the hub's for
-    this box; without it somebody who may start batches must be logged in."""
+    this box; without it somebody who may start batches must be logged in. Or a proposal of the hub to amend a batch,
+    which must have one."""
 
     do: Literal["give_order"] = "give_order"
     text: Annotated[str, Field(max_length=8_192), Scanned]
@@ -272,13 +273,15 @@ class Amend(Message):
 
 class RequestAmendment(_Request):
     """Ask, signed and for this reason, to amend a batch under way: by `changes`, or by going over to the effective
-    version with the seal `adopts` from step `from_step` on. Nothing changes before others agree."""
+    version with the seal `adopts` from step `from_step` on, or by what the hub's `proposal` says. Nothing changes
+    before others agree."""
 
     do: Literal["request_amendment"] = "request_amendment"
     batch: Short
     changes: Annotated[tuple[Amend, ...], Field(max_length=10)] = ()
     adopts: Short = ""
     from_step: Short = ""
+    proposal: Short = ""
     reason: Annotated[str, Field(max_length=2000)]
     person: Short
     pin: Annotated[str, Field(repr=False, max_length=64)]
@@ -707,12 +710,13 @@ class AmendOffer(Message):
     """Something that may be amended: what it is about (see `Amend`; to `adopt` a version, `subject` is its seal and
     `field` the step to go on from), its value now, and the bounds that the recipe sets."""
 
-    kind: Literal["value", "skip", "add", "adopt", "dirty"]
+    kind: Literal["value", "skip", "add", "adopt", "dirty", "proposed"]
     subject: str
     field: str = ""
     title: str
     what: str
-    """The value's name; "skip", "add", "adopt" or "dirty": then `field` is the unit and `value` why it is dirty."""
+    """The value's name; "skip", "add", "adopt"; "dirty": then `field` is the unit and `value` why it is dirty;
+    "proposed": then `subject` is the hub's proposal and `value` its reason."""
     value: str = ""
     unit: str = ""
     low: str = ""

@@ -20,7 +20,7 @@ from edge.library import read_bounded, write_whole
 from provisioning.equipment import Station, connected, last_refused, pki_of, trust_file
 from provisioning.plant_file import added
 
-UNCHANGED: Final = "The plant file is as it was."
+FILE_UNCHANGED: Final = "The plant file is as it was."
 SHOWN_MAX: Final = 12
 DOUBTFUL_MIN: Final = 1e-30
 """Nothing on a line is nearer to zero without being zero: the words of a float that are read in the wrong order are."""
@@ -91,7 +91,7 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Value]:
             raise LinesideError(
                 "equipment.setting",
                 f"{pair[:80]!r} is no setting.",
-                effect=UNCHANGED,
+                effect=FILE_UNCHANGED,
                 todo="Write it once, like: --set host=192.0.2.11",
             )
         settings[key] = _value(text)
@@ -188,7 +188,7 @@ def _connection(plant: Plant, wanted: Wanted, file: Path) -> Connection:
         raise LinesideError(
             "equipment.no_connection",
             f"The plant file has no connection {wanted.device[:NAME_MAX]!r}.",
-            effect=UNCHANGED,
+            effect=FILE_UNCHANGED,
             todo="Say how it is reached: --driver and --set, as `lineside equipment probe HOST` tells; or use one of: "
             f"{', '.join(plant.connections) or 'none is there'}.",
             place=Place(str(file)),
@@ -198,7 +198,7 @@ def _connection(plant: Plant, wanted: Wanted, file: Path) -> Connection:
             raise LinesideError(
                 "equipment.other_connection",
                 f"The plant file has another connection {wanted.device!r}.",
-                effect=UNCHANGED,
+                effect=FILE_UNCHANGED,
                 todo="Leave --driver and --set out to use it, or give the new one another name.",
                 place=Place(str(file)),
             )
@@ -217,14 +217,14 @@ def _new_tag(plant: Plant, tag: str, file: Path) -> None:
         raise LinesideError(
             "equipment.tag_name",
             f"{tag[:80]!r} names no tag.",
-            effect=UNCHANGED,
+            effect=FILE_UNCHANGED,
             todo="Write it as UNIT.tag, like BR-1.temperature.",
         )
     if plant.tag(tag) is not None:
         raise LinesideError(
             "equipment.tag_exists",
             f"The plant file has a tag {tag} already.",
-            effect=UNCHANGED,
+            effect=FILE_UNCHANGED,
             todo="Give the new one another name, or change the entry in the file.",
             place=Place(str(file)),
         )
@@ -251,7 +251,10 @@ async def _filled(plant: Plant, wanted: Wanted, ask: Ask | None) -> Wanted:
     ):
         if missing:
             raise LinesideError(
-                "equipment.not_said", f"It was not said: {what}.", effect=UNCHANGED, todo="Give it, or use a terminal."
+                "equipment.not_said",
+                f"It was not said: {what}.",
+                effect=FILE_UNCHANGED,
+                todo="Give it, or use a terminal.",
             )
     said = {key: value for key, value in said.items() if value not in ("", None)}
     if said.get("access") == "read":
@@ -276,7 +279,7 @@ def _number(text: str) -> float:
         raise LinesideError(
             "equipment.number",
             f"{text[:40]!r} is no number.",
-            effect=UNCHANGED,
+            effect=FILE_UNCHANGED,
             todo="Write it like 37.2, without a unit.",
         )
     return int(number) if number.is_integer() and "." not in text else number
@@ -340,7 +343,7 @@ async def _address(
         raise LinesideError(
             "equipment.how_it_lies",
             f"{wanted.address!r} does not say how its value lies there.",
-            effect=UNCHANGED,
+            effect=FILE_UNCHANGED,
             todo="Give the whole address, or what the device itself shows: --reads 37.2, and after it changed --then.",
         )
     tags = {f"w{n}": way for n, way in enumerate(dict.fromkeys(way.read_as for way in ways))}
@@ -394,7 +397,7 @@ class _Search:
             raise LinesideError(
                 "equipment.once_only",
                 "One value fits many ways of reading: a second one, clearly another, tells them apart.",
-                effect=UNCHANGED,
+                effect=FILE_UNCHANGED,
                 todo="Let the device show another value, and say that too: --reads 37.2 --then 38.5",
             )
         say(f"{len(fits)} ways fit {first_text}; waiting for {second_text}")
@@ -448,7 +451,7 @@ def _no_way(wanted: Wanted, ways: Sequence[Way], text: str, readings: Mapping[st
     return LinesideError(
         "equipment.no_way",
         f"In no way does {wanted.address!r} read {text[:40]} within {wanted.wait_s:g} s.{told.rstrip()}",
-        effect=UNCHANGED,
+        effect=FILE_UNCHANGED,
         todo="Look whether it is the right register (manuals often count from 1: 40011 is holding 10), and whether the "
         "device still shows that; a wider --within helps where it flickers.",
     )
@@ -463,7 +466,7 @@ async def _one_of(fits: Sequence[Way], wanted: Wanted, ask: Ask | None) -> str:
         raise LinesideError(
             "equipment.does_not_fit",
             f"{wanted.chosen[:80]!r} does not fit what the device shows.",
-            effect=UNCHANGED,
+            effect=FILE_UNCHANGED,
             todo=f"These do: {'; '.join(addresses[:SHOWN_MAX])}.",
         )
     if len(addresses) > 1:
@@ -482,7 +485,7 @@ async def _one_of(fits: Sequence[Way], wanted: Wanted, ask: Ask | None) -> str:
     raise LinesideError(
         "equipment.several_ways",
         f"Several ways fit: {'; '.join(addresses[:SHOWN_MAX])}.",
-        effect=UNCHANGED,
+        effect=FILE_UNCHANGED,
         todo="Look into the device's manual, then choose one: --as ADDRESS. Or take values that tell them apart: "
         "larger, or below zero.",
     )
@@ -498,7 +501,7 @@ async def _entry(station: Station, wanted: Wanted, connection: Connection, addre
         raise LinesideError(
             "equipment.not_writable",
             f"The device does not let this box write {address[:100]!r}.",
-            effect=UNCHANGED,
+            effect=FILE_UNCHANGED,
             todo="Bind the set-point instead, or change the rights at the device.",
         )
     kind = wanted.more.get("type") or _type(station, wanted, connection, address, found)
@@ -547,7 +550,7 @@ async def _read_once(station: Station, plant: Plant, wanted: Wanted) -> Reading:
         raise LinesideError(
             "equipment.not_real",
             f"{wanted.tag} would read {_words(reading)}, of bad quality: {shown(reading.detail)}",
-            effect=UNCHANGED,
+            effect=FILE_UNCHANGED,
             todo="Look at address, unit and limits, and at what the device shows.",
         )
     return reading
@@ -562,7 +565,7 @@ def _agrees(wanted: Wanted, reading: Reading) -> None:
         raise LinesideError(
             "equipment.not_that",
             f"{wanted.tag} reads {_words(reading)}; the device is said to show {told[:40]}.",
-            effect=UNCHANGED,
+            effect=FILE_UNCHANGED,
             todo="Look at address and unit; a wider --within helps where the value flickers.",
         )
 

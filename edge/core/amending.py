@@ -22,9 +22,10 @@ from edge.core.document import Document
 from edge.core.errors import LinesideError
 from edge.core.formula import names_in
 from edge.core.guard import may_write
-from edge.core.line import PASSED, Batch, Line, Requested, tag_name
+from edge.core.line import OVER, PASSED, Batch, Line, Requested, tag_name
 from edge.core.people import Permission, not_permitted, permitted, roles_with
 from edge.core.plant import Plant
+from edge.core.proposals import Proposal
 from edge.core.queueing import usable
 from edge.core.quick import dataclass
 from edge.core.recipe import check_recipe, seal
@@ -274,8 +275,8 @@ def _refuse_state(batch: Batch, *, waits: bool = False) -> None:
             "amendment.state",
             f"Batch {batch.batch} is {batch.state.value}: it cannot be amended now.",
             effect=UNCHANGED,
-            todo="A dirty unit is given to one that waits. For another change wait until it runs, is paused or held; one "
-            "that came back with a backup must be continued first.",
+            todo="A dirty unit is given to one that waits. For another change wait until it runs, is paused or held; "
+            "one that came back with a backup must be continued first.",
         )
 
 
@@ -547,7 +548,19 @@ def request(d: Decision, command: cm.RequestAmendment) -> None:
             effect=UNCHANGED,
             todo="Agree to it or refuse it first.",
         )
-    plan = _planned(d, batch, command.changes, command.adopts, command.from_step)
+    changes, adopts, from_step, reason = command.changes, command.adopts, command.from_step, command.reason.strip()
+    if command.proposal:
+        proposed = batch.proposed
+        if proposed is None or proposed.proposal != command.proposal:
+            raise LinesideError(
+                "amendment.no_proposal",
+                f"The hub does not propose {command.proposal[:64]} for batch {batch.batch} any more.",
+                effect=UNCHANGED,
+                todo="Look at the batch again.",
+            )
+        changes, adopts, from_step = asked_by(d.line, batch, proposed, d.now.at)
+        reason = f"{reason} (Proposal {proposed.proposal} of the hub: {proposed.reason})"
+    plan = _planned(d, batch, changes, adopts, from_step)
     d.make_signature(batch.batch, "", signed)
     d.emit(
         ev.AmendmentRequested(
@@ -555,14 +568,78 @@ def request(d: Decision, command: cm.RequestAmendment) -> None:
             amendment=f"A{batch.amendments + 1}",
             changes=plan.said(),
             adopts=plan.adopts,
-            from_step=command.from_step if plan.adopts else "",
+            from_step=from_step if plan.adopts else "",
             seal=plan.seal,
             was_seal=plan.was_seal,
             new_seal=plan.new_seal,
             differences=list(plan.differences),
             more=plan.more,
-            reason=command.reason.strip(),
+            reason=reason,
             needs=list(plan.needs),
+            proposal=command.proposal,
+        )
+    )
+
+
+def asked_by(line: Line, batch: Batch, proposed: Proposal, at: Stamp) -> tuple[tuple[Change, ...], str, str]:
+    """The changes, or the seal of the version to go over to and from which step, that the hub proposes. Raises
+    `amendment.proposal` when what it presupposes does not hold any more."""
+    why = ""
+    if at.utc[:10] > proposed.until:
+        why = f"it held until {proposed.until}"
+    elif proposed.version != batch.version:
+        why = f"it is for version {proposed.version}, and the batch runs by {batch.version}"
+    adopts = ""
+    if not why and proposed.adopts:
+        able = ((name, startable(line, name)) for name in sorted(line.book.effective))
+        wanted = (batch.recipe, proposed.adopts)
+        adopts = next((name for name, one in able if one and (one.recipe, one.version) == wanted), "")
+        why = "" if adopts else f"{batch.recipe} {proposed.adopts} is not effective on this box"
+    if why:
+        raise LinesideError(
+            "amendment.proposal",
+            f"Proposal {proposed.proposal} of the hub cannot be taken up: {why}.",
+            effect=UNCHANGED,
+            todo="Ask for another one, or amend the batch without it.",
+        )
+    return proposed.changes, adopts, proposed.from_step
+
+
+def plan_proposal(line: Line, batch: Batch, at: Stamp) -> Plan | None:
+    """What the hub's proposal comes to now; None without one. Raises why it cannot be taken up."""
+    if batch.proposed is None:
+        return None
+    changes, adopts, from_step = asked_by(line, batch, batch.proposed, at)
+    return plan_adoption(line, batch, adopts, from_step) if adopts else plan_changes(line, batch, changes, at)
+
+
+def take_proposal(d: Decision, command: cm.TakeProposal) -> None:
+    """Keep what the hub proposes until somebody takes it up. The same once more is the same proposal."""
+    line, asked = d.line, command.proposal
+    digest = asked.digest()
+    if f"{asked.proposal}\n{digest}" in line.contents:
+        return
+    batch, why = line.batches.get(asked.batch), ""
+    if asked.proposal in line.ordered:
+        why = f"There is another order or proposal {asked.proposal}."
+    elif batch is None or batch.state in OVER:
+        why = f"No batch {asked.batch} is under way on this box."
+    elif asked.version != batch.version:
+        why = f"Batch {batch.batch} runs by version {batch.version}, not by {asked.version}."
+    about = {"proposal": asked.proposal, "digest": digest, "way": command.way}
+    if why:
+        d.emit(ev.ProposalRefused(**about, why=why))
+        return
+    d.emit(
+        ev.AmendmentProposed(
+            batch=asked.batch,
+            **about,
+            version=asked.version,
+            until=asked.until,
+            reason=asked.reason,
+            changes=[asdict(change) for change in asked.changes],
+            adopts=asked.adopts,
+            from_step=asked.from_step,
         )
     )
 

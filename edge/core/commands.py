@@ -12,6 +12,7 @@ from edge.core.mode import HandAct
 from edge.core.numbers import NumberRange
 from edge.core.orders import Order
 from edge.core.profiles import Profile
+from edge.core.proposals import Proposal
 from edge.core.quick import dataclass
 from edge.core.record import Row
 from edge.core.terms import Act, Reading, Role, Value
@@ -393,8 +394,8 @@ class EnterValue(ByPerson):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanCode(ByPerson):
     """`text` as scanned. With `identity` it is the pseudonym that the vault gives for what was scanned, empty when that
-    was no readable code; `alike`: what was scanned has the form of the batch's patient identity. `typed`: somebody typed
-    it, which satisfies no step that wants the patient's."""
+    was no readable code; `alike`: what was scanned has the form of the batch's patient identity. `typed`: somebody
+    typed it, which satisfies no step that wants the patient's."""
 
     batch: str
     step: str
@@ -449,6 +450,16 @@ class RequestAmendment(ByPerson):
     from_step: str
     reason: str
     signed: Signed
+    proposal: str = ""
+    """Of the hub: what it proposes is asked for, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeProposal(Command):
+    """The hub, which signed it for this box, proposes to amend a batch. It came this `way`."""
+
+    proposal: Proposal
+    way: Literal["typed", "scanned", "hub", "file"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

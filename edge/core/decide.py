@@ -277,6 +277,8 @@ class _Decision:
                 self.ask_condition(command)
             case cm.RequestAmendment():
                 amending.request(self, command)
+            case cm.TakeProposal():
+                amending.take_proposal(self, command)
             case cm.SettleAmendment():
                 amending.settle(self, command)
             case cm.SwitchMode():

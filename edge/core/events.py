@@ -940,7 +940,8 @@ class AmendmentRequested(Event):
     Nothing is changed by it. `changes` are as in `edge.core.recipe.amend`, with old and new value and the bounds that
     the recipe sets; `differences` says them in words (`more` further ones are left out). With `adopts` the batch would
     go over to that version, whose seal is `seal`, from step `from_step` on. `was_seal` is the control recipe's seal now
-    and `new_seal` what it would be. `needs`: who must agree, one entry a signature, each a role or several with "|"."""
+    and `new_seal` what it would be. `needs`: who must agree, one entry a signature, each a role or several with "|".
+    `proposal` is the hub's that they took up."""
 
     amendment: str
     changes: list[dict[str, str]]
@@ -953,6 +954,33 @@ class AmendmentRequested(Event):
     more: int
     reason: str
     needs: list[str]
+    proposal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmendmentProposed(Event):
+    """The hub proposes to amend the batch: see `edge.core.proposals.Proposal`. Nothing changes by it, and a later one
+    takes its place. `digest` is the SHA-256 of its content, `way` how it came: "hub" or "file"."""
+
+    proposal: str
+    version: str
+    until: str
+    reason: str
+    changes: list[dict[str, str]]
+    adopts: str
+    from_step: str
+    digest: str
+    way: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalRefused(Event):
+    """A proposal of the hub was not taken. `why` is a sentence."""
+
+    proposal: str
+    digest: str
+    way: str
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from edge.core.numbers import PRODUCT, RANGES, NumberRange, used
 from edge.core.orders import Order
 from edge.core.plant import Plant
 from edge.core.profiles import Profile
+from edge.core.proposals import Proposal
 from edge.core.quick import dataclass
 from edge.core.recipe import limit_in, seal
 from edge.core.recipe.amend import Change, amended
@@ -347,6 +348,8 @@ class Batch:
     skips: Mapping[str, str] = field(default_factory=dict)
     """Steps that are left out when they come, by the amendment that says so."""
     requested: Requested | None = None
+    proposed: Proposal | None = None
+    """The last of the hub's that nobody has taken up."""
     amendments: int = 0
     """How many were requested."""
     training: bool = False
@@ -475,9 +478,9 @@ class Line:
     orders: Mapping[str, Order] = field(default_factory=dict)
     """Those that wait for somebody who starts them, by id."""
     ordered: UsedIds = field(default_factory=UsedIds)
-    """The ids of all orders that were ever taken ..."""
+    """The ids of all orders and proposals that were ever taken ..."""
     contents: UsedIds = field(default_factory=UsedIds)
-    """... and those with their contents."""
+    """... and those with their contents, of proposals also of those that were refused."""
     numbers: Mapping[str, NumberRange] = field(default_factory=lambda: dict(RANGES))
     """The ranges that this box takes batch numbers from, by what they are for."""
     sessions: Mapping[str, Session] = field(default_factory=dict)
@@ -547,7 +550,7 @@ def shown_tag(line: Line, full_name: str) -> str:
 # The fold ----------------------------------------------------------------------------------------------------
 
 
-TOLD: Final = ev.ScanRefused | ev.HandRefused | ev.DarkRefused | ev.OrderRefused
+TOLD: Final = ev.ScanRefused | ev.HandRefused | ev.DarkRefused | ev.OrderRefused | ev.ProposalRefused
 """Refusals that are rows, of which the person who asked is told why."""
 
 
@@ -633,6 +636,8 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
             return _with_order(line, event)
         case ev.OrderRefused():
             return line
+        case ev.AmendmentProposed() | ev.ProposalRefused():
+            return _with_proposal(line, event)
         case ev.NumberRangeSet():
             others = {purpose: one for purpose, one in line.numbers.items() if purpose != PRODUCT}
             made = NumberRange(event.prefix, event.first, event.last, event.digits, event.next)
@@ -669,6 +674,7 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
                     exceptions=queued.exceptions,
                     raised=queued.raised,
                     requested=queued.requested,
+                    proposed=queued.proposed,
                     amendments=queued.amendments,
                 )
             return _begun(line, _as_ordered(started, event))
@@ -726,6 +732,17 @@ def _with_order(line: Line, event: ev.OrderReceived | ev.OrderCancelled) -> Line
     )
     ids, contents = line.ordered.with_id(event.order), line.contents.with_id(f"{event.order}\n{event.digest}")
     return replace(line, orders={**line.orders, event.order: order}, ordered=ids, contents=contents)
+
+
+def _with_proposal(line: Line, event: ev.AmendmentProposed | ev.ProposalRefused) -> Line:
+    known = line.contents.with_id(f"{event.proposal}\n{event.digest}")
+    if isinstance(event, ev.ProposalRefused):
+        return replace(line, contents=known)
+    asked = tuple(Change(**change) for change in event.changes)  # type: ignore[arg-type]
+    way = (asked, event.adopts, event.from_step)
+    proposed = Proposal(event.proposal, event.batch, event.version, event.until, event.reason, *way)
+    batches = {**line.batches, event.batch: replace(line.batches[event.batch], proposed=proposed)}
+    return replace(line, contents=known, ordered=line.ordered.with_id(event.proposal), batches=batches)
 
 
 def _alarms(
@@ -898,7 +915,8 @@ def _apply_to_batch(batch: Batch, row: RowBody, seq: int) -> Batch:
                 tuple(event.needs),
                 (row.actor,),
             )
-            return replace(batch, requested=requested, amendments=batch.amendments + 1)
+            proposed = None if event.proposal else batch.proposed
+            return replace(batch, requested=requested, proposed=proposed, amendments=batch.amendments + 1)
         case ev.AmendmentAgreed() if batch.requested is not None:
             people = (*batch.requested.people, event.person)
             return replace(batch, requested=replace(batch.requested, needs=tuple(event.needs), people=people))
@@ -1152,8 +1170,8 @@ def elapsed(since: Stamp, before_boot: Elapsed, now: Stamp) -> Elapsed:
 
 
 def between(earlier: Stamp | None, later: Stamp) -> Elapsed:
-    """The time between two rows, from the same boot's clock, else from two trusted wall clocks, else unbounded. Two that
-    contradict each other, or how long the box is on by now, are not trusted, whatever they say of themselves."""
+    """The time between two rows, from the same boot's clock, else from two trusted wall clocks, else unbounded. Two
+    that contradict each other, or how long the box is on by now, are not trusted, whatever they say of themselves."""
     if earlier is None:
         return Elapsed(0.0, 0.0)
     if earlier.boot == later.boot:

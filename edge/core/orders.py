@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, field
 from datetime import date
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -160,8 +160,15 @@ def read_signed(data: bytes) -> tuple[str, str]:
     return orjson.dumps(order).decode(), signature
 
 
-def signed(order: Order, device: bytes, signer: Signer) -> bytes:
-    """The file of an order that a hub signs for the box with this public key."""
+class Given(Protocol):
+    """What a hub gives to a box: an order, or a proposal."""
+
+    def as_bytes(self) -> bytes:
+        """Its one form in bytes, which says what it is."""
+
+
+def signed(order: Given, device: bytes, signer: Signer) -> bytes:
+    """The file of what a hub signs for the box with this public key."""
     signature = signer.sign(ORDER_DOMAIN, device + order.as_bytes()).hex()
     return orjson.dumps({"order": orjson.loads(order.as_bytes()), "signature": signature}, option=orjson.OPT_INDENT_2)
 

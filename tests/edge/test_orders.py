@@ -14,6 +14,8 @@ from edge.config import Config, read_config
 from edge.core import events as ev
 from edge.core.errors import LinesideError
 from edge.core.orders import Order, read_signed, signed
+from edge.core.proposals import Proposal
+from edge.core.recipe.amend import Change
 from edge.desk_client import connect
 from edge.identity import DeviceKey
 from hub.config import init_hub, read_hub, read_key
@@ -101,6 +103,38 @@ async def test_what_the_hub_signed_for_this_box_needs_nobody_and_nothing_else_pa
         assert [one.order for one in (await look(client)).orders] == ["ORD-1"]
     (received,) = [row.event for row in rows(box) if isinstance(row.event, ev.OrderReceived)]
     assert received.way == "hub"
+
+
+async def test_what_the_hub_proposes_comes_as_an_order_does_and_must_be_signed(hub: tuple[Config, Path]) -> None:
+    box, folder = hub
+    said = Proposal("P-1", "B-0001", "1", "2199-12-31", "count once more", (Change("skip", "030"),))
+    text, signature = read_signed(sign_order(folder, "line-1", said.as_bytes())[0])
+    good = wire.GiveOrder(id=name(), text=text, way="hub", signature=signature)
+    async with running(box) as socket, connect(socket) as client, connect(socket) as follower:
+        await log_in(client)
+        seal = (await look(client)).recipes[0].seal
+        await client.ask(wire.StartBatch(id=name(), batch="B-0001", order="O", recipe=seal, patient="=DIN-NOBODY-1"))
+        unsigned = good.model_copy(update={"id": name(), "signature": ""})
+        assert (await refused(client, unsigned)).code == "proposal.unsigned"
+        changed = good.model_copy(update={"id": name(), "text": text.replace("030", "010")})
+        assert (await refused(client, changed)).code == "order.signature"
+        await follower.ask(good)
+        await follower.ask(good.model_copy(update={"id": name()}))
+        other = Proposal("P-2", "B-9", "1", "2199-12-31", "count =DIN-NOBODY-1")
+        for wrong, code in ((other, "order.identity"), (replace(other, reason="count"), "proposal.refused")):
+            text, signature = read_signed(
+                sign_order(folder, "line-1", replace(wrong, changes=said.changes).as_bytes())[0]
+            )
+            asked = wire.GiveOrder(id=name(), text=text, way="hub", signature=signature)
+            assert (await refused(follower, asked)).code == code
+        assert any(
+            "proposes to amend batch B-0001. P-1: count once more" in one for one in (await look(client)).notices
+        )
+        await client.ask(wire.ConfirmStep(id=name(), batch="B-0001", step="010"))
+        (offer,) = (await look(client)).batches[0].offers
+        assert (offer.kind, "does not let step 030 be skipped" in offer.refused) == ("proposed", True)
+    (taken,) = [row.event for row in rows(box) if isinstance(row.event, ev.AmendmentProposed)]
+    assert (taken.batch, taken.way) == ("B-0001", "hub")
 
 
 async def test_the_commands_bring_show_and_cancel_an_order(

@@ -37,7 +37,8 @@ async def test_two_scanners_one_of_which_says_the_symbology_give_one_patient(box
         await client.ask(wire.StartBatch(id=name(), batch="B1", order="O-1", recipe=seal, patient="]C0=DIN1"))
         await client.ask(wire.ConfirmStep(id=name(), batch="B1", step="010"))
         # as another program writes it, which does not use our classes
-        await client.ask(wire.ScanCode.model_construct(id=name(), do="scan", batch="B1", step="020", text="]d2=DI\x1dN1"))
+        as_scanned = {"id": name(), "do": "scan", "batch": "B1", "step": "020", "text": "]d2=DI\x1dN1"}
+        await client.ask(wire.ScanCode.model_construct(**as_scanned))
     made = [row.event for row in rows(box)]
     assert not [one for one in made if isinstance(one, ev.ScanRefused)]
     assert [one.source for one in made if isinstance(one, ev.ValueRecorded)] == ["scanned"]

@@ -28,7 +28,8 @@ ELSEWHERE = {
     "AlarmAcknowledged", "AlarmCleared", "AlarmFlooded", "AlarmRaised", "AttachmentsOffered",
     "ByHand", "CustodyPassed", "LabelsPrinted", "RampStepped", "ResultAdded", "ResultPending", "Transferred", "Weighed",
     "BatchQueued", "ExpiryBegun", "ExpiryEnded", "ExpiryNear", "ExpiryPassed", "ServiceMoved", "ServiceSet",
-    "NumberRangeSet", "NumbersSkipped", "OrderCancelled", "OrderReceived", "OrderRefused", "ProfileSet", "TrendJudged",
+    "AmendmentProposed", "NumberRangeSet", "NumbersSkipped", "OrderCancelled", "OrderReceived", "OrderRefused",
+    "ProfileSet", "ProposalRefused", "TrendJudged",
     "TrendPinned",
 }  # fmt: skip
 """Kinds of rows that other tests play."""

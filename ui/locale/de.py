@@ -318,6 +318,8 @@ TEXT: Final[dict[str, str]] = {
     "amend.explain.skip": "Der Schritt wird einmal ausgelassen, jetzt oder wenn er kommt.",
     "amend.explain.add": "Nach Schritt {step} kommt eine Anweisung. Geben Sie sie als neuen Text ein.",
     "amend.explain.adopt": "Die Charge geht ab Schritt {step} zu dieser Version über. Bisher: Version {was}.",
+    "amend.proposed": "von der Zentrale vorgeschlagen",
+    "amend.explain.proposed": "Die Zentrale schlägt das vor: {was}",
     "amend.explain.dirty": "Die Charge beginnt auf {step}, obwohl gilt: {was}",
     "amend.adopts": "Die Charge geht ab Schritt {step} zu Version {version} über.",
     "amend.more": "und {count} weitere Unterschiede",

@@ -331,6 +331,8 @@ TEXT: Final[dict[str, str]] = {
     "amend.explain.skip": "The step is left out once, now or when it comes.",
     "amend.explain.add": "An instruction is added behind step {step}. Enter it as the new text.",
     "amend.explain.adopt": "The batch goes over to this version from step {step} on. It was version {was}.",
+    "amend.proposed": "proposed by the hub",
+    "amend.explain.proposed": "The hub proposes it: {was}",
     "amend.explain.dirty": "The batch starts on {step} although it is {was}",
     "amend.adopts": "The batch goes over to version {version} from step {step} on.",
     "amend.more": "and {count} more differences",

@@ -186,7 +186,7 @@ class SignRequest(Signing):
         changes: tuple[Change, ...] = ()
         if offer.kind == "dirty":
             changes = (Change(kind="dirty", subject=offer.subject, text=offer.field),)
-        elif offer.kind != "adopt":
+        elif offer.kind not in {"adopt", "proposed"}:
             text = text if offer.kind != "skip" else ""
             changes = (Change(kind=offer.kind, subject=offer.subject, field=offer.field, text=text),)
         request = RequestAmendment(
@@ -195,6 +195,7 @@ class SignRequest(Signing):
             changes=changes,
             adopts=adopts,
             from_step=offer.field if adopts else "",
+            proposal=offer.subject if offer.kind == "proposed" else "",
             reason=self._typed("reason"),
             person=person,
             pin=pin,

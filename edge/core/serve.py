@@ -82,7 +82,7 @@ def _prepare(d: Decision, batch: Batch, step: Service, run: StepRun, module: Mod
     if trouble := module.not_ready(d.now.reading):
         if (switch := module.switch(d.now.reading, run.given)) is not None:
             d.intend(batch.batch, step.id, run.iteration, run.attempt, *switch)
-        elif not module.switched(run.given):  # else it is to be seen in a moment, or its time-out says so
+        elif not module.switched(run.given) or "timeout" in run.passed:  # else it is to be seen, within its time-out
             _trouble(d, batch.batch, step, "service.mode", f"{step.title}: {trouble}")
         return
     if state == IDLE:

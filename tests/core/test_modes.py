@@ -8,7 +8,7 @@ import pytest
 
 from edge.core.errors import LinesideError
 from edge.core.plant import Plant, read_plant
-from edge.core.serving import TRANSITION_S, Module
+from edge.core.serving import TRANSITION_S, Module, module_of, waits_for
 from edge.core.terms import Act, State
 from tests.core.test_serve import MODULE, SET, WASH, ModuleLine, survivor
 
@@ -142,6 +142,12 @@ def test_one_that_is_taken_back_by_people_is_not_fought_over_and_the_batch_says_
     assert line.now_s - begun_s >= TRANSITION_S or mode == "bits"
     assert "switch it to Automatic" in line.batch().reason or "switch its source to External" in line.batch().reason
     assert line.service().starts == 0
+    given, written = line.batch().steps["010"].given, [*line.written]
+    module = module_of(line.plant, {"module": "CP-1"}, line.recipe.steps()["010"])  # type: ignore[arg-type]
+    assert "Switched CP-1 to take commands, and waits" in waits_for("idle", given, module, line.readings.get)
+    line.act(Act.RESUME)
+    line.go(lambda: line.batch().state is State.HELD)  # nobody switched it: it says so again, and fights for nothing
+    assert line.written == written or mode == "bits"
     line.service().faults.clear()
     line.act(Act.RESUME)
     line.to_the_end()

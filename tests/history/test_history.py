@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,8 @@ def differences(was: Any, now: Any, where: str = "") -> list[str]:
         ]
     if isinstance(was, str) and isinstance(now, str) and "\n" in was:
         left = iter(now.splitlines())
-        return [f"{where}: the line {line!r} is gone" for line in was.splitlines() if not _follows(line, left)]
+        return [f"{where}: the line {line!r} is gone" for line in was.splitlines() if line not in left]
     return [] if was == now else [f"{where}: {was!r:.100} then, {now!r:.100} now"]
-
-
-def _follows(line: str, left: Iterator[str]) -> bool:
-    """What is left has the line, or one that says more at its end; what stands before it is gone through."""
-    return any(one == line or one.startswith(f"{line}, ") for one in left)
 
 
 @pytest.mark.parametrize(("release", "golden", "expected"), JOURNALS, ids=IDS)
@@ -47,12 +41,19 @@ def test_what_a_release_wrote_is_read_as_it_was_then(release: str, golden: Golde
     assert found["effects"] == expected["effects"]
 
 
-def test_the_newest_release_has_nearly_every_kind_of_row_and_its_rows_are_written_and_read_again() -> None:
+LEFT_OUT: dict[str, str] = {
+    "AmendmentProposed": "made after the journals of this version were played",
+    "ProposalRefused": "made after the journals of this version were played",
+}
+"""Kinds of rows that no golden journal of the newest release has, each with the reason."""
+
+
+def test_the_newest_release_has_every_kind_of_row_and_its_rows_are_written_and_read_again() -> None:
     newest = [golden for release, golden, _ in JOURNALS if release == JOURNALS[-1][0]]
     rows = [row for golden in newest for row in golden.rows]
     kinds = {type(decode(row).event).__name__ for row in rows}
-    assert len(kinds) >= 80
-    assert kinds <= set(KINDS)
+    assert set(KINDS) - kinds - set(LEFT_OUT) == set(), "play the journals anew: python -m tests.history.golden VERSION"
+    assert not kinds & set(LEFT_OUT), "these are in the journals: take them from the list"
     assert all(decode(encode(decode(row))) == decode(row) for row in rows)
 
 

@@ -449,7 +449,7 @@ def _legible() -> Iterator[None]:
         yield
     except (UaError, OSError, TimeoutError):
         raise
-    except Exception as error:
+    except Exception as error:  # the bytes are from outside, and its decoder has no error of its own for them
         raise UaError(f"an answer that cannot be read: {type(error).__name__}") from error
 
 

@@ -1009,8 +1009,10 @@ class OpcUaDriver(OneTask):
                 self._work.clear()
                 if subscription:
                     await client.uaclient.session.delete_subscriptions([subscription])
-                subscription = await self._subscribe(client) if self._watched else 0
                 self._heard_s = begun_s = asyncio.get_running_loop().time()
+                subscription = await self._subscribe(client) if self._watched else 0
+                if self._heard_s == begun_s:  # else it has published already
+                    self._heard_s = begun_s = asyncio.get_running_loop().time()
             await self._renew()
             await self._until(next_change, interval_s)
 

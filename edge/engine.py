@@ -113,6 +113,8 @@ class Engine:
         self._alarmed: tuple[tuple[AlarmWatch, ...], Mapping[str, Alarm]] = ((), {})
         """What alarms were looked at for: those of steps, and those that were open."""
         self._asked: dict[Condition, tuple[float, Batch | None]] = {}
+        self._unread: dict[Timer, float] = {}
+        """Timers that are due and wait for a reading, by since when."""
         """Since when what a condition looks at cannot be used, the last look while it can; and the batch as it was."""
         self._started: set[tuple[str, str, int, int, str]] = set()
         self._keep_unrecorded = keep_unrecorded
@@ -331,8 +333,11 @@ class Engine:
         key = _key(write)
         if key in self._started or write.seq > self._durable_head[0]:
             return
+        ended = write.seq < self._ended_by.get(write.batch, 0)
+        if not ended and self._equipment.is_connecting(write.tag):
+            return  # right after a start: nothing is sent yet, and nobody need be asked; the next look begins it
         self._started.add(key)
-        if write.seq < self._ended_by.get(write.batch, 0):
+        if ended:
             why = "It was not sent: the batch was ended before."
             self._conclude(write, WriteOutcome(WriteResult.REFUSED, None, why))
             return
@@ -540,6 +545,8 @@ class Engine:
             if left_s > 0:
                 next_s = min(next_s, left_s)
                 continue
+            if timer.reads and not self._can_begin(timer, at.boottime_s):
+                continue  # a reading or the tick looks again
             passed = timer.passed(at)
             high_s = -1.0 if passed.high_s == float("inf") else passed.high_s
             command = cm.PassTimer(
@@ -553,6 +560,15 @@ class Engine:
             self._decide(command, at)
             self._wake.set()
         return max(0.0, next_s)
+
+    def _can_begin(self, timer: Timer, now_s: float) -> bool:
+        """Whether what it reads is there, or was not for so long that the decider shall say so: connecting takes that
+        long."""
+        reading = self._equipment.latest(timer.reads)
+        if reading is not None and reading.good:
+            return True
+        self._unread = {one: since_s for one, since_s in self._unread.items() if one in self._wanted.timers}
+        return now_s - self._unread.setdefault(timer, now_s) >= BAD_QUALITY_S
 
     # Stopping -----------------------------------------------------------------------------------------------
 

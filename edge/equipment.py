@@ -41,6 +41,8 @@ from edge.core.plant import Connection, Method, Plant, Tag
 from edge.core.quick import dataclass
 from edge.core.terms import Quality, Reading, Value
 
+CONNECTING_S: Final = 3.0
+"""So long after the start a device may take until it is there for the first time."""
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
 STOP_AGAIN_S: Final = 1.0
@@ -387,6 +389,9 @@ class Equipment:
         self._writing: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._since_s = now_s()
+        self._reached: set[str] = set()
+        """Connections that have been there since the start."""
         self._load(drivers)
 
     def _load(self, drivers: Mapping[str, DriverLoader]) -> None:
@@ -521,6 +526,13 @@ class Equipment:
     def health(self) -> dict[str, Health]:
         """How each connection does."""
         return dict(self._health)
+
+    def is_connecting(self, tag: str) -> bool:
+        """Whether the tag's device has not been reached since the start, which takes a moment: a write is refused now,
+        and may not be in a moment."""
+        known = self._tags.get(tag)
+        starting = known is not None and known.connection not in self._reached
+        return starting and self._now_s() - self._since_s < CONNECTING_S
 
     def can(self, connection: str) -> Collection[Capability]:
         """What the driver of a connection can."""
@@ -747,6 +759,8 @@ class Equipment:
     def _take_health(self, name: str, health: Health) -> None:
         before = self._health[name]
         self._health[name] = health
+        if health.connected:
+            self._reached.add(name)
         if (before.connected, before.detail, before.remark) != (health.connected, health.detail, health.remark):
             self._tell()
 

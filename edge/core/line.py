@@ -35,7 +35,19 @@ from edge.core.proposals import Proposal
 from edge.core.quick import dataclass
 from edge.core.recipe import limit_in, seal
 from edge.core.recipe.amend import Change, amended
-from edge.core.recipe.model import SAMPLING, Alarm, Hold, Monitor, Recipe, SamplingPlan, Service, Step, Wait, Weigh
+from edge.core.recipe.model import (
+    SAMPLING,
+    Alarm,
+    Hold,
+    Monitor,
+    Ramp,
+    Recipe,
+    SamplingPlan,
+    Service,
+    Step,
+    Wait,
+    Weigh,
+)
 from edge.core.recipe.values import resolve, said, seconds
 from edge.core.service import EXECUTE
 from edge.core.serving import module_of
@@ -1200,6 +1212,8 @@ class Timer:
     before_boot: Elapsed
     length_s: float
     iteration: int = 1
+    reads: str = ""
+    """The full name of a tag without whose reading it is not told, for a while: a ramp begins where that stands."""
 
     def passed(self, now: Stamp) -> Elapsed:
         """How long it has run."""
@@ -1317,7 +1331,7 @@ def effects_of(line: Line, batch: Batch) -> Effects:
     for run in batch.active():
         step = steps[run.step]
         if moving:
-            timers += _timers(batch.batch, run)
+            timers += _timers(line, batch, run, steps[run.step])
             timers += entry_timers(batch.batch, recipe, step, run)
             timers += [
                 Timer(batch.batch, run.step, f"{plan}:{n}", run.since, run.before_boot, n * every_s, run.iteration)
@@ -1384,15 +1398,18 @@ def is_timed(run: StepRun) -> bool:
     return hand is None or (hand.mode is Mode.SEMI_AUTOMATIC and run.phase not in {"ramp", "service"})
 
 
-def _timers(batch: str, run: StepRun) -> list[Timer]:
+def _timers(line: Line, batch: Batch, run: StepRun, step: Step) -> list[Timer]:
     if not is_timed(run):
         return []
+    reads = ""
+    if isinstance(step, Ramp) and "ramp" not in run.given:
+        reads = shown_tag(line, tag_name(batch.units, step.tag))
     lengths: tuple[tuple[Literal["duration", "timeout"], float], ...] = (
         ("duration", run.duration_s),
         ("timeout", run.timeout_s),
     )
     return [
-        Timer(batch, run.step, name, run.since, run.before_boot, length_s, run.iteration)
+        Timer(batch.batch, run.step, name, run.since, run.before_boot, length_s, run.iteration, reads)
         for name, length_s in lengths
         if length_s > 0 and name not in run.passed
     ]

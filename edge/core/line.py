@@ -56,7 +56,7 @@ from edge.core.zpl import fingerprint
 
 SEMANTICS: Final = 1
 """The behaviour of `decide` that a batch pins when it starts."""
-STATE_SCHEMA: Final = 6
+STATE_SCHEMA: Final = 7
 """Raise it whenever the head has another form, or `apply` makes another head from the same rows: checkpoints of an
 earlier one are then not used."""
 ANSWERED_MAX: Final = 1024
@@ -747,14 +747,16 @@ def _with_order(line: Line, event: ev.OrderReceived | ev.OrderCancelled) -> Line
 
 
 def _with_proposal(line: Line, event: ev.AmendmentProposed | ev.ProposalRefused) -> Line:
-    known = line.contents.with_id(f"{event.proposal}\n{event.digest}")
+    line = replace(line, contents=line.contents.with_id(f"{event.proposal}\n{event.digest}"))
     if isinstance(event, ev.ProposalRefused):
-        return replace(line, contents=known)
+        return line
+    line, batch = replace(line, ordered=line.ordered.with_id(event.proposal)), line.batches.get(event.batch)
+    if batch is None:
+        return line
     asked = tuple(Change(**change) for change in event.changes)  # type: ignore[arg-type]
     way = (asked, event.adopts, event.from_step)
     proposed = Proposal(event.proposal, event.batch, event.version, event.until, event.reason, *way)
-    batches = {**line.batches, event.batch: replace(line.batches[event.batch], proposed=proposed)}
-    return replace(line, contents=known, ordered=line.ordered.with_id(event.proposal), batches=batches)
+    return replace(line, batches={**line.batches, event.batch: replace(batch, proposed=proposed)})
 
 
 def _alarms(

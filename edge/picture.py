@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from edge.amendable import amend_offers, amendment_card, waiting
@@ -146,7 +146,7 @@ def picture(
         drill=_drill(line),
         notices=(*_expiring(line, at), *notices, *waiting(line)),
         alarms=tuple(_alarm(line, alarm) for alarm in in_order(line.alarms)),
-        units=tuple(_unit(line, name, at) for name, unit in line.book.plant.units.items() if unit.cleaning),
+        units=tuple(_units(line, at)),
     )
 
 
@@ -156,8 +156,11 @@ def _recipes_waiting(line: Line, person: PersonView | None) -> tuple[str, ...]:
     return tuple(f"{one.recipe} {one.version}" for one in waiting_for(line.lives, person.person, person.roles))
 
 
-def _unit(line: Line, unit: str, at: Stamp) -> UnitLine:
-    return UnitLine(unit=unit, why=cleaning.not_clean(line, at).get(unit, ""), left_s=cleaning.left_s(line, unit, at))
+def _units(line: Line, at: Stamp) -> Iterator[UnitLine]:
+    dirty = cleaning.not_clean(line, at)
+    for name, unit in line.book.plant.units.items():
+        if unit.cleaning is not None:
+            yield UnitLine(unit=name, why=dirty.get(name, ""), left_s=cleaning.left_s(line, name, at))
 
 
 def _order(line: Line, order: Order, at: Stamp) -> OrderLine:
@@ -229,7 +232,9 @@ def _batch(line: Line, batch: Batch, latest: Latest, at: Stamp, drafts: Mapping[
     # what waits for a person first: that is what the operator must see
     cards = [_card(line, batch, recipe, steps[run.step], run, latest, at, drafts) for run in active]
     cards.sort(key=lambda card: card.asks == "nothing")
-    waits = str(queueing.turn(line, recipe, at, batch.batch)) if batch.state is State.IDLE else ""
+    waits = (
+        str(queueing.turn(line, recipe, at, batch.batch, training=batch.training)) if batch.state is State.IDLE else ""
+    )
     return BatchCard(
         batch=batch.batch,
         order=batch.order,

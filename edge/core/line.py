@@ -647,7 +647,9 @@ def _apply(line: Line, row: RowBody, seq: int) -> Line:
         case ev.OrderReceived() | ev.OrderCancelled():
             return _with_order(line, event)
         case ev.OrderRefused():
-            return line
+            if event.order not in line.ordered:
+                return line  # it may be taken another time
+            return replace(line, contents=line.contents.with_id(refused_id(event.order, event.digest)))
         case ev.AmendmentProposed() | ev.ProposalRefused():
             return _with_proposal(line, event)
         case ev.NumberRangeSet():
@@ -744,6 +746,11 @@ def _with_order(line: Line, event: ev.OrderReceived | ev.OrderCancelled) -> Line
     )
     ids, contents = line.ordered.with_id(event.order), line.contents.with_id(f"{event.order}\n{event.digest}")
     return replace(line, orders={**line.orders, event.order: order}, ordered=ids, contents=contents)
+
+
+def refused_id(order: str, digest: str) -> str:
+    """Stands among the contents for an order that was refused for good: there is another one with its id."""
+    return f"{order}\n{digest}\nrefused"
 
 
 def _with_proposal(line: Line, event: ev.AmendmentProposed | ev.ProposalRefused) -> Line:

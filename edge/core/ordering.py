@@ -10,7 +10,7 @@ from edge.core import events as ev
 from edge.core.approve import startable
 from edge.core.decision import Decision
 from edge.core.errors import LinesideError
-from edge.core.line import Line
+from edge.core.line import Line, refused_id
 from edge.core.numbers import CHECK, PRODUCT, given
 from edge.core.orders import ORDERS_MAX, Order
 from edge.core.people import Permission
@@ -30,6 +30,8 @@ def receive(d: Decision, command: cm.ReceiveOrder) -> None:
     digest = order.digest()
     if order.order in line.ordered and f"{order.order}\n{digest}" in line.contents:
         return
+    if command.way == "hub" and refused_id(order.order, digest) in line.contents:
+        return  # the broker keeps what the hub sent: it comes at every connection, and is refused in one row
     if why := _why_not(line, order):
         d.emit(ev.OrderRefused(order=order.order, digest=digest, way=command.way, why=why))
         return

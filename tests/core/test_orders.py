@@ -98,6 +98,8 @@ def test_the_same_order_by_two_ways_is_one_and_another_content_is_refused() -> N
     assert isinstance(refused, ev.OrderRefused)
     assert "another content" in refused.why
     assert line.line.orders == {"ORD-1": ORDER}
+    assert come(line, replace(ORDER, quantity="2 L"), way="hub", trusted=True) == [], "the broker keeps it"
+    assert kinds(come(line, replace(ORDER, quantity="2 L"))) == ["OrderRefused"], "a person is told each time"
     begin(line, batch="B1")
     assert come(line) == [], "it was started; the same order once more is the same order"
     assert line.line.orders == {}

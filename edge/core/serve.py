@@ -341,11 +341,11 @@ def pass_on(d: Decision, batch_id: str, target: State) -> None:
         # one whose own command is in question is only ended: nobody knows what holding would do to it. Nor is one that
         # people run at its panel told anything but to end
         ours = begun or asked if ends else begun and not asked and run.hand is None
-        if not command or command not in module.machine.commands or not ours or state == COMPLETED:
-            continue
-        if state and module.machine.after(state, command) is None:
-            continue
-        _command(d, batch_id, step, run, module, command)
+        able = command in module.machine.commands and (not state or module.machine.after(state, command) is not None)
+        if command and able and ours and state != COMPLETED:
+            _command(d, batch_id, step, run, module, command)
+        elif target is State.RESTARTING and begun and not asked and run.hand is None and "timeout" in run.passed:
+            _move(d, batch, step, module, str(run.given.get("state", IDLE)), str(run.given.get("was", "")))
 
 
 def is_passed_on(d: Decision, batch_id: str, intent: Intent) -> str:

@@ -331,6 +331,12 @@ def test_happened_while_the_module_shows_otherwise_ends_in_a_time_out() -> None:
     line.go(lambda: line.batch().state is State.HELD)
     assert line.batch().cause == "timeout"
     assert "idle for longer than 60 s after it was told to start" in line.batch().reason
+    for _ in range(2):  # resumed, it is watched again
+        line.act(Act.RESUME)
+        since_s = line.now_s
+        line.go(lambda: line.batch().state is State.HELD)
+        assert line.now_s - since_s == pytest.approx(60, abs=2 * LOOK_S)
+        assert line.batch().cause == "timeout"
 
 
 @pytest.mark.parametrize("on_timeout", ["hold", "abort"])

@@ -18,7 +18,7 @@ from edge.core.document import Document, Path, closest, read_document, together,
 from edge.core.errors import LinesideError, Place
 from edge.core.formula import Formula, Variable, compile_formula
 from edge.core.service import MACHINES, Machine
-from edge.core.terms import MEASURES, Value, same_dimension
+from edge.core.terms import MEASURES, Value
 
 ALARMS_MAX: Final = 500
 """So many alarms the tags of a plant may have."""
@@ -104,8 +104,8 @@ class Tag(Frozen):
 
     `low` and `high` bound what is physically sensible: a reading outside is not good, a write outside is
     refused. Process values are stored in steps of `resolution`, and bit by bit without one. A tag with
-    `access: write` is a set-point; its outcome is read back from `read_back` (another tag
-    of the same unit; itself when empty) within `settle_s` and must agree within `tolerance`.
+    `access: write` is a set-point; its outcome is read back from `read_back` (another tag in the same unit of measure,
+    of the same unit of the plant; itself when empty) within `settle_s` and must agree within `tolerance`.
 
     A reading that has not changed by more than `frozen_change` for `frozen_after_s` is not good any more. One write
     changes a set-point by `change_max` at most, from where it is read to stand, and comes `change_every_s` after the
@@ -575,12 +575,12 @@ def _read_back_problems(unit: Unit, name: str, tag: Tag, here: Path, document: D
         )
     elif any(f"{service.acting}" == name.partition(".")[2] for service in unit.services.values()):
         return  # a state is compared with what a command leads to, not with the command
-    elif numeric(other) != numeric(tag) or not same_dimension(other.unit, tag.unit):
+    elif numeric(other) != numeric(tag) or other.unit != tag.unit:
         yield LinesideError(
             "plant.read_back_unit",
             f"The tag {name} ({tag.type}, {tag.unit or 'no unit'}) is read back from {tag.read_back!r}"
             f" ({other.type}, {other.unit or 'no unit'}): they cannot be compared.",
-            todo="Read it back from a tag of the same kind.",
+            todo="Read it back from a tag of the same kind, in the same unit of measure.",
             place=place,
         )
 

@@ -37,6 +37,8 @@ units:
       odd: {connection: c, address: x, read_back: level} # <- plant.read_back_unused
       lost: {connection: c, address: x, access: write, low: 1, high: 2, read_back: nowhere} # <- plant.unknown_read_back
       unlike: {connection: c, address: x, access: write, low: 1, high: 2, unit: s, read_back: level} # <- plant.read_back_unit
+      litres: {connection: c, address: x, access: write, low: 1, high: 2, unit: L, read_back: shown} # <- plant.read_back_unit
+      shown: {connection: c, address: x, unit: mL} # <-
       heat: {connection: c, address: x, access: write, low: 1, high: 2, read_back: heat}
       power: {connection: c, address: x, type: bool, access: write}
       whole: {connection: c, address: x, type: int, access: write, low: 0, high: 9}

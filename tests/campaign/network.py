@@ -17,6 +17,8 @@ from unittest import mock
 
 STUCK_S: Final = 120.0
 """Real time in which some thread or process must have answered."""
+LONGEST_S: Final = 1_200.0
+"""Of its own time: what has not ended by then never does."""
 OWN_CLOCKS: Final = (
     "drivers.sim.control.time",
     "drivers.sim.pump.time",
@@ -93,6 +95,9 @@ class _Selector(selectors.DefaultSelector):
                 raise RuntimeError(f"Nothing has happened for {STUCK_S} s.")
             return ready
         self.loop.now_s += timeout
+        if self.loop.now_s > self.loop.ends_s:
+            self.loop.ends_s = float("inf")  # said once: what is left is ended
+            raise RuntimeError(f"It has not ended after {LONGEST_S:g} s of its own time.")
         return []
 
 
@@ -105,6 +110,7 @@ class Loop(asyncio.SelectorEventLoop):
         self.now_s = 1000.0
         self.outside = 0
         """Work in threads of which the loop waits for the end."""
+        self.ends_s = self.now_s + LONGEST_S
         self.busy: Callable[[], bool] = lambda: False
         """Whether somebody else will wake the loop: no time passes meanwhile."""
         self.wires: dict[int, Wire] = {}

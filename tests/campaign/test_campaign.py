@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from tests.campaign import Part, Planted, Tally, parsers, play, run_part
+from tests.campaign import Part, Planted, Tally, network, parsers, play, run_part
 from tests.campaign.__main__ import chosen, replay, told
 from tests.campaign.rows import PARTS
 from tests.campaign.writers import WRITERS
@@ -120,3 +121,12 @@ def test_the_page_names_every_part_and_its_sizes() -> None:
     page = (ROOT / "docs" / "reference" / "campaign.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\d.a-z-]+)` \|.*\| ([\d,]+) \| ([\d,]+) \|", page, re.MULTILINE)
     assert rows == [(part.id, f"{part.gate:,}", f"{part.full:,}") for part in PARTS]
+
+
+def test_what_never_ends_in_virtual_time_is_a_violation_and_no_thread_that_goes_on() -> None:
+    async def for_ever(_: network.Loop) -> None:
+        for _ in range(10_000):
+            await asyncio.sleep(60)
+
+    with pytest.raises(RuntimeError, match="has not ended after 1200 s of its own time"):
+        network.run(for_ever)

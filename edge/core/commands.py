@@ -12,12 +12,12 @@ from edge.core.mode import HandAct
 from edge.core.numbers import NumberRange
 from edge.core.orders import Order
 from edge.core.profiles import Profile
-from edge.core.proposals import Proposal
 from edge.core.quick import dataclass
 from edge.core.record import Row
 from edge.core.terms import Act, Reading, Role, Value
 
 if TYPE_CHECKING:  # a follower sends commands and knows no recipe
+    from edge.core.proposals import Proposal
     from edge.core.recipe.amend import Change
 
 
